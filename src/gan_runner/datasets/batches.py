@@ -1,0 +1,228 @@
+"""Streams of training batches: the order in which samples are read, from the device or through worker processes."""
+
+from __future__ import annotations
+
+import atexit
+import signal
+import weakref
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from gan_runner import distributed
+from gan_runner.datasets.dataset import Dataset, Items, Samples, Split, to_float
+from gan_runner.draws import seeded
+from gan_runner.errors import UserError
+from gan_runner.game import Batch
+
+AHEAD = 64  # batches that a round may read: so many at least lie on the device
+PREFETCH = 4  # batches that a worker holds ready
+GRACE_S = 20  # seconds that a worker goes on after SIGTERM
+
+
+class Order:
+    """In which order n samples are read: epoch after epoch, each a permutation and its flips, drawn on the CPU from (seed, epoch)."""
+
+    def __init__(self, n: int, seed: int, flip: bool):
+        if n == 0:
+            raise ValueError("there is no sample to read")
+        self.n, self.seed, self.flip = n, seed, flip
+        self._recent = lru_cache(maxsize=2)(self.epoch)  # a batch may lie across two
+
+    def epoch(self, e: int) -> tuple[Tensor, Tensor]:
+        """Indices, int64, n; whether each is mirrored, bool, n."""
+        generator = seeded("order", self.seed, e)
+        order = torch.randperm(self.n, generator=generator)
+        flips = torch.rand(self.n, generator=generator) < 0.5 if self.flip else torch.zeros(self.n, dtype=torch.bool)
+        return order, flips
+
+    def read(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Indices and flips of the positions start ... stop - 1, counted from the first sample of epoch 0."""
+        pieces = []
+        for e in range(start // self.n, (stop - 1) // self.n + 1):
+            rows = slice(max(start - e * self.n, 0), stop - e * self.n)
+            pieces.append([t[rows] for t in self._recent(e)])
+        indices, flips = map(torch.cat, zip(*pieces))
+        return indices, flips
+
+
+class Stream:
+    """Endless batches; they may lie across epochs, so that all have one size.
+
+    batch_size counts all processes; a process gets its rows of every batch, in rank order. `position`, the number of samples read by all
+    processes, is the whole state.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int, device: torch.device | str, flip: bool):
+        self.order, self.batch_size, self.device, self.position = Order(n, seed, flip), batch_size, torch.device(device), 0
+        self.share = distributed.share(batch_size, 1)
+        self.first = distributed.rank() * self.share  # row of the batch
+
+    def prepare(self) -> None:
+        """Before a round, on the host: have ready what the round will read."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of worker processes."""
+
+    def state_dict(self) -> dict[str, int]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.position = state["position"]
+
+    def batch(self, x: Tensor, y: Tensor | None, flips: Tensor) -> Batch:
+        """What the networks see: images mirrored where that was drawn."""
+        if self.order.flip:
+            x = torch.where(flips[:, None, None, None], x.flip(-1), x)
+        return Batch(to_float(x), y)
+
+
+class Resident(Stream):
+    """Batches of samples that lie on the device.
+
+    A few epochs of the order lie there, too, and a batch reads its slice of them by a device counter: `__next__` is the same operations
+    every time and asks the device nothing, so that a CUDA graph can hold it. Who replays such a graph adds what it read to `position`.
+    """
+
+    def __init__(
+        self, samples: Samples, batch_size: int, seed: int = 0, device: torch.device | str = "cpu", flip: bool = False, ahead: int = AHEAD
+    ):
+        super().__init__(len(samples), batch_size, seed, device, flip)
+        self.x, self.y = samples.x.to(device), None if samples.y is None else samples.y.to(device)
+        n = len(samples)
+        self.epochs = 2 + ahead * batch_size // n  # the one that is read, and as many as can be begun by then
+        self.indices = torch.zeros(self.epochs, n, dtype=torch.int64, device=device)  # epoch e in row e % epochs
+        self.flips = torch.zeros(self.epochs, n, dtype=torch.bool, device=device)
+        self.cursor = torch.zeros((), dtype=torch.int64, device=device)
+        self.rows = torch.arange(self.first, self.first + self.share, device=device)
+        self.laid = 0  # epochs before this one have been laid out
+
+    def prepare(self) -> None:
+        now = self.position // self.order.n
+        for e in range(max(self.laid, now), now + self.epochs):
+            for laid, drawn in zip((self.indices, self.flips), self.order.epoch(e)):
+                laid[e % self.epochs].copy_(drawn)
+        self.laid = now + self.epochs
+        self.cursor.fill_(self.position % self.indices.numel())
+
+    def __next__(self) -> Batch:
+        if self.position + self.batch_size > self.laid * self.order.n:  # a round of more than `ahead` batches
+            self.prepare()
+        here = (self.cursor + self.rows) % self.indices.numel()
+        i, flips = self.indices.view(-1)[here], self.flips.view(-1)[here]
+        self.cursor += self.batch_size
+        self.position += self.batch_size
+        return self.batch(self.x[i], None if self.y is None else self.y[i], flips)
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        super().load_state_dict(state)
+        self.laid = 0
+
+
+class Streamed(Stream):
+    """The same batches in the same order, read by worker processes ahead of time; workers=0 reads when asked.
+
+    Raises UserError where a file cannot be read.
+    """
+
+    def __init__(
+        self, items: Items, batch_size: int, seed: int = 0, device: torch.device | str = "cpu", flip: bool = False, workers: int = 0
+    ):
+        super().__init__(len(items), batch_size, seed, device, flip)
+        self.items, self.workers = items, workers
+        self._batches: Iterator[Any] | None = None
+        atexit.register(_close, weakref.ref(self))  # before multiprocessing waits for them
+
+    def prepare(self) -> None:
+        if self._batches is None:
+            loader: DataLoader = DataLoader(
+                _Reader(self.items),  # type: ignore[arg-type]
+                sampler=_keys(self.order, self.position, self.batch_size, self.first, self.share),  # type: ignore[arg-type]
+                batch_size=None,
+                num_workers=self.workers,
+                prefetch_factor=PREFETCH if self.workers else None,
+                pin_memory=self.device.type == "cuda",
+                collate_fn=_as_it_is,
+                worker_init_fn=_outlive_signals,
+                generator=torch.Generator(),  # the loader seeds its workers from here, and not from torch's own generator
+            )
+            self._batches = iter(loader)
+
+    def __next__(self) -> Batch:
+        self.prepare()
+        assert self._batches is not None
+        read = next(self._batches)
+        if isinstance(read, str):
+            self.close()
+            raise UserError(read)
+        self.position += self.batch_size
+        x, y, flips = read
+        x, flips = (t.to(self.device, non_blocking=True) for t in (x, flips))
+        return self.batch(x, None if y is None else y.to(self.device, non_blocking=True), flips)
+
+    def close(self) -> None:
+        self._batches = None  # the loader's iterator stops its workers when it goes
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        super().load_state_dict(state)
+        self.close()
+
+
+class _Reader:
+    """What a worker does with a key of `_keys`. An error of the user's travels as its message: the loader would wrap it in a traceback."""
+
+    def __init__(self, items: Items):
+        self.items = items
+
+    def __getitem__(self, key: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None, Tensor] | str:
+        indices, flips = key
+        try:
+            return *self.items.take(indices), flips
+        except UserError as error:
+            return str(error)
+
+
+def _keys(order: Order, position: int, batch_size: int, first: int, share: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """For every batch from `position` on: the indices and flips of `share` rows from row `first`."""
+    while True:
+        yield order.read(position + first, position + first + share)
+        position += batch_size
+
+
+def _as_it_is(read: Any) -> Any:
+    return read
+
+
+def _outlive_signals(worker: int) -> None:
+    """A Ctrl-C or a scheduler's signal goes to the whole group, and the main process needs its workers until the round is over.
+
+    SIGTERM is also how a worker that nobody closed is asked to leave: so it does, a little later.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_S))
+
+
+def _close(streamed: weakref.ref[Streamed]) -> None:
+    if (alive := streamed()) is not None:
+        alive.close()
+
+
+def stream(dataset: Dataset, split: Split, batch_size: int, seed: int, device: torch.device | str) -> Resident | Streamed:
+    """Batches of a split: from the device where its samples fit `dataset.resident_mb`, else through `dataset.workers` processes.
+
+    The batches are the same either way. Only training images are mirrored.
+    """
+    items, flip = dataset.open(split), dataset.flip and split == "train"
+    if items.nbytes <= dataset.resident_mb * 10**6:
+        return Resident(items if isinstance(items, Samples) else dataset.load(split), batch_size, seed, device, flip)
+    return Streamed(items, batch_size, seed, device, flip, dataset.workers)

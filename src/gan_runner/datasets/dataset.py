@@ -1,0 +1,112 @@
+"""What a data set is: a spec, two splits, and a way to look at its samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from gan_runner.datasets import pictures
+from gan_runner.datasets.spec import Spec
+
+Split = Literal["train", "test"]
+
+
+def to_float(x: Tensor) -> Tensor:
+    """Samples as the networks see them: pixels 0 ... 255 (uint8) as numbers -1 ... 1, x / 127.5 - 1; points as they are."""
+    return x / 127.5 - 1 if x.dtype == torch.uint8 else x
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Numbers -1 ... 1 as pixels 0 ... 255, rounded, clipped: the inverse of `to_float` on all 256 levels."""
+    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+class Items(Protocol):
+    """Samples that can be read in any order, from memory or from files."""
+
+    @property
+    def nbytes(self) -> int:
+        """What all of them take in memory, labels apart."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int | None]:
+        """Sample i and its label; IndexError past the end."""
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The samples `indices` (N) as x (N ...) and y (N)."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples in memory."""
+
+    x: Tensor
+    """Images: uint8, N C H W. Points: float32, N D."""
+
+    y: Tensor | None = None
+    """Labels: int64, N; None where there are none."""
+
+    @property
+    def nbytes(self) -> int:
+        return self.x.nbytes
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int | None]:
+        return self.x[i], None if self.y is None else int(self.y[i])
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.x[indices], None if self.y is None else self.y[indices]
+
+
+class Dataset:
+    """A named collection of samples in two splits. A subclass says `spec` and `load`; its constructor touches no file."""
+
+    flip: bool = False
+    """Whether a training image is mirrored left to right half of the times that it is seen."""
+
+    resident_mb: int = 4096
+    """Up to how many MB (10^6 bytes) the training samples are kept on the device; above, they are read while training."""
+
+    workers: int = 0
+    """Processes that read and decode samples while training, where those are not kept on the device."""
+
+    @property
+    def spec(self) -> Spec:
+        """Shape of a sample as the networks see it (C H W for images), number of classes, and what is known exactly."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """See that the files are there and undamaged, downloading them where that is possible; calling it twice costs nothing.
+
+        Raises UserError that says which files to put where.
+        """
+
+    def load(self, split: Split) -> Samples:
+        """All samples of a split, in memory."""
+        raise NotImplementedError
+
+    def open(self, split: Split) -> Items:
+        """The samples of a split, not necessarily in memory."""
+        return self.load(split)
+
+    def to_float(self, x: Tensor) -> Tensor:
+        """Samples of `load` as the networks see them."""
+        return to_float(x)
+
+    def picture(self, samples: Tensor, columns: int = 8) -> Tensor:
+        """How samples are looked at: uint8, 3 H W.
+
+        Images (N C H W, -1 ... 1) in a grid of `columns`, for which no file is read; points in the plane (N 2) as a scatter plot over what
+        is known of the real ones.
+        """
+        if samples.ndim == 4:
+            return pictures.grid(to_uint8(samples), columns)
+        if samples.shape[1:] == (2,):
+            return pictures.scatter(samples, self.load("test").x, self.spec.exact)
+        raise NotImplementedError(f"{type(self).__name__} has samples of shape {tuple(samples.shape[1:])}: override `picture` to show them")

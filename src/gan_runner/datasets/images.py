@@ -1,0 +1,55 @@
+"""What the public image data sets have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from gan_runner.datasets.dataset import Dataset
+from gan_runner.datasets.spec import Spec
+
+ROWS = 1024  # images that are resized at once: bounds the memory
+
+
+def resize(images: Tensor, resolution: int) -> Tensor:
+    """Images (uint8, N C H W), their shorter side made `resolution` pixels long: bilinear, antialiased, rounded, as torchvision does it."""
+    short, long = sorted(images.shape[-2:])
+    if short == resolution:
+        return images
+    size = [resolution if side == short else resolution * long // short for side in images.shape[-2:]]
+    return torch.cat([interpolate(part, size, mode="bilinear", antialias=True) for part in images.split(ROWS)])
+
+
+class PublicImages(Dataset):
+    """Square images with ten classes, in files that are published and checked.
+
+    root: folder in which the files lie, or are downloaded to. flip: mirror training images left to right half of the times.
+    resolution: pixels a side; None leaves them as they are. resident_mb, workers: see Dataset.
+    """
+
+    native: tuple[int, int, int]
+    classes = 10
+
+    def __init__(
+        self,
+        root: str = "data",
+        flip: bool = False,
+        resolution: Annotated[int, Gt(0)] | None = None,
+        resident_mb: Annotated[int, Ge(0)] = 4096,
+        workers: Annotated[int, Ge(0)] = 2,
+    ):
+        self.root, self.flip, self.resolution = Path(root).expanduser(), flip, resolution
+        self.resident_mb, self.workers = resident_mb, workers
+
+    @property
+    def spec(self) -> Spec:
+        channels, height, width = self.native
+        return Spec((channels, self.resolution or height, self.resolution or width), self.classes)
+
+    def resized(self, images: Tensor) -> Tensor:
+        return images if self.resolution is None else resize(images, self.resolution)

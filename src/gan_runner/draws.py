@@ -1,0 +1,51 @@
+"""Random numbers that belong to samples."""
+
+import hashlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def seeded(*key: object, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator for this key alone.
+
+    The key is hashed: torch's CPU generator reads only the low 32 bits of a seed, and two uses of one seed must not share their numbers.
+    """
+    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:4], "little"))
+
+
+class Draws:
+    """Random rows for a batch whose size is not the caller's to know.
+
+    They are made once for the global batch of `size` samples; a process or a micro-batch holds a view (`of(rows)`) and reads its own rows,
+    in the same order of asking. So neither the number of processes nor that of micro-batches changes what a sample gets.
+    """
+
+    def __init__(self, generator: torch.Generator, size: int, rows: slice = slice(None), made: list[Tensor] | None = None):
+        self.generator, self.size, self.rows = generator, size, rows
+        self.made: list[Tensor] = [] if made is None else made
+        self.read = 0
+
+    def of(self, rows: slice) -> "Draws":
+        """The same numbers, seen by the samples in `rows` of the global batch."""
+        return Draws(self.generator, self.size, rows, self.made)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal, N x shape."""
+        return self._draw(torch.randn, (self.size, *shape))
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform on [0, 1), N x shape."""
+        return self._draw(torch.rand, (self.size, *shape))
+
+    def integers(self, high: int) -> Tensor:
+        """Uniform on 0 ... high - 1, N."""
+        return self._draw(torch.randint, high, (self.size,))
+
+    def _draw(self, make: Callable[..., Tensor], *args: object) -> Tensor:
+        if self.read == len(self.made):
+            self.made.append(make(*args, generator=self.generator, device=self.generator.device))
+        self.read += 1
+        return self.made[self.read - 1][self.rows]

@@ -1,0 +1,331 @@
+"""The training step.
+
+A game has players (a network, the terms it owns, an optimiser) and a rule that says who moves when. A move is one step of one player on the
+sum of the terms that are due, while the others hold still. `Game.gradients` is that step, and there is no other in the project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from gan_runner import distributed, tree
+from gan_runner.draws import Draws, seeded
+from gan_runner.schedules import Schedule
+from gan_runner.tree import Sample
+
+if TYPE_CHECKING:
+    from functools import partial
+
+    from gan_runner.architectures.network import Discriminator, Generator
+    from gan_runner.datasets.spec import Spec
+    from gan_runner.losses.term import Term
+    from gan_runner.rules import Rule
+    from gan_runner.tricks.trick import Trick
+
+Logs = dict[str, Tensor]  # scalars on the device, named <term>/<d or g>
+
+
+class Batch(NamedTuple):
+    """What a data set hands to a move."""
+
+    x: Tensor  # N ...
+    y: Tensor | None  # N
+
+
+class Batches(Protocol):
+    """An endless stream of this process's share of the global batches."""
+
+    def prepare(self) -> None:
+        """Before a round, on the host: have ready what the round will read."""
+
+    def __next__(self) -> Batch: ...
+
+
+class DiscriminatorOutput(NamedTuple):
+    """What D says of N samples."""
+
+    logits: Tensor  # N    raw, high = real
+    features: Tensor  # N F
+
+
+class Play:
+    """What the terms of a move may look at: real, fake and D's output on each, computed once and only when asked for."""
+
+    def __init__(self, G: Generator, D: Discriminator, batch: Batch, draws: Draws, augment: Callable[[Sample, Draws], Sample]):
+        self.G, self.D, self.draws, self.augment = G, D, draws, augment
+        self.x, self.y = batch
+
+    @cached_property
+    def real(self) -> Sample:
+        return self.G.view(self.x, self.draws)
+
+    @cached_property
+    def z(self) -> Tensor:
+        return self.G.prior(self.draws)
+
+    @cached_property
+    def fake_y(self) -> Tensor | None:
+        return self.G.labels(self.draws)
+
+    @cached_property
+    def fake(self) -> Sample:
+        return tree.map(Tensor.float, self.G(self.z, self.fake_y))
+
+    @cached_property
+    def on_real(self) -> DiscriminatorOutput:
+        return self.on_both[0] if "on_both" in vars(self) else self.judge(self.real, self.y)
+
+    @cached_property
+    def on_fake(self) -> DiscriminatorOutput:
+        return self.on_both[1] if "on_both" in vars(self) else self.judge(self.fake, self.fake_y)
+
+    @cached_property
+    def on_both(self) -> tuple[DiscriminatorOutput, DiscriminatorOutput]:
+        """(on_real, on_fake), from one pass of D where no sample in it touches another."""
+        if self.D.couples_samples or vars(self).keys() & {"on_real", "on_fake"}:
+            return self.on_real, self.on_fake
+        shown = tree.cat(self.augment(self.real, self.draws), self.augment(self.fake, self.draws))
+        both = self.D(shown, None if self.fake_y is None or self.y is None else torch.cat([self.y, self.fake_y]))
+        real, fake = zip(*(t.float().chunk(2) for t in both), strict=True)
+        return DiscriminatorOutput(*real), DiscriminatorOutput(*fake)
+
+    def judge(self, sample: Sample, y: Tensor | None) -> DiscriminatorOutput:
+        """D on one more sample, shown to it as any other."""
+        return DiscriminatorOutput(*map(Tensor.float, self.D(self.augment(sample, self.draws), y)))
+
+    @cached_property
+    def whole(self) -> Play:
+        """The same play over all processes, for a term that couples samples."""
+        return _Whole(self)  # type: ignore[return-value]
+
+    def verdicts(self) -> Logs:
+        """Mean logits of whatever has been judged so far."""
+        seen = self.__dict__.get("on_both") or (self.__dict__.get("on_real"), self.__dict__.get("on_fake"))
+        return {name: out.logits.detach().mean() for name, out in zip(("real", "fake"), seen, strict=True) if out is not None}
+
+
+class _Whole:
+    """A play whose tensors are those of every process."""
+
+    def __init__(self, play: Play):
+        self.play = play
+
+    def __getattr__(self, name: str) -> Any:
+        return tree_map_only(Tensor, distributed.gather, getattr(self.play, name))
+
+
+class Objective(nn.Module):
+    """All that a player trains: its network and the terms it owns.
+
+    One forward of it is the whole objective of a move, so that this is what DistributedDataParallel wraps; the play is lazy, and is
+    computed in here.
+    """
+
+    def __init__(self, side: str, net: nn.Module, owned: dict[str, Term]):
+        super().__init__()
+        self.side, self.net, self.owned = side, net, nn.ModuleDict(owned)
+
+    def forward(self, play: Play, due: Mapping[str, Term]) -> tuple[Tensor, Logs]:
+        """The sum of the terms that are due, and each of them by name."""
+        values = {name: getattr(term, self.side)(play.whole if term.coupled else play) for name, term in due.items()}
+        values = {f"{name}/{self.side[0]}": value for name, value in values.items() if value is not None}
+        logs = values | {f"{self.side[0]}/{name}": value for name, value in play.verdicts().items()}
+        return sum(values.values()), {name: value.detach() for name, value in logs.items()}  # type: ignore[return-value]
+
+
+class Player(nn.Module):
+    """An objective and the optimiser that lowers it; the optimiser's hyper-parameters may be schedules."""
+
+    def __init__(
+        self, name: str, net: nn.Module, owned: dict[str, Term], optimizer: partial[torch.optim.Optimizer], scaler: torch.amp.GradScaler
+    ):
+        super().__init__()
+        self.name, self.objective, self.scaler = name, Objective(name, net, owned), scaler
+        self.schedules = nn.ModuleDict({key: value for key, value in optimizer.keywords.items() if isinstance(value, Schedule)})
+        self.on_device = bool(optimizer.keywords.get("fused"))  # others read the number on the host
+        self.optimizer = optimizer([p for p in self.objective.parameters() if p.requires_grad], **self.scheduled(0, 1))
+        self.evaluate, self.no_sync = distributed.parallel(self.objective)
+
+    @property
+    def net(self) -> Any:
+        return self.objective.net
+
+    def scheduled(self, step: int, run: int) -> dict[str, Any]:
+        """The optimiser's scheduled hyper-parameters: device scalars that are filled elsewhere, or today's numbers."""
+        return {key: s.value if self.on_device else s.at(step, run) for key, s in self.schedules.items()}  # type: ignore[union-attr,operator]
+
+    def prepare(self, step: int, run: int) -> None:
+        """Tie the optimiser to its schedules: loading a state has put copies there."""
+        for group in self.optimizer.param_groups:
+            group.update(self.scheduled(step, run))
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+class Game(nn.Module):
+    """Players, the terms between them, the rule they follow and the tricks that change how they play.
+
+    nets: {"generator": G, "discriminator": D}, or one of them; optimizers: the same names, each a functools.partial of an optimiser.
+    terms: {"loss": the objective, name: penalty, ...}. batch_size counts all processes; steps is the length of the run in rounds.
+    scaler: a factory of the gradient scaler of a player (float16); precision: the context in which objectives are computed.
+    """
+
+    def __init__(
+        self,
+        nets: dict[str, nn.Module],
+        optimizers: Mapping[str, partial[torch.optim.Optimizer]],
+        terms: dict[str, Term],
+        rule: Rule,
+        tricks: dict[str, Trick] | None = None,
+        *,
+        spec: Spec,
+        batch_size: int,
+        steps: int,
+        accumulate: int = 1,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        precision: Callable[[], AbstractContextManager] = nullcontext,
+        scaler: Callable[[], torch.amp.GradScaler] = lambda: torch.amp.GradScaler(enabled=False),
+    ):
+        super().__init__()
+        tricks = tricks or {}
+        if coupled := [name for name, term in terms.items() if term.coupled and accumulate > 1]:
+            raise ValueError(f"trainer.accumulate={accumulate} cuts the batch, and {', '.join(coupled)} needs all of it: use accumulate=1")
+        self.rule, self.precision = rule, precision
+        self.tricks: Mapping[str, Trick] = nn.ModuleDict(tricks)  # type: ignore[assignment]
+        self.batch_size, self.steps, self.accumulate, self.step = batch_size, steps, accumulate, 0
+        self.micro_batch_size = distributed.share(batch_size, accumulate)
+        self.generator = seeded("draws", seed, device=device)
+        for term in terms.values():
+            term.build(spec, nets.get("discriminator"))  # type: ignore[arg-type]
+        for trick in tricks.values():  # wrap, then optimise, then copy
+            nets = {name: trick.wrap(net, name) for name, net in nets.items()}
+            terms = {name: trick.wrap(term, name) for name, term in terms.items()}  # type: ignore[misc]
+        self.to(device)
+        for part in (*nets.values(), *terms.values()):
+            part.to(device)
+        owned: dict[str, dict[str, Term]] = {side: {} for side in nets}
+        for name, term in terms.items():
+            owned.get(term.owner, owned.get("generator", {}))[name] = term
+        self.terms = terms  # a dict: each term is registered once, with its owner
+        players = {side: Player(side, net, owned[side], optimizers[side], scaler()).to(device) for side, net in nets.items()}
+        self.players: Mapping[str, Player] = nn.ModuleDict(players)  # type: ignore[assignment]
+        rule.build(self)
+        sampler = self.G
+        for trick in tricks.values():
+            sampler = trick.sampler(sampler)
+        self._sampler = (sampler,)  # a tuple: registered where it lives, not here
+        self.schedules = [module for module in self.modules() if isinstance(module, Schedule)]
+
+    @property
+    def G(self) -> Generator:
+        return self.players["generator"].net
+
+    @property
+    def D(self) -> Discriminator | None:
+        return self.players["discriminator"].net if "discriminator" in self.players else None
+
+    @property
+    def sampler(self) -> Generator:
+        """The generator whose samples are judged: G, or the copy of it that a trick keeps."""
+        return self._sampler[0]
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"step": self.step, "generator": self.generator.get_state()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.generator.set_state(state["generator"].cpu())
+
+    # ---- the training step ----------------------------------------------------------------------------------------------------------
+
+    def round(self, batches: Batches) -> Logs:
+        """One round: what the host decides, then what the device does. The second is the same operations for every set of due terms."""
+        self.prepare(batches)
+        logs = self.turn(batches)
+        self.step += 1
+        return logs
+
+    def prepare(self, batches: Batches) -> None:
+        for schedule in self.schedules:
+            schedule.fill(self.step, self.steps)
+        for player in self.players.values():
+            player.prepare(self.step, self.steps)
+        self.due = {name: term for name, term in self.terms.items() if term.due(self.step)}
+        batches.prepare()
+
+    def turn(self, batches: Batches) -> Logs:
+        logs = self.rule(self, batches)
+        for trick in self.tricks.values():
+            logs |= trick.after_round(self)
+        return logs
+
+    def move(self, name: str, batch: Batch) -> Logs:
+        """Player `name` takes one step on one batch."""
+        logs = self.gradients(name, batch)
+        self.descend(name)
+        return logs
+
+    def gradients(self, name: str, batch: Batch) -> Logs:
+        """Fill the gradients of player `name`, averaged over micro-batches and processes, while the others hold still."""
+        player, draws = self.players[name], Draws(self.generator, self.batch_size)
+        logs: Logs = {}
+        player.optimizer.zero_grad(set_to_none=True)
+        with self.only(player):
+            for micro, rows, last in self.micro_batches(batch):
+                play = Play(self.G, self.D, micro, draws.of(rows), self.augment)  # type: ignore[arg-type]
+                with nullcontext() if last else player.no_sync():
+                    with self.precision():
+                        value, parts = player.evaluate(play, self.due)
+                    player.scaler.scale(value / self.accumulate).backward()
+                logs = {key: logs.get(key, 0) + part / self.accumulate for key, part in parts.items()}
+        player.scaler.unscale_(player.optimizer)
+        return logs
+
+    def descend(self, name: str) -> None:
+        """Player `name` follows its gradients."""
+        player = self.players[name]
+        for trick in self.tricks.values():
+            trick.before_step(player)
+        player.scaler.step(player.optimizer)
+        player.scaler.update()
+        for trick in self.tricks.values():
+            trick.after_step(player)
+
+    @contextmanager
+    def only(self, player: Player) -> Iterator[None]:
+        """The others are frozen: no graph is built through them, and none of their weights gets a gradient."""
+        others = [p for other in self.players.values() if other is not player for p in other.parameters() if p.requires_grad]
+        for p in others:
+            p.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for p in others:
+                p.requires_grad_(True)
+
+    def micro_batches(self, batch: Batch) -> Iterator[tuple[Batch, slice, bool]]:
+        """(part of this process's batch, its rows in the global batch, whether it is the last)."""
+        n = self.micro_batch_size
+        first = distributed.rank() * self.accumulate * n
+        for i in range(self.accumulate):
+            cut = slice(i * n, (i + 1) * n)
+            part = Batch(batch.x[cut], None if batch.y is None else batch.y[cut])
+            yield part, slice(first + i * n, first + (i + 1) * n), i == self.accumulate - 1
+
+    def augment(self, sample: Sample, draws: Draws) -> Sample:
+        for trick in self.tricks.values():
+            sample = trick.augment(sample, draws)
+        return sample

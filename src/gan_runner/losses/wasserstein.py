@@ -1,0 +1,20 @@
+"""The Wasserstein loss."""
+
+from torch import Tensor
+
+from gan_runner.game import Play
+from gan_runner.losses.term import Term
+
+
+class Wasserstein(Term):
+    """D: E D(G(z)) - E D(x);  G: -E D(G(z)). Arjovsky et al. 2017.
+
+    It is a distance only while something keeps D Lipschitz: the trick weight_clip or spectral_norm, or the penalty gradient_penalty.
+    """
+
+    def discriminator(self, play: Play) -> Tensor:
+        real, fake = play.on_both
+        return fake.logits.mean() - real.logits.mean()
+
+    def generator(self, play: Play) -> Tensor:
+        return -play.on_fake.logits.mean()

@@ -1,0 +1,51 @@
+"""Penalties on the slope of D. They are computed in float32, whatever the precision of the run."""
+
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from gan_runner import tree
+from gan_runner.game import Play
+from gan_runner.penalties.penalty import Penalty
+from gan_runner.schedules import Schedule
+from gan_runner.tree import Sample
+
+
+def slopes(play: Play, sample: Sample, y: Tensor | None) -> Tensor:
+    """dD/dx at each sample, all leaves side by side: N P, differentiable.
+
+    It is a slope per sample only for a D that does not couple samples: batch norm mixes the gradients of its batch.
+    """
+    sample = tree.map(lambda leaf: leaf.detach().requires_grad_(), sample)
+    with torch.autocast(play.x.device.type, enabled=False):
+        grads = torch.autograd.grad(play.judge(sample, y).logits.sum(), tree.leaves(sample), create_graph=True)
+    return torch.cat([grad.flatten(1) for grad in grads], 1)
+
+
+class R1(Penalty):
+    """D: weight/2 E |dD/dx|^2 on real samples. Mescheder et al. 2018."""
+
+    def __init__(self, weight: float | Schedule = 10.0, every: Annotated[int, Ge(1)] = 1):
+        super().__init__(weight, every)
+
+    def discriminator(self, play: Play) -> Tensor:
+        return self.scaled(slopes(play, play.real, play.y).square().sum(1).mean() / 2)
+
+
+class GradientPenalty(Penalty):
+    """D: weight E (|dD/dx| - 1)^2 at points drawn uniformly on the lines between a real and a fake sample. Gulrajani et al. 2017.
+
+    One mix per sample, the same on every leaf. The points carry the label of the real one. Where D is flat the norm has the
+    subgradient 0.
+    """
+
+    def __init__(self, weight: float | Schedule = 10.0, every: Annotated[int, Ge(1)] = 1):
+        super().__init__(weight, every)
+
+    def discriminator(self, play: Play) -> Tensor:
+        mix = play.draws.uniform()
+        between = tree.map(lambda real, fake: torch.lerp(real, fake, mix.view(-1, *[1] * (real.dim() - 1))), play.real, play.fake)
+        slope = torch.linalg.vector_norm(slopes(play, between, play.y), dim=1)
+        return self.scaled((slope - 1).square().mean())

@@ -1,0 +1,101 @@
+"""Numbers that depend on the step.
+
+A round reads `schedule.value`, a device scalar that is filled before it, so that a captured round sees today's number.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Schedule(nn.Module):
+    """A number for every round; subclasses say which."""
+
+    value: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.zeros(()), persistent=False)
+
+    def at(self, step: int, run: int) -> float:
+        """The number in round `step` (from 0) of a run of `run` rounds."""
+        raise NotImplementedError
+
+    @property
+    def follows_run(self) -> bool:
+        """Whether the length of the run changes it."""
+        return False
+
+    def fill(self, step: int, run: int) -> None:
+        """Put the number of this round where the round will read it."""
+        self.value.fill_(self.at(step, run))
+
+
+class Constant(Schedule):
+    """The same number all the time."""
+
+    def __init__(self, number: float):
+        super().__init__()
+        self.number = float(number)
+        self.value.fill_(self.number)
+
+    def at(self, step: int, run: int) -> float:
+        return self.number
+
+    def fill(self, step: int, run: int) -> None:
+        """It is there already."""
+
+
+class Ramp(Schedule):
+    """From `start` to `end` over `steps` rounds, then `end`; steps=None: over the whole run. The share `hold` of it stays at `start`."""
+
+    def __init__(self, start: float, end: float, steps: int | None = None, hold: float = 0.0):
+        super().__init__()
+        if not 0 <= hold < 1:
+            raise ValueError(f"hold is the share of the way spent at the start, at least 0 and below 1, not {hold}")
+        self.start, self.end, self.steps, self.hold = start, end, steps, hold
+
+    @property
+    def follows_run(self) -> bool:
+        return self.steps is None
+
+    def at(self, step: int, run: int) -> float:
+        length = run if self.steps is None else self.steps
+        way = min(step / length, 1.0) if length > 0 else 1.0
+        return self.between(max(way - self.hold, 0.0) / (1 - self.hold))
+
+    def between(self, progress: float) -> float:
+        """The number when a share `progress`, 0 to 1, of the change is done."""
+        raise NotImplementedError
+
+
+class Linear(Ramp):
+    """A straight line."""
+
+    def between(self, progress: float) -> float:
+        return self.start + (self.end - self.start) * progress
+
+
+class Cosine(Ramp):
+    """Half a period of a cosine: flat at both ends."""
+
+    def between(self, progress: float) -> float:
+        return self.start + (self.end - self.start) * (1 - math.cos(math.pi * progress)) / 2
+
+
+class Exponential(Ramp):
+    """The same factor every round; both ends must be positive."""
+
+    def __init__(self, start: float, end: float, steps: int | None = None, hold: float = 0.0):
+        if start <= 0 or end <= 0:
+            raise ValueError(f"an exponential schedule needs start and end above 0, and has start={start}, end={end}")
+        super().__init__(start, end, steps, hold)
+
+    def between(self, progress: float) -> float:
+        return self.start * (self.end / self.start) ** progress
+
+
+def schedule(number: float | Schedule) -> Schedule:
+    """The schedule itself, or the one that stays at this number."""
+    return number if isinstance(number, Schedule) else Constant(number)

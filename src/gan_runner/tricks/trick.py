@@ -1,0 +1,45 @@
+"""What changes the way the game is played: what is built, seen or kept. A trick changes the result of training; a callback must not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from torch import nn
+
+from gan_runner.draws import Draws
+from gan_runner.tree import Sample
+
+if TYPE_CHECKING:
+    from gan_runner.architectures.network import Generator
+    from gan_runner.game import Game, Logs, Player
+
+Part = TypeVar("Part", bound=nn.Module)
+
+
+class Trick(nn.Module):
+    """All verbs are optional; tricks are applied in the order of the list."""
+
+    capturable: bool = True
+    """False where it decides on the host."""
+
+    def wrap(self, part: Part, name: str) -> Part:
+        """Change a network ("generator", "discriminator") or a term (its key) before there are optimisers."""
+        return part
+
+    def augment(self, sample: Sample, draws: Draws) -> Sample:
+        """Change what D is shown, real and fake alike."""
+        return sample
+
+    def before_step(self, player: Player) -> None:
+        """The averaged gradients of `player` are there."""
+
+    def after_step(self, player: Player) -> None:
+        """The weights of `player` have moved."""
+
+    def after_round(self, game: Game) -> Logs:
+        """A round is over; what is returned is logged."""
+        return {}
+
+    def sampler(self, generator: Generator) -> Generator:
+        """Whose samples are judged."""
+        return generator

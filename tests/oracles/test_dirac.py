@@ -1,0 +1,75 @@
+"""The Dirac-GAN: p_data at 0, G at theta, D(x) = psi x. The radii after 500 simultaneous steps are those of the exact iteration."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from games import play, sgd
+from gan_runner.architectures import Discriminator, Generator
+from gan_runner.datasets import Samples, Spec
+from gan_runner.game import DiscriminatorOutput
+from gan_runner.losses import Minimax, NonSaturating, Wasserstein
+from gan_runner.penalties import R1, GradientPenalty
+from gan_runner.rules import Alternate, Simultaneous
+from gan_runner.tricks import InstanceNoise
+
+
+class Point(Generator):
+    latent = 1
+
+    def __init__(self, spec):
+        super().__init__()
+        self.theta = nn.Parameter(torch.ones(()))
+
+    def forward(self, z, y=None):
+        return self.theta.expand(len(z), 1)
+
+
+class Slope(Discriminator):
+    features = 1
+
+    def __init__(self, spec, psi=1.0):
+        super().__init__()
+        self.psi = nn.Parameter(torch.tensor(psi))
+
+    def forward(self, sample, y=None):
+        return DiscriminatorOutput((self.psi * sample).squeeze(1), sample)
+
+
+def radius(terms, rule=None, psi=1.0, tricks=None, batch_size=2):
+    data = Spec((1,)), Samples(torch.zeros(4, 1))
+    nets = {"discriminator": partial(Slope, psi=psi), "generator": Point}
+    game, _ = play(500, terms, rule or Simultaneous(), tricks, nets=nets, data=data, optimizer=sgd, batch_size=batch_size, steps=500)
+    return math.hypot(game.G.theta.item(), game.D.psi.item())
+
+
+@pytest.mark.parametrize(
+    ("terms", "from_one", "from_minus_one"),
+    [
+        (lambda: {"loss": Minimax()}, 2.1793, 2.2536),  # diverges
+        (lambda: {"loss": NonSaturating()}, 0.5211, 0.5211),  # converges slower than any rate
+        (lambda: {"loss": Wasserstein()}, 17.0160, 17.0160),  # diverges
+        (lambda: {"loss": Wasserstein(), "gp": GradientPenalty(1.0)}, 2.0000, 2.0000),  # a limit cycle
+        (lambda: {"loss": Wasserstein(), "gp": GradientPenalty(0.5)}, 1.4799, 1.3521),
+    ],
+)
+def test_radius_after_500_steps(terms, from_one, from_minus_one):
+    assert radius(terms()) == pytest.approx(from_one, abs=2e-4)
+    assert radius(terms(), psi=-1.0) == pytest.approx(from_minus_one, abs=2e-4)
+
+
+def test_r1_converges():
+    assert radius({"loss": NonSaturating(), "r1": R1(1.0)}) == pytest.approx(6.4e-10, rel=0.05)
+    assert radius({"loss": NonSaturating(), "r1": R1(1.0)}, psi=-1.0) == pytest.approx(8.3e-12, rel=0.05)
+
+
+def test_instance_noise_converges():
+    """In expectation: the noise of a batch of 4096 leaves about its standard error."""
+    assert radius({"loss": NonSaturating()}, tricks={"noise": InstanceNoise(1.0)}, batch_size=4096) < 0.05
+
+
+def test_alternating_wasserstein_stays_on_its_orbit():
+    assert radius({"loss": Wasserstein()}, Alternate()) < 2

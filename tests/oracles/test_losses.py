@@ -1,0 +1,116 @@
+"""Values, gradients and optima of the losses."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from gan_runner.game import DiscriminatorOutput
+from gan_runner.losses import Hinge, Minimax, NonSaturating, Wasserstein
+from gan_runner.losses.logistic import cross_entropy
+from gan_runner.tricks import LabelSmoothing
+
+
+def judged(real, fake):
+    """A play of which only the logits are known."""
+    on_real, on_fake = (DiscriminatorOutput(torch.as_tensor(logits), torch.zeros(len(logits), 1)) for logits in (real, fake))
+    return SimpleNamespace(on_both=(on_real, on_fake), on_real=on_real, on_fake=on_fake)
+
+
+@pytest.mark.parametrize(
+    ("loss", "d", "g"),
+    [
+        (Minimax(), 2 * math.log(2), -math.log(2)),
+        (NonSaturating(), 2 * math.log(2), math.log(2)),
+        (Hinge(), 2.0, 0.0),
+        (Wasserstein(), 0.0, 0.0),
+    ],
+)
+def test_values_at_indifference(loss, d, g):
+    play = judged([0.0, 0.0], [0.0, 0.0])
+    assert loss.discriminator(play).item() == pytest.approx(d, abs=1e-6)
+    assert loss.generator(play).item() == pytest.approx(g, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "d", "g"),
+    [
+        (Hinge(), (0.0 + 0.5) / 2 + (3.0 + 0.0) / 2, -0.0),
+        (Wasserstein(), 0.0 - 1.25, -0.0),
+        (NonSaturating(), None, None),
+    ],
+)
+def test_values_away_from_it(loss, d, g):
+    play = judged([2.0, 0.5], [2.0, -2.0])
+    if d is None:
+        d = (math.log1p(math.exp(-2)) + math.log1p(math.exp(-0.5)) + math.log1p(math.exp(2)) + math.log1p(math.exp(-2))) / 2
+        g = (math.log1p(math.exp(-2)) + math.log1p(math.exp(2))) / 2
+    assert loss.discriminator(play).item() == pytest.approx(d, abs=1e-6)
+    assert loss.generator(play).item() == pytest.approx(g, abs=1e-6)
+
+
+def test_minimax_saturates_where_d_wins_and_non_saturating_does_not():
+    for loss, slope in ((Minimax(), -4.5398e-5), (NonSaturating(), -0.9999546)):
+        logit = torch.tensor([-10.0], requires_grad=True)
+        on_fake = DiscriminatorOutput(logit, torch.zeros(1, 1))
+        (gradient,) = torch.autograd.grad(loss.generator(SimpleNamespace(on_fake=on_fake)), logit)
+        assert gradient.item() == pytest.approx(slope, rel=1e-4)
+
+
+def test_one_sided_smoothing_moves_the_optimum_to_045():
+    """At p = q the loss of a constant logit is least at sigmoid(d) = .9 / 2."""
+    loss = LabelSmoothing(0.9).wrap(NonSaturating(), "loss")
+    logit = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = torch.optim.LBFGS([logit], max_iter=50, tolerance_grad=1e-14, tolerance_change=1e-16)
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss.discriminator(judged_at(logit))
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    assert torch.sigmoid(logit).item() == pytest.approx(0.45, abs=1e-6)
+
+
+def judged_at(logit):
+    out = DiscriminatorOutput(logit, torch.zeros(1, 1))
+    return SimpleNamespace(on_both=(out, out))
+
+
+def test_cross_entropy_is_that_of_torch():
+    logits, target = torch.randn(64, generator=torch.Generator().manual_seed(0)), torch.tensor(0.3)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, target.expand(64))
+    assert cross_entropy(logits, target).item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_optimal_discriminator_of_two_gaussians():
+    """p = N(0, 1), q = N(2, 1): D* = p / (p + q), and V(D*) = -log 4 + 2 JSD = -.712633. Goodfellow et al. 2014, prop. 1 and thm. 1."""
+    torch.manual_seed(0)
+    d = nn.Sequential(nn.Linear(1, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1))
+    optimizer = torch.optim.Adam(d.parameters(), 2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3000)
+    loss = NonSaturating()
+
+    def play(n):
+        real, fake = torch.randn(n, 1), 2 + torch.randn(n, 1)
+        return judged_by(d, real, fake)
+
+    for _ in range(3000):
+        optimizer.zero_grad()
+        loss.discriminator(play(512)).backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        x = torch.linspace(-1, 3, 201)[:, None]
+        optimal = torch.sigmoid(2 - 2 * x)  # log p/q = 2 - 2x
+        assert (torch.sigmoid(d(x)) - optimal).abs().max() < 0.03
+        assert -loss.discriminator(play(400_000)).item() == pytest.approx(-0.712633, abs=0.02)
+
+
+def judged_by(d, real, fake):
+    on_real, on_fake = (DiscriminatorOutput(d(x).squeeze(1), x) for x in (real, fake))
+    return SimpleNamespace(on_both=(on_real, on_fake))

@@ -1,0 +1,125 @@
+"""Penalties of critics whose slopes are known."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gan_runner.architectures import Discriminator, Generator
+from gan_runner.datasets import Spec
+from gan_runner.draws import Draws
+from gan_runner.game import Batch, DiscriminatorOutput, Play
+from gan_runner.penalties import R1, AuxiliaryClassifier, FeatureMatching, GradientPenalty
+from gan_runner.schedules import Linear
+
+W = torch.tensor([3.0, 4.0])
+
+
+class Linear2(Discriminator):
+    features = 2
+
+    def forward(self, sample, y=None):
+        leaves = sample if isinstance(sample, tuple) else (sample,)
+        return DiscriminatorOutput(sum(leaf @ W for leaf in leaves), leaves[0])
+
+
+class Shift(Generator):
+    latent, classes = 2, 5
+
+    def forward(self, z, y=None):
+        return z + 1
+
+
+class Doubled(Shift):
+    """Two equal leaves."""
+
+    def forward(self, z, y=None):
+        return z, z
+
+    def view(self, x, draws):
+        return x, x
+
+
+def play_of(D=None, G=None, n=16):
+    generator = torch.Generator().manual_seed(0)
+    batch = Batch(torch.randn(n, 2, generator=generator), torch.arange(n) % 5)
+    return Play(G or Shift(), D or Linear2(), batch, Draws(generator, n), lambda sample, draws: sample)
+
+
+def test_gradient_penalty_of_a_linear_critic():
+    """|grad D| = 5 everywhere: (5 - 1)^2 = 16."""
+    assert GradientPenalty(1.0).discriminator(play_of()).item() == pytest.approx(16, rel=1e-5)
+    assert GradientPenalty(0.1, every=4).discriminator(play_of()).item() == pytest.approx(6.4, rel=1e-5)
+
+
+def test_r1_of_a_linear_critic():
+    """10/2 * 25 = 125."""
+    assert R1(10.0).discriminator(play_of()).item() == pytest.approx(125, rel=1e-6)
+
+
+def test_slopes_add_up_over_the_scales_of_a_sample():
+    assert R1(10.0).discriminator(play_of(G=Doubled())).item() == pytest.approx(250, rel=1e-6)
+    assert GradientPenalty(1.0).discriminator(play_of(G=Doubled())).item() == pytest.approx((50**0.5 - 1) ** 2, rel=1e-5)
+
+
+class Quadratic(Discriminator):
+    """D(x) = |x|^2 / 2, whose slope is x itself."""
+
+    features = 2
+
+    def forward(self, sample, y=None):
+        return DiscriminatorOutput(sample.square().sum(1) / 2, sample)
+
+
+def test_penalties_are_taken_where_they_should_be():
+    play = play_of(Quadratic())
+    assert R1(2.0).discriminator(play).item() == pytest.approx(play.x.square().sum(1).mean().item(), rel=1e-6)
+    between = play_of(Quadratic())
+    mix = Draws(torch.Generator().manual_seed(0), 16)
+    value = GradientPenalty(1.0).discriminator(between)
+    a = between.draws.made[0] if between.draws.made[0].dim() == 1 else between.draws.made[-1]
+    points = between.real + a[:, None] * (between.fake - between.real)
+    assert value.item() == pytest.approx((points.norm(dim=1) - 1).square().mean().item(), rel=1e-5)
+    assert mix.uniform().shape == a.shape
+    assert len(a.unique()) == 16  # one mix a sample
+
+
+def test_a_flat_critic_has_a_finite_gradient():
+    class Flat(Discriminator):
+        features = 2
+
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(2))
+
+        def forward(self, sample, y=None):
+            return DiscriminatorOutput(sample @ self.w, sample)
+
+    flat = Flat()
+    GradientPenalty(1.0).discriminator(play_of(flat)).backward()
+    assert flat.w.grad.isfinite().all()
+
+
+def test_feature_matching_is_the_squared_distance_of_the_means():
+    play = play_of()
+    expected = (play.x.mean(0) - play.fake.mean(0)).square().sum()
+    assert FeatureMatching(1.0).generator(play).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert FeatureMatching(1.0).discriminator(play) is None
+
+
+def test_auxiliary_classifier_is_a_cross_entropy_on_features():
+    torch.manual_seed(0)
+    term = AuxiliaryClassifier(2.0, generator_weight=0.5)
+    term.build(Spec((2,), 5), Linear2())
+    play = play_of()
+    assert term.discriminator(play).item() == pytest.approx(2 * F.cross_entropy(term.head(play.x), play.y).item(), rel=1e-6)
+    assert term.generator(play).item() == pytest.approx(0.5 * F.cross_entropy(term.head(play.fake), play.fake_y).item(), rel=1e-6)
+    with pytest.raises(ValueError, match="needs labels"):
+        AuxiliaryClassifier().build(Spec((2,)), Linear2())
+
+
+def test_a_weight_may_be_a_schedule():
+    penalty = R1(Linear(10.0, 0.0, 10))
+    for step, value in ((0, 125.0), (5, 62.5), (10, 0.0), (99, 0.0)):
+        penalty.weight.fill(step, 1000)
+        assert penalty.discriminator(play_of()).item() == pytest.approx(value, abs=1e-4)

@@ -1,0 +1,243 @@
+"""Streams of batches: which samples, in which order, from wherever they lie."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gan_runner import distributed
+from gan_runner.datasets import Gaussians25, ImageFolder, Resident, Samples, Streamed, stream, to_float
+from gan_runner.datasets.batches import Order
+from gan_runner.errors import UserError
+from gan_runner.game import Batch
+
+N = 23  # no multiple of any batch size below
+
+
+def numbered(n: int = N) -> Samples:
+    """Images whose left pixel says which sample they are, and whose right pixel is 255; so does the label."""
+    x = torch.zeros(n, 1, 2, 2, dtype=torch.uint8)
+    x[:, 0, :, 0] = torch.arange(n, dtype=torch.uint8)[:, None]
+    x[:, 0, :, 1] = 255
+    return Samples(x, torch.arange(n))
+
+
+def read(batches: Any, count: int) -> list[Batch]:
+    """So many batches, one a round."""
+    made = []
+    for _ in range(count):
+        batches.prepare()
+        made.append(next(batches))
+    return made
+
+
+def equal(a: list[Batch], b: list[Batch]) -> bool:
+    return len(a) == len(b) and all(torch.equal(s.x, t.x) and torch.equal(s.y, t.y) for s, t in zip(a, b))  # type: ignore[arg-type]
+
+
+def labels(batches: list[Batch]) -> Tensor:
+    return torch.cat([batch.y for batch in batches])  # type: ignore[misc]
+
+
+def paths(workers: int = 0, **settings: Any) -> tuple[Resident, Streamed]:
+    settings = {"batch_size": 10, "seed": 3, "flip": True} | settings
+    return Resident(numbered(), **settings), Streamed(numbered(), workers=workers, **settings)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("batch_size", [1, 10, 60])  # 60 lies across four epochs
+def test_both_paths_give_the_same_batches(workers: int, batch_size: int) -> None:
+    resident, streamed = paths(workers, batch_size=batch_size)
+    assert equal(read(resident, 12), read(streamed, 12))
+    assert resident.state_dict() == streamed.state_dict() == {"position": 12 * batch_size}
+    streamed.close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resume_in_the_middle_of_an_epoch_is_exact(workers: int) -> None:
+    whole, _ = paths()
+    expected = read(whole, 20)
+    state = {"position": 70}
+    for batches in paths(workers):
+        read(batches, 2)  # whatever it has read and prefetched is forgotten
+        batches.load_state_dict(state)
+        assert equal(read(batches, 13), expected[7:])
+        batches.load_state_dict({"position": 0})
+        assert equal(read(batches, 3), expected[:3])
+        batches.close()
+
+
+def test_every_sample_is_seen_once_an_epoch_and_epochs_differ() -> None:
+    seen = labels(read(paths()[0], 23)).view(-1, N)  # 23 batches of 10 are 10 epochs
+    assert all(torch.equal(epoch.sort().values, torch.arange(N)) for epoch in seen)
+    assert len({tuple(epoch.tolist()) for epoch in seen}) == len(seen)
+
+
+def test_seeds_give_different_orders() -> None:
+    orders = {tuple(Order(N, seed, flip=False).epoch(0)[0].tolist()) for seed in range(20)}
+    assert len(orders) == 20
+
+
+def test_a_long_run_stays_in_step_with_its_order() -> None:
+    """The rows of the ring in which epochs lie are used again and again."""
+    batches, order = paths()[0], Order(N, 3, flip=True)
+    for step, batch in enumerate(read(batches, 200 * N // 10)):
+        assert torch.equal(batch.y, order.read(10 * step, 10 * step + 10)[0])  # type: ignore[arg-type]
+    assert batches.position > 2 * batches.indices.numel()
+
+
+def test_a_round_may_read_more_than_lies_ahead() -> None:
+    few, many = (Resident(numbered(), 10, seed=3, ahead=ahead) for ahead in (1, 64))
+    assert equal([next(few) for _ in range(40)], [next(many) for _ in range(40)])
+
+
+@pytest.mark.parametrize("kind", [Resident, Streamed])
+def test_two_processes_share_the_batch_of_one(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = read(kind(numbered(), 10, seed=3, flip=True), 8)
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    shares = []
+    for rank in range(2):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        shares.append(read(kind(numbered(), 10, seed=3, flip=True), 8))
+    assert equal(whole, [Batch(*map(torch.cat, zip(*pair))) for pair in zip(*shares)])
+    with pytest.raises(ValueError, match="batch_size=11"):
+        kind(numbered(), 11)
+
+
+def test_images_come_as_numbers_and_mirrored_half_of_the_times() -> None:
+    samples = numbered()
+    x, y = map(torch.cat, zip(*read(paths()[0], 400)))
+    plain = to_float(samples.x)[y]
+    mirrored = (x != plain).flatten(1).any(1)
+    assert torch.equal(x, torch.where(mirrored[:, None, None, None], plain.flip(-1), plain))
+    assert x.dtype == torch.float32
+    assert 0.46 < mirrored.float().mean() < 0.54  # 5 standard deviations of 4,000 draws
+    assert torch.equal(read(paths(flip=False)[0], 1)[0].x, to_float(samples.x)[read(paths(flip=False)[0], 1)[0].y])
+
+
+def test_points_are_left_as_they_are() -> None:
+    points = Gaussians25(n=50, seed=1)
+    samples = points.load("train")
+    for dataset_mb in (4096, 0):
+        points.resident_mb = dataset_mb
+        batch = read(stream(points, "train", 50, 0, "cpu"), 1)[0]
+        assert torch.equal(batch.x[batch.y.argsort(stable=True)].sort(0).values, samples.x[samples.y.argsort(stable=True)].sort(0).values)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_torchs_own_generator_is_left_alone(workers: int) -> None:
+    before = torch.get_rng_state()
+    for batches in paths(workers):
+        read(batches, 5)
+        batches.close()
+    assert torch.equal(before, torch.get_rng_state())
+
+
+class NoHostRead(TorchDispatchMode):
+    """Refuses what waits for the device or depends on values; keeps the list of operations."""
+
+    forbidden = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "equal", "randperm", "_unique2")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        assert name not in self.forbidden, f"{name} in a round"
+        self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_resident_batch_asks_the_device_nothing_and_is_the_same_operations_every_time() -> None:
+    batches, lists = paths()[0], []
+    for _ in range(8):
+        batches.prepare()
+        with NoHostRead() as watch:
+            next(batches), next(batches)
+        lists.append(watch.seen)
+    assert lists[0]
+    assert all(seen == lists[0] for seen in lists)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_captured_resident_batch_goes_on_reading() -> None:
+    expected, batches = read(paths(device="cuda")[0], 30), paths(device="cuda")[0]
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    batches.prepare()
+    with torch.cuda.graph(graph):
+        batch = next(batches)
+    batches.position = 0
+    for want in expected:
+        batches.prepare()
+        graph.replay()
+        batches.position += 10
+        assert torch.equal(batch.x, want.x)
+        assert torch.equal(batch.y, want.y)  # type: ignore[arg-type]
+
+
+def test_memory_for_the_order_is_bounded() -> None:
+    large = Resident(Samples(torch.zeros(50_000, 1)), 64)
+    assert large.epochs == 2
+    tiny = Resident(Samples(torch.zeros(3, 1)), 64)
+    assert tiny.indices.numel() <= 64 * 64 + 2 * 3
+
+
+def picture_folder(folder: Path, n: int = 12) -> Path:
+    noise = np.random.default_rng(0)
+    for i in range(n):
+        (folder / f"class{i % 3}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise.integers(0, 256, (11, 9, 3), np.uint8)).save(folder / f"class{i % 3}" / f"{i}.png")
+    return folder
+
+
+def test_the_budget_decides_and_changes_no_batch(tmp_path: Path) -> None:
+    made = []
+    for megabytes, kind in ((1, Resident), (0, Streamed)):
+        dataset = ImageFolder(str(picture_folder(tmp_path)), 8, flip=True, test_fraction=0.0, resident_mb=megabytes, workers=1)
+        batches = stream(dataset, "train", 5, 7, "cpu")
+        assert type(batches) is kind
+        made.append(read(batches, 9))
+        batches.close()
+    assert equal(*made)
+
+
+def test_test_images_are_not_mirrored(tmp_path: Path) -> None:
+    dataset = ImageFolder(str(picture_folder(tmp_path)), 8, flip=True, test_fraction=0.5)
+    assert not stream(dataset, "test", 2, 0, "cpu").order.flip
+    assert stream(dataset, "train", 2, 0, "cpu").order.flip
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_file_is_named_without_the_workers_traceback(tmp_path: Path, workers: int) -> None:
+    broken = picture_folder(tmp_path) / "class0" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:80])
+    dataset = ImageFolder(str(tmp_path), 8, test_fraction=0.0, resident_mb=0, workers=workers)
+    batches = stream(dataset, "train", 12, 0, "cpu")
+    with pytest.raises(UserError) as error:
+        read(batches, 1)
+    assert str(broken) in str(error.value)
+    assert "Traceback" not in str(error.value)
+
+
+def test_workers_outlive_a_ctrl_c_and_leave_when_closed() -> None:
+    streamed = paths(workers=2)[1]
+    read(streamed, 2)  # one from each, so that both have come up
+    workers = streamed._batches._workers  # type: ignore[union-attr]
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGINT)
+        os.kill(worker.pid, signal.SIGTERM)
+    time.sleep(0.2)
+    assert equal(read(streamed, 12), read(paths()[0], 14)[2:])
+    streamed.close()
+    assert not any(worker.is_alive() for worker in workers)
