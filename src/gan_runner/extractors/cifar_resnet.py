@@ -1,0 +1,59 @@
+"""The residual networks of He et al. 2016, section 4.2, for CIFAR-10."""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_runner.extractors.extractor import Extracted, Extractor, aside, colour, resize, unit
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions with batch norm; the shortcut has no weights (option A): every second pixel, missing channels filled with 0."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.stride, self.missing = outputs // inputs, outputs - inputs
+        self.conv1, self.bn1 = nn.Conv2d(inputs, outputs, 3, self.stride, 1, bias=False), nn.BatchNorm2d(outputs)
+        self.conv2, self.bn2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        x = x[:, :, :: self.stride, :: self.stride]
+        return F.relu(h + F.pad(x, (0, 0, 0, 0, self.missing // 2, self.missing // 2)))
+
+
+class CifarResNet(Extractor):
+    """Sees colour images of 32x32, normalised by ImageNet's mean and deviation; 64 features, 10 classes.
+
+    The weights are {"state_dict": ...} with keys that may begin with "module.". Those that the tests use recognise 91.73 % (depth 20) and
+    93.39 % (depth 56) of CIFAR-10's test set. depth must be that of the file.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, weights: str, depth: Literal[20, 56] = 56):
+        super().__init__(weights)
+        self.name = f"resnet{depth}"
+        with aside():
+            self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+            blocks = (depth - 2) // 6
+            self.layer1, self.layer2, self.layer3 = (
+                nn.Sequential(*(Block(inputs if i == 0 else outputs, outputs) for i in range(blocks)))
+                for inputs, outputs in ((16, 16), (16, 32), (32, 64))
+            )
+            self.linear = nn.Linear(64, 10)
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
+        self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
+        self.train(False)
+
+    def own(self, content: Any) -> dict[str, Tensor]:
+        return {key.removeprefix("module."): value for key, value in content["state_dict"].items()}
+
+    def embed(self, images: Tensor) -> Extracted:
+        h = (resize(colour(unit(images)), 32) - self.mean) / self.deviation
+        h = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(h))))))
+        features = h.mean((2, 3))
+        return Extracted(features, self.linear(features))
