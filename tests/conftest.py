@@ -1,6 +1,9 @@
-"""Fixtures."""
+"""What all tests share. Small tensors are fastest on one thread, and then as many tests as there are cores run side by side."""
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import pytest

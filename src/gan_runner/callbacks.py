@@ -1,0 +1,279 @@
+"""What watches a run. A callback changes nothing of the training: without any, the weights are the same bit for bit."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge, Gt
+from PIL import Image
+from typing_extensions import TypedDict
+
+from gan_runner import checkpoint, evaluation
+from gan_runner.datasets import to_float
+from gan_runner.errors import Failed
+from gan_runner.reporting import duration
+
+if TYPE_CHECKING:
+    from gan_runner.game import Logs
+    from gan_runner.trainer import Run
+
+
+class Callback:
+    """Every verb is optional."""
+
+    order: int = 0
+    """Among the callbacks of a step, smaller comes first; then the order of the list counts."""
+
+    def begin(self, run: Run) -> None:
+        """The first round is about to be played, here or after a resume."""
+
+    def after_round(self, run: Run, logs: Logs) -> None:
+        """A round was played; `logs` are scalars on the device."""
+
+    def end(self, run: Run) -> None:
+        """The last round was played, or a signal came."""
+
+    def follows(self) -> list[str]:
+        """Names of the metrics by which this run is to be compared with others."""
+        return []
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has to survive a resume."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what state_dict gave."""
+
+
+def to_numbers(logs: Logs) -> dict[str, float]:
+    """Device scalars as floats, with one wait for the device."""
+    return dict(zip(logs, torch.stack([value.float() for value in logs.values()]).tolist(), strict=True)) if logs else {}
+
+
+class Log(Callback):
+    """Every `every_steps` rounds: each term by name, mean logits on real and fake, gradient norms, learning rates, speed, memory."""
+
+    def __init__(self, every_steps: Annotated[int, Ge(1)] = 50):
+        self.every_steps = every_steps
+        self.latest: Logs = {}  # a lazy penalty is not in the logs of every round
+
+    def begin(self, run: Run) -> None:
+        self.since, self.at = time.monotonic(), run.step
+        if run.step == 0:
+            items = run.dataset.open("train")
+            x, _ = items.take(torch.linspace(0, len(items) - 1, min(64, len(items))).long())  # a folder is sorted by class
+            run.draw("data/real", run.dataset.picture(to_float(x) if run.spec.is_image else x))
+
+    def after_round(self, run: Run, logs: Logs) -> None:
+        self.latest |= logs
+        if run.step % self.every_steps:
+            return
+        values = to_numbers(self.latest)
+        for name, player in run.game.players.items():
+            grads = [p.grad for p in player.parameters() if p.grad is not None]  # type: ignore[union-attr]
+            if grads:
+                values[f"grad_norm/{name[0]}"] = float(torch.stack(torch._foreach_norm(grads)).norm())
+            values[f"lr/{name[0]}"] = float(player.optimizer.param_groups[0]["lr"])  # type: ignore[union-attr,index]
+        now = time.monotonic()
+        values["time/images_per_second"] = (run.step - self.at) * run.batch_size / max(now - self.since, 1e-9)
+        values["memory/host_mib"] = resident_mib()
+        if run.device.type == "cuda":
+            values["memory/device_mib"] = torch.cuda.max_memory_allocated(run.device) / 2**20
+        values["progress/images"] = run.images
+        run.write(values)
+        self.since, self.at = time.monotonic(), run.step
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"latest": dict(self.latest)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.latest = dict(state.get("latest", {}))
+
+
+def resident_mib() -> float:
+    """The most memory that this process has had in RAM, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+class Progress(Callback):
+    """The line that moves: rounds, rate, losses, time left."""
+
+    def __init__(self, every_seconds: Annotated[float, Gt(0)] = 10.0):
+        self.every_seconds = every_seconds
+
+    def begin(self, run: Run) -> None:
+        run.reporter.plain_seconds = self.every_seconds
+        self.began, self.first, self.shown = time.monotonic(), run.step, 0.0
+
+    def after_round(self, run: Run, logs: Logs) -> None:
+        now = time.monotonic()
+        if now - self.shown < 0.5:
+            return
+        self.shown = now
+        per_round = (now - self.began) / (run.step - self.first)
+        losses = "  ".join(f"{name} {value:.4g}" for name, value in to_numbers(logs).items() if name.startswith("loss/"))
+        run.reporter.show(
+            f"round {run.step}/{run.steps}  {run.batch_size / per_round:.0f} images/s  {losses}  "
+            f"{duration((run.steps - run.step) * per_round)} left"
+        )
+
+    def end(self, run: Run) -> None:
+        took, rounds = time.monotonic() - self.began, run.step - self.first
+        run.reporter.say(f"played {rounds} rounds in {duration(took)} ({rounds * run.batch_size / max(took, 1e-9):.0f} images/s)")
+
+
+class Grid(Callback):
+    """A picture of the samples of fixed latents, every `every_steps` rounds and at the end: samples/step_N.png and samples/fixed_z."""
+
+    def __init__(self, every_steps: Annotated[int, Ge(1)] = 1000, n: Annotated[int, Ge(1)] = 64, seed: int = 0):
+        self.every_steps, self.n, self.seed = every_steps, n, seed
+
+    def begin(self, run: Run) -> None:
+        self.drawn_at = -1
+        if run.step == 0:
+            self.draw(run)
+
+    def after_round(self, run: Run, logs: Logs) -> None:
+        if run.step % self.every_steps == 0:
+            self.draw(run)
+
+    def end(self, run: Run) -> None:
+        if self.drawn_at != run.step and run.step == run.steps:
+            self.draw(run)
+
+    def draw(self, run: Run) -> None:
+        made = evaluation.samples(run.game.sampler, self.n, seed=self.seed, device=run.device)
+        picture = run.dataset.picture(torch.cat([part.cpu() for part in made]))
+        write_picture(run.folder / "samples" / f"step_{run.step:08d}.png", picture)
+        run.draw("samples/fixed_z", picture)
+        self.drawn_at = run.step
+
+
+def write_picture(path: Path, picture: torch.Tensor) -> None:
+    """A PNG of uint8 3 H W, or 1 H W for grey; whole or not at all."""
+    pixels = picture.permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "png")
+    checkpoint.write_bytes(path, buffer.getvalue())
+
+
+class Best(TypedDict):
+    """What best.pt follows: a name in metrics.jsonl, and which way is better."""
+
+    metric: str | None
+    mode: Literal["max", "min"]
+
+
+class Evaluate(Callback):
+    """The chosen metrics on `n` samples, every `every_steps` rounds and at the end: a line of metrics.jsonl, curves, best.pt."""
+
+    def __init__(
+        self,
+        every_steps: Annotated[int, Ge(1)] = 5000,
+        n: Annotated[int, Ge(1)] = 10000,
+        batch_size: Annotated[int, Ge(1)] = 500,
+        seed: int = 0,
+        best: Best = {"metric": None, "mode": "max"},  # noqa: B006
+    ):
+        self.every_steps, self.n, self.batch_size, self.seed, self.best = every_steps, n, batch_size, seed, best
+        self.value: float | None = None  # the best so far
+        self.evaluated_at = -1
+
+    def begin(self, run: Run) -> None:
+        self.evaluated_at = run.step
+        run.objective = self.value
+        if reason := evaluation.unmeasurable(run.metrics, run.extractor):
+            run.reporter.say(f"some metrics will be null: {reason}")
+
+    def after_round(self, run: Run, logs: Logs) -> None:
+        if run.metrics and run.step % self.every_steps == 0:
+            self.evaluate(run)
+
+    def end(self, run: Run) -> None:
+        if run.metrics and run.step == run.steps and self.evaluated_at != run.step:
+            self.evaluate(run)
+
+    def evaluate(self, run: Run) -> None:
+        found, protocol = evaluation.evaluate(
+            run.game.sampler,
+            run.metrics,
+            run.extractor,
+            run.spec,
+            n=self.n,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            device=run.device,
+            tick=lambda done: run.reporter.show(f"evaluating round {run.step}: {done}/{self.n} samples"),
+        )
+        self.evaluated_at = run.step
+        numbers = {key: value for figures in found.values() for key, value in figures.items()}
+        protocol["generator"] = "G" if run.game.sampler is run.game.G else "average of G"
+        line = {"step": run.step, "images": run.images, "metrics": numbers, "protocol": protocol}
+        append_line(run.folder / "metrics.jsonl", json.dumps(line))
+        run.write({name: value for name, value in numbers.items() if value is not None})
+        run.reporter.say(f"round {run.step}: " + "; ".join(run.metrics[name].sentence(figures) for name, figures in found.items()))
+        value = numbers.get(self.best["metric"] or "")
+        if value is not None and self.is_better(value):
+            self.value = run.objective = value
+            run.save(run.folder / "checkpoints" / "best.pt")
+
+    def follows(self) -> list[str]:
+        return [self.best["metric"]] if self.best["metric"] else []
+
+    def is_better(self, value: float) -> bool:
+        return self.value is None or (value > self.value if self.best["mode"] == "max" else value < self.value)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.value = state.get("value")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file and see it onto the disk. Failed where the disk does not take it."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise Failed(f"{path} could not be written: {error.strerror}") from error
+
+
+class Checkpoint(Callback):
+    """Every `every_steps` rounds, at the end and at a signal: step_N.pt, of which the newest `keep` stay, and last.pt."""
+
+    order = 1  # after what the state of this step has to contain
+
+    def __init__(self, every_steps: Annotated[int, Ge(1)] = 1000, keep: Annotated[int, Ge(1)] = 2):
+        self.every_steps, self.keep = every_steps, keep
+
+    def begin(self, run: Run) -> None:
+        for part in (run.folder / "checkpoints").glob(".*.part"):  # of a process that was killed
+            part.unlink(missing_ok=True)
+
+    def after_round(self, run: Run, logs: Logs) -> None:
+        if run.step % self.every_steps == 0:
+            self.save(run)
+
+    def end(self, run: Run) -> None:
+        if run.saved_at != run.step:
+            self.save(run)
+
+    def save(self, run: Run) -> None:
+        folder = run.folder / "checkpoints"
+        path = folder / f"step_{run.step:08d}.pt"
+        run.save(path)
+        checkpoint.link(path, folder / "last.pt")
+        run.saved_at = run.step
+        for old in sorted(folder.glob("step_*.pt"))[: -self.keep]:
+            with contextlib.suppress(OSError):
+                old.unlink()

@@ -1,0 +1,114 @@
+"""A state on disk: whole or not at all, and read without executing anything."""
+
+import contextlib
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gan_runner.errors import Failed
+
+VERSION = 1
+_PLAIN = (torch.Tensor, bool, int, float, str, type(None))
+
+
+class Damaged(Exception):
+    """A file that cannot be read as a checkpoint."""
+
+
+def refuse_objects(value: Any, path: str = "state") -> None:
+    """Name the first thing in a state that a weights-only load would refuse: all but tensors, numbers, strings, None, list, tuple, dict."""
+    if type(value) is dict or (isinstance(value, dict) and type(value).__name__ == "OrderedDict"):
+        for key, item in value.items():
+            if type(key) not in (str, int):
+                raise TypeError(f"{path} has the key {key!r} of type {type(key).__name__}; a checkpoint takes str and int")
+            refuse_objects(item, f"{path}[{key!r}]")
+    elif type(value) in (list, tuple):
+        for i, item in enumerate(value):
+            refuse_objects(item, f"{path}[{i}]")
+    elif type(value) not in _PLAIN and not isinstance(value, torch.Tensor):
+        raise TypeError(f"{path} is a {type(value).__name__}; a checkpoint takes tensors, numbers, strings, None, list, tuple and dict")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; Failed where the disk does not take it, with the file that was there intact."""
+
+    def fill(part: Path) -> None:
+        part.write_bytes(data)
+
+    _replace(path, fill)
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a state, whole or not at all. Failed where the disk does not take it; the file that was there stays."""
+    refuse_objects(state)
+    _replace(path, lambda part: torch.save(state, part))
+
+
+def link(source: Path, path: Path) -> None:
+    """Let `path` be a second name of `source`, or a copy where the file system has no second names."""
+
+    def fill(part: Path) -> None:
+        try:
+            os.link(source, part)
+        except OSError:
+            shutil.copyfile(source, part)
+
+    _replace(path, fill)
+
+
+def _replace(path: Path, fill: Any) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.unlink(missing_ok=True)
+        fill(part)
+        _sync(part)
+        os.replace(part, path)
+        _sync(path.parent)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise Failed(f"{path} could not be written: {_reason(error, path.parent)}; what was there before is intact") from error
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    if isinstance(error, OSError) and error.errno not in (None, errno.ENOSPC):
+        return error.strerror or str(error)
+    free = shutil.disk_usage(folder).free / 2**20 if folder.exists() else 0.0
+    return f"the disk is full ({free:.0f} MiB free)" if free < 64 or isinstance(error, OSError) else str(error).splitlines()[0]
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a state. Damaged where the file is cut, altered beyond reading, or of another kind."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # the zip reader and the unpickler have a dozen ways of saying so
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise Damaged(f"{path} is damaged: {reason[:120]}") from error
+    if not isinstance(state, dict) or "version" not in state:
+        raise Damaged(f"{path} is not a checkpoint of gan-runner")
+    if state["version"] != VERSION:
+        raise Damaged(f"{path} is of version {state['version']}, and this gan-runner reads version {VERSION}")
+    return state
+
+
+def candidates(folder: Path) -> list[Path]:
+    """The checkpoints from which a run can go on, newest first: last.pt, then step_*.pt."""
+    steps = sorted(folder.glob("step_*.pt"), reverse=True)
+    return [path for path in (folder / "last.pt", *steps) if path.is_file()]

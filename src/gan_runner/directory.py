@@ -1,0 +1,151 @@
+"""What a run leaves behind, file by file, and how it is read again. Reading executes nothing of it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torchvision
+from omegaconf import DictConfig, OmegaConf
+
+from gan_runner import checkpoint
+from gan_runner.errors import UserError
+
+State = Literal["running", "finished", "interrupted", "failed", "diverged"]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other writers out of a run directory. UserError where there is one; the lock goes with the process."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another process is writing the run in {folder}") from error
+        yield
+
+
+def lay_out(folder: Path, config: Any, overrides: list[str]) -> None:
+    """The files and folders of a run that has not begun. UserError where the folder holds a run already."""
+    if (folder / "status.json").exists():
+        raise UserError(f"{folder} holds a run already; go on with it by resume={folder}, or choose another folder")
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    (folder / "samples").mkdir(exist_ok=True)
+    write_config(folder, config)
+    checkpoint.write_bytes(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)).encode())
+
+
+def write_config(folder: Path, config: Any) -> None:
+    """config.yaml: enough to run it again."""
+    checkpoint.write_bytes(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(portable(config))).encode())
+
+
+def read_config(folder: Path) -> DictConfig:
+    """The configuration of a run. UserError where there is none that can be read."""
+    path = folder / "config.yaml"
+    try:
+        config = OmegaConf.load(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} is not a run directory: there is no config.yaml in it") from error
+    except Exception as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, DictConfig):
+        raise UserError(f"{path} is not a configuration")
+    return config
+
+
+def portable(config: Any) -> dict[str, Any]:
+    """A configuration with every interpolation resolved but those that lead to the data, which may lie elsewhere tomorrow."""
+    tree = OmegaConf.create(config)
+
+    def merge(raw: Any, resolved: Any, path: str) -> Any:
+        if isinstance(raw, dict):
+            return {key: merge(value, resolved[key], f"{path}.{key}") for key, value in raw.items()}
+        leads_to_data = isinstance(raw, str) and "${" in raw and (path == ".dataset.root" or "dataset.root" in raw)
+        return raw if leads_to_data else resolved
+
+    return merge(OmegaConf.to_container(tree, resolve=False), OmegaConf.to_container(tree, resolve=True), "")
+
+
+class Status:
+    """status.json: where a run stands, for whoever looks from outside."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / "status.json"
+        self.started = now()
+
+    def write(self, state: State, step: int, images: int, error: str | None = None) -> None:
+        entry: dict[str, Any] = {"state": state, "step": step, "images": images, "started": self.started}
+        if error is not None:
+            entry["error"] = error
+        if state != "running":
+            entry["ended"] = now()
+        checkpoint.write_bytes(self.path, json.dumps(entry, indent=2).encode())
+
+
+def now() -> str:
+    """The time, as ISO 8601 with the offset."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def newest(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """The newest state that can be read; files that cannot are named. UserError where there is none."""
+    for path in checkpoint.candidates(folder / "checkpoints"):
+        try:
+            return checkpoint.load(path)
+        except checkpoint.Damaged as error:
+            say(f"{error}; trying the one before")
+    raise UserError(f"{folder} has no checkpoint to go on from")
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Drop the evaluations of rounds that will be played again."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):  # half a line, of a process that was killed
+            continue
+    checkpoint.write_bytes(path, "".join(kept).encode())
+
+
+def write_environment(folder: Path) -> None:
+    """env.json: command line, versions, device, and the commit where the package is run from a checkout."""
+    commit = git("rev-parse", "HEAD")
+    environment = {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "cuda": torch.version.cuda,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "commit": commit,
+        "dirty": bool(git("status", "--porcelain")) if commit else None,
+    }
+    checkpoint.write_bytes(folder / "env.json", json.dumps(environment, indent=2).encode())
+
+
+def git(*words: str) -> str | None:
+    """What git says of the checkout that this file is part of; None where it is part of none."""
+    here = Path(__file__).resolve()
+    try:
+        for command in (("ls-files", "--error-unmatch", here.name), words):
+            said = subprocess.run(["git", *command], cwd=here.parent, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.stdout.strip()

@@ -1,0 +1,81 @@
+"""Where curves and pictures go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+if TYPE_CHECKING:
+    from gan_runner.trainer import Run
+
+
+class Logger:
+    """A place for the numbers and pictures of a run; the step is the number of rounds played."""
+
+    def begin(self, run: Run) -> None:
+        """The run starts, or goes on after `run.step` rounds."""
+
+    def scalars(self, step: int, values: dict[str, float]) -> None: ...
+
+    def picture(self, step: int, name: str, picture: Tensor) -> None:
+        """A picture, uint8 3 H W."""
+
+    def flush(self) -> None:
+        """What was written is on the disk after this."""
+
+    def close(self, state: str) -> None:
+        """The run ended in `state`, as status.json has it."""
+
+
+LAYOUT = {
+    "game": {
+        "loss of G and D": ["Multiline", ["^loss/g$", "^loss/d$"]],
+        "logits on real and fake": ["Multiline", ["^d/real$", "^d/fake$"]],
+        "gradient norms": ["Multiline", ["^grad_norm/g$", "^grad_norm/d$"]],
+    }
+}
+
+
+def flat(config: dict[str, Any], path: str = "") -> Iterator[tuple[str, bool | int | float | str]]:
+    """The leaves of a configuration, by dotted name."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{path}{key}.")
+        else:
+            yield path + key, value if isinstance(value, bool | int | float | str) else str(value)
+
+
+class TensorBoard(Logger):
+    """Event files in the run directory itself; hyper-parameters are a row of the HPARAMS tab, without a sub-run.
+
+    A resumed run purges what it is about to write again.
+    """
+
+    def begin(self, run: Run) -> None:
+        self.writer = SummaryWriter(str(run.folder), purge_step=run.step + 1 if run.step else None, max_queue=1000, flush_secs=30)
+        if run.step == 0:
+            followed = [name for callback in run.callbacks.values() for name in callback.follows()]
+            experiment, start, _ = hparams(dict(flat(run.config)), dict.fromkeys([*followed, "loss/d", "loss/g"], 0))
+            self.writer._get_file_writer().add_summary(experiment)
+            self.writer._get_file_writer().add_summary(start)
+            self.writer.add_custom_scalars(LAYOUT)
+            self.writer.add_text("config", "```yaml\n" + (run.folder / "config.yaml").read_text() + "```", 0)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def picture(self, step: int, name: str, picture: Tensor) -> None:
+        self.writer.add_image(name, picture, step)
+
+    def flush(self) -> None:
+        self.writer.flush()
+
+    def close(self, state: str) -> None:
+        if state == "finished":
+            self.writer._get_file_writer().add_summary(hparams({}, {})[2])
+        self.writer.close()

@@ -1,0 +1,73 @@
+"""What a command says while it works: lines that stay, and one that moves."""
+
+import logging
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+log = logging.getLogger("gan_runner")
+
+
+class Reporter:
+    """Says things on the terminal and in a log file.
+
+    `say` is a line that stays. `show` is the state of work in progress: one live line on a terminal; elsewhere a plain line, at most one
+    every `plain_seconds`.
+    """
+
+    def __init__(self, log_file: Path | None = None, console: Console | None = None):
+        self.console = console or Console(stderr=True, highlight=False)
+        self.plain_seconds = 10.0
+        self.shown = time.monotonic()
+        self.live: Live | None = None
+        self.handler: logging.Handler | None = None
+        if log_file is not None:
+            self.handler = logging.FileHandler(log_file)
+            self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            log.addHandler(self.handler)
+            log.setLevel(logging.INFO)
+            log.propagate = False
+
+    def say(self, message: str) -> None:
+        """A line for the reader and for the log."""
+        log.info(message)
+        self.console.print(Text(message), soft_wrap=True)
+
+    def show(self, state: str) -> None:
+        """Where the work stands."""
+        if self.console.is_terminal:
+            if self.live is None:
+                self.live = Live(console=self.console, refresh_per_second=4, transient=True)
+                self.live.start()
+            self.live.update(Text(state, no_wrap=True, overflow="ellipsis"))
+        elif time.monotonic() - self.shown >= self.plain_seconds:
+            self.shown = time.monotonic()
+            self.console.print(Text(state), soft_wrap=True)
+
+    def close(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+        if self.handler is not None:
+            log.removeHandler(self.handler)
+            self.handler.close()
+            self.handler = None
+
+    def __enter__(self) -> "Reporter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3 min 20 s, 2 h 05 min, 4 d 03 h."""
+    seconds = round(seconds)
+    for unit, small, size, per in (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1)):
+        if seconds >= size:
+            return f"{seconds // size} {unit} {seconds % size // per:02d} {small}"
+    return f"{seconds} s"

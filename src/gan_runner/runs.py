@@ -1,0 +1,142 @@
+"""A run from its configuration to its last round: `train` begins one, `resume` goes on with one."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from gan_runner import directory, engine
+from gan_runner.build import assemble, check, plain
+from gan_runner.errors import Diverged, Failed, Interrupted, UserError
+from gan_runner.loggers import flat
+from gan_runner.reporting import Reporter, log
+from gan_runner.trainer import Run, play
+
+RESUMABLE = ("trainer", "callback", "logger", "dataset.root", "dataset.path")  # what the line of a resume may change
+
+
+def train(config: Any, folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] = ()) -> float | None:
+    """Play a run from its first round, into `folder`; the best value of the metric that best.pt follows, if any.
+
+    UserError where the folder holds a run already; Diverged, Interrupted and Failed as their docstrings say.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be created: {error.strerror}") from error
+    with directory.locked(folder):
+        directory.lay_out(folder, config, list(overrides))
+        return work(folder, config, packages, None)
+
+
+def resume(folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] = ()) -> float | None:
+    """Go on with the run in `folder` from its newest readable state, as if it had never stopped.
+
+    overrides: keys of RESUMABLE, else UserError. A longer trainer.steps moves the schedules that follow the length of the run.
+    """
+    saved = directory.read_config(folder)
+    config = change(saved, overrides)
+    check(config, packages)
+    with directory.locked(folder):
+        with Reporter(folder / "train.log") as reporter:
+            state = directory.newest(folder, reporter.say)
+            if state["step"] >= config.trainer.steps:
+                raise UserError(f"{folder} has played its {state['step']} rounds; to go on, say trainer.steps=N with a larger N")
+            report_changes(saved, config, reporter.say)
+        directory.write_config(folder, config)
+        directory.forget_after(folder, state["step"])
+        return work(folder, config, packages, state)
+
+
+def work(folder: Path, config: Any, packages: Sequence[str], state: dict[str, Any] | None) -> float | None:
+    """Build the run and play it, while status.json and train.log tell how it goes."""
+    with Reporter(folder / "train.log") as reporter:
+        status, run = directory.Status(folder), None
+        try:
+            status.write("running", state["step"] if state else 0, state["images"] if state else 0)
+            directory.write_environment(folder)
+            engine.determine(plain(config)["deterministic"])
+            assembly = assemble(config, packages)
+            engine.use_threads(assembly.trainer.threads)
+            run = Run(assembly, folder, reporter)
+            reporter.say(f"run directory: {folder}")
+            if state is not None:
+                run.restore(state)
+                reporter.say(f"going on after round {run.step}")
+            for logger in assembly.loggers.values():
+                run.log_to(logger)
+            play(run)
+        except BaseException as error:
+            finish(run, status, ending(error), str(error) or type(error).__name__)
+            raise
+        finish(run, status, "finished", None)
+        say_where(folder, reporter.say)
+        return run.objective
+
+
+def say_where(folder: Path, say: Callable[[str], None]) -> None:
+    """Where to look now."""
+    if pictures := sorted((folder / "samples").glob("step_*")):
+        say(f"samples: {pictures[-1]}")
+    beside = Path(sys.executable).with_name("tensorboard")
+    program = "tensorboard" if shutil.which("tensorboard") or not beside.exists() else str(beside)
+    say(f"curves:  {shlex.join([program, '--logdir', str(folder.parent)])}")
+
+
+def ending(error: BaseException) -> directory.State:
+    """The state that an error leaves a run in; one that nobody foresaw is logged with its trace."""
+    if isinstance(error, Interrupted):
+        return "interrupted"
+    if isinstance(error, Diverged):
+        return "diverged"
+    if not isinstance(error, Failed | UserError):
+        log.error("".join(traceback.format_exception(error)))
+    return "failed"
+
+
+def finish(run: Run | None, status: directory.Status, state: directory.State, error: str | None) -> None:
+    """Close what is open and say how it ended. The disk that ended the run may refuse this too; that is logged and no new error."""
+    try:
+        if run is not None:
+            for logger in run.loggers:
+                logger.close(state)
+            run.batches.close()
+        status.write(state, run.step if run else 0, run.images if run else 0, error)
+    except (Failed, OSError) as trouble:
+        log.error("%s", trouble)
+
+
+def change(saved: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The saved configuration with what the line of a resume says. UserError for a key that must not change."""
+    config = saved.copy()
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = override.key_or_group
+        if override.is_delete() or override.is_add() or not any(key == name or key.startswith(f"{name}.") for name in RESUMABLE):
+            raise UserError(
+                f"{override.input_line}: a resumed run stays what it is; its line may change trainer.*, callback.*, logger.* and "
+                "dataset.root or dataset.path; anything else is a new run"
+            )
+        if OmegaConf.select(config, key, default=...) is ...:
+            raise UserError(f"{override.input_line}: this run has no key {key}")
+        OmegaConf.update(config, key, override.value())
+    return config
+
+
+def report_changes(saved: DictConfig, config: DictConfig, say: Callable[[str], None]) -> None:
+    """Say what the line changed, and which schedules move with the length of the run."""
+    before, after = (dict(flat(directory.portable(each))) for each in (saved, config))
+    for key, value in after.items():
+        if before.get(key) != value:
+            say(f"changed: {key} from {before.get(key)} to {value}")
+    if before["trainer.steps"] != after["trainer.steps"]:
+        schedules = [key.removesuffix("._target_") for key, value in after.items() if str(value).startswith("gan_runner.schedules.")]
+        if moving := [key for key in schedules if after.get(f"{key}.steps", "None") == "None"]:
+            say(f"schedules that follow the length of the run, and now end later: {', '.join(moving)}")

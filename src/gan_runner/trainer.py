@@ -1,0 +1,176 @@
+"""The outer loop: rounds and callbacks, from the first round or from a saved state, until the end or a signal."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from gan_runner import checkpoint, engine
+from gan_runner.datasets import stream
+from gan_runner.errors import Diverged, Interrupted, UserError
+from gan_runner.reporting import Reporter
+
+if TYPE_CHECKING:
+    from gan_runner.build import Assembly
+    from gan_runner.game import Logs
+    from gan_runner.loggers import Logger
+
+
+class Trainer:
+    """How long a run is, how precisely and on what it is computed."""
+
+    def __init__(
+        self,
+        steps: Annotated[int, Ge(1)] = 10000,
+        accumulate: Annotated[int, Ge(1)] = 1,
+        accelerator: engine.Accelerator = "auto",
+        devices: Annotated[int, Ge(1)] = 1,
+        precision: engine.Precision = 32,
+        check_every_steps: Annotated[int, Ge(1)] = 50,
+        threads: Annotated[int, Ge(1)] | None = None,
+    ):
+        if devices != 1:
+            raise ValueError(f"trainer.devices={devices}: one device is what there is so far; use trainer.devices=1")
+        self.steps, self.accumulate, self.accelerator, self.devices = steps, accumulate, accelerator, devices
+        self.precision, self.check_every_steps, self.threads = precision, check_every_steps, threads
+
+
+class Run:
+    """A run as callbacks and loggers see it: the objects of its assembly, the folder it leaves behind and how far it is."""
+
+    def __init__(self, assembly: Assembly, folder: Path, reporter: Reporter):
+        self.config, self.dataset, self.spec = assembly.config, assembly.dataset, assembly.spec
+        self.trainer, self.game, self.extractor = assembly.trainer, assembly.game, assembly.extractor
+        self.metrics, self.callbacks = assembly.metrics, assembly.callbacks
+        self.loggers: list[Logger] = []  # those that have begun
+        self.folder, self.reporter = folder, reporter
+        self.device = self.game.generator.device
+        self.batch_size = self.game.batch_size
+        self.batches = stream(self.dataset, "train", self.batch_size, assembly.config["seed"], self.device)
+        self.recent: list[Logs] = []  # of the rounds whose losses have not been looked at
+        self.saved_at: int | None = None
+        self.objective: float | None = None  # the best value of the metric that best.pt follows
+
+    @property
+    def step(self) -> int:
+        """Rounds played."""
+        return self.game.step
+
+    @property
+    def steps(self) -> int:
+        """Length of the run, in rounds."""
+        return self.trainer.steps
+
+    @property
+    def images(self) -> int:
+        """Real images that made up the rounds, one batch a round."""
+        return self.step * self.batch_size
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next round depends on."""
+        return {
+            "version": checkpoint.VERSION,
+            "step": self.step,
+            "images": self.images,
+            "spec": {"shape": list(self.spec.shape), "classes": self.spec.classes},
+            "game": dict(self.game.state_dict()),
+            "batches": self.batches.state_dict(),
+            "callbacks": {name: callback.state_dict() for name, callback in self.callbacks.items()},
+            "rng": engine.rng_state(self.device),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a saved state. UserError where it belongs to other networks."""
+        try:
+            self.game.load_state_dict(state["game"])
+            self.batches.load_state_dict(state["batches"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise UserError(f"the checkpoint does not fit the run's configuration: {str(error).splitlines()[-1].strip()}") from error
+        for name, callback in self.callbacks.items():
+            callback.load_state_dict(state["callbacks"].get(name, {}))
+        engine.set_rng_state(state["rng"], self.device)
+        self.saved_at = self.step
+
+    def save(self, path: Path) -> None:
+        """Write the state, once every loss so far is known to be finite and every logger has its numbers on the disk."""
+        self.look()
+        for logger in self.loggers:
+            logger.flush()
+        checkpoint.save(path, self.state())
+
+    def look(self) -> None:
+        """Wait for the losses of the recent rounds. Diverged, with term, step and last checkpoint, where one is not finite."""
+        recent, self.recent = self.recent, []
+        if not recent:
+            return
+        names = list(recent[0])
+        values = torch.stack([torch.stack([logs.get(name, logs[names[0]]).float() for name in names]) for logs in recent])
+        bad = (~values.isfinite()).cpu()
+        if bad.any():
+            row, column = (int(i) for i in bad.nonzero()[0])
+            found = next(iter(checkpoint.candidates(self.folder / "checkpoints")), None)
+            raise Diverged(
+                f"{names[column]} is {float(values[row, column])} in round {self.step - len(recent) + row + 1}; "
+                + (f"the last checkpoint is {found}" if found else "there is no checkpoint yet")
+            )
+
+    def log_to(self, logger: Logger) -> None:
+        """Let a logger take part from here on."""
+        logger.begin(self)
+        self.loggers.append(logger)
+
+    def write(self, values: dict[str, float]) -> None:
+        """Numbers of this step, to every logger."""
+        for logger in self.loggers:
+            logger.scalars(self.step, values)
+
+    def draw(self, name: str, picture: Tensor) -> None:
+        """A picture (uint8 3 H W) of this step, to every logger."""
+        for logger in self.loggers:
+            logger.picture(self.step, name, picture)
+
+
+class Signals:
+    """Turns the first SIGINT or SIGTERM into a wish to stop at the end of the round; the second has its usual effect."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def __enter__(self) -> Signals:
+        self.before = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        for each in self.before:
+            signal.signal(each, signal.SIG_DFL)
+
+
+def play(run: Run) -> None:
+    """Rounds until the end of the run. Interrupted by a signal, after the state was saved; Diverged at a loss that is not finite."""
+    callbacks = sorted(run.callbacks.values(), key=lambda callback: callback.order)
+    with Signals() as signals:
+        for callback in callbacks:
+            callback.begin(run)
+        while run.step < run.steps and signals.received is None:
+            logs = run.game.round(run.batches)
+            run.recent.append(logs)
+            if run.step % run.trainer.check_every_steps == 0 or run.step == run.steps:
+                run.look()
+            for callback in callbacks:
+                callback.after_round(run, logs)
+        run.look()
+        for callback in callbacks:
+            callback.end(run)
+        if signals.received is not None and run.step < run.steps:
+            raise Interrupted(signals.received)

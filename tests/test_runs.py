@@ -1,0 +1,384 @@
+"""Runs: what they leave behind, that they continue exactly, and how they end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from gan_runner import build, checkpoint, config, runs
+from gan_runner.callbacks import Callback
+from gan_runner.errors import Diverged, Failed, Interrupted, UserError
+
+TINY = ["trainer.accelerator=cpu", "callback.log.every_steps=2", "callback.checkpoint.every_steps=4", "~callback.progress"]
+EVERYTHING = [
+    "+experiment=gaussians25",
+    "loss=non_saturating",
+    "penalty=[gradient_penalty,r1,feature_matching,auxiliary_classifier]",
+    "penalty.r1.every=2",
+    "trick=[spectral_norm,ema,instance_noise,label_smoothing,gradient_clip,weight_clip]",
+    "trick.weight_clip.limit=1.0",
+    "architecture.conditional=true",
+    "rule.d_steps=2",
+    "batch_size=32",
+    "callback.evaluate.every_steps=3",
+    "callback.evaluate.n=500",
+    "callback.grid.every_steps=5",
+    "callback.grid.n=16",
+]
+
+
+def composed(*overrides):
+    return config.compose(list(overrides)).config
+
+
+def train(folder, *overrides, base=("+experiment=gaussians25", "callback.grid.n=16", "callback.evaluate.n=200", "batch_size=16")):
+    return runs.train(composed(*base, *TINY, *overrides), Path(folder))
+
+
+def state_of(folder, name="last.pt"):
+    return checkpoint.load(Path(folder) / "checkpoints" / name)
+
+
+def same(a, b, path=""):
+    """The first place at which two states differ; None where they are equal bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return None if torch.equal(a, b) else path
+    if isinstance(a, dict):
+        if a.keys() != b.keys():
+            return f"{path}: {a.keys() ^ b.keys()}"
+        return next((found for key in a if (found := same(a[key], b[key], f"{path}/{key}"))), None)
+    if isinstance(a, list | tuple):
+        return next((found for i, (x, y) in enumerate(zip(a, b, strict=True)) if (found := same(x, y, f"{path}/{i}"))), None)
+    return None if a == b or (a != a and b != b) else f"{path}: {a} != {b}"
+
+
+def curves(folder):
+    """tag -> steps and values in TensorBoard."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    wall = ("time/", "memory/")
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"] if not tag.startswith(wall)}
+
+
+def lines(folder):
+    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+
+
+# ---- what a run leaves behind -------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_behind_what_other_tools_rely_on(tmp_path):
+    folder = tmp_path / "run"
+    objective = train(folder, "trainer.steps=8", "callback.evaluate.every_steps=4")
+    status = json.loads((folder / "status.json").read_text())
+    assert (status["state"], status["step"], status["images"]) == ("finished", 8, 128)
+    assert {"started", "ended"} <= status.keys()
+    assert [line["step"] for line in lines(folder)] == [4, 8]
+    assert lines(folder)[0]["protocol"] == {"n_fake": 200, "seed": 0, "generator": "average of G"}
+    best = max(line["metrics"]["modes/high_quality"] for line in lines(folder))
+    assert objective == best
+    files = {path.name for path in folder.iterdir() if not path.name.startswith(("events", "."))}
+    assert files == {"config.yaml", "overrides.yaml", "env.json", "status.json", "metrics.jsonl", "checkpoints", "samples", "train.log"}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"step_00000004.pt", "step_00000008.pt", "last.pt", "best.pt"}
+    assert {path.name for path in (folder / "samples").iterdir()} == {"step_00000000.png", "step_00000008.png"}
+    assert len(list(folder.glob("events*"))) == 1
+    assert not [path for path in folder.iterdir() if path.is_dir() and path.name not in ("checkpoints", "samples")]  # no sub-runs
+    env = json.loads((folder / "env.json").read_text())
+    assert env["torch"] == torch.__version__
+
+
+def test_tensorboard_has_every_curve(tmp_path):
+    train(tmp_path, *EVERYTHING[1:], "trainer.steps=6", base=["+experiment=gaussians25"])
+    tags = set(curves(tmp_path))
+    terms = {"loss/d", "loss/g", "gradient_penalty/d", "r1/d", "feature_matching/g", "auxiliary_classifier/d", "auxiliary_classifier/g"}
+    assert terms <= tags
+    assert {"d/real", "d/fake", "g/fake", "grad_norm/d", "grad_norm/g", "lr/d", "lr/g", "progress/images"} <= tags
+    assert {"modes/covered", "modes/high_quality"} <= tags
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert {"samples/fixed_z", "data/real"} <= set(events.Tags()["images"])
+    assert "config/text_summary" in events.Tags()["tensors"]
+
+
+def test_the_saved_configuration_runs_again_to_the_same_weights(tmp_path):
+    train(tmp_path / "a", "trainer.steps=4")
+    from gan_runner.directory import read_config
+
+    runs.train(read_config(tmp_path / "a"), tmp_path / "b")
+    assert same(state_of(tmp_path / "a")["game"], state_of(tmp_path / "b")["game"]) is None
+
+
+def test_the_saved_configuration_does_not_hold_the_place_of_the_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("GAN_RUNNER_DATA", "/somewhere/private")
+    from gan_runner.directory import portable
+
+    saved = portable(composed("+experiment=dcgan_mnist"))
+    assert "/somewhere/private" not in str(saved)
+    assert saved["dataset"]["root"] == "${oc.env:GAN_RUNNER_DATA,data}"
+    assert "${" not in str(saved["architecture"])
+
+
+# ---- exactness ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_without_callbacks_the_weights_are_the_same(tmp_path):
+    train(tmp_path / "watched", *EVERYTHING[1:], "trainer.steps=7", base=["+experiment=gaussians25"])
+    unwatched = [word for word in EVERYTHING if not word.startswith("callback")]
+    assembly = build.assemble(composed(*unwatched, "trainer.steps=7", "callback=[]", "logger=[]", "metric=[]"))
+    from gan_runner.reporting import Reporter
+    from gan_runner.trainer import Run, play
+
+    run = Run(assembly, tmp_path, Reporter())
+    play(run)
+    assert same(state_of(tmp_path / "watched")["game"], run.state()["game"]) is None
+
+
+def test_resident_and_streamed_data_give_the_same_weights(tmp_path, pictures):
+    base = ["+experiment=dcgan_image_folder", f"dataset.path={pictures}", "dataset.resolution=16", "dataset.flip=true", "batch_size=12"]
+    base += ["architecture.generator.width=4", "architecture.discriminator.width=4", "callback.grid.n=4", "trainer.steps=5"]
+    train(tmp_path / "resident", base=base)
+    for workers in (0, 2):
+        train(tmp_path / f"streamed{workers}", "dataset.resident_mb=0", f"dataset.workers={workers}", base=base)
+        assert same(state_of(tmp_path / "resident")["game"], state_of(tmp_path / f"streamed{workers}")["game"]) is None
+
+
+def test_a_longer_run_is_a_resumed_shorter_one(tmp_path):
+    """With schedules of fixed length the run of 10 is the run of 6 gone on with."""
+    fixed = ["optimizer.generator.lr=1e-3", "optimizer.discriminator.lr=1e-3"]
+    train(tmp_path / "long", "trainer.steps=10", *fixed)
+    train(tmp_path / "short", "trainer.steps=6", *fixed)
+    runs.resume(tmp_path / "short", ["trainer.steps=10"])
+    assert same(state_of(tmp_path / "long")["game"], state_of(tmp_path / "short")["game"]) is None
+    assert same(state_of(tmp_path / "long")["rng"], state_of(tmp_path / "short")["rng"]) is None
+
+
+RUN = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from gan_runner import config, runs
+if sys.argv[1] == "train":
+    runs.train(config.compose(sys.argv[3:]).config, Path(sys.argv[2]))
+else:
+    runs.resume(Path(sys.argv[2]), sys.argv[3:])
+"""
+
+
+def process(*words):
+    root = Path(__file__).resolve().parents[1]
+    env = os.environ | {"PYTHONPATH": str(root / "src"), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, *map(str, words)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def killed_after(folder, step, words):
+    """Start a run and kill it with SIGKILL some time after the checkpoint of `step` is there."""
+    child = process("train", folder, *words)
+    deadline = time.monotonic() + 120
+    while not (Path(folder) / "checkpoints" / f"step_{step:08d}.pt").exists():
+        assert child.poll() is None, child.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(0.05)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+
+
+EXACT = {
+    "gaussians25 with every trick": (EVERYTHING, 600, 60),
+    "dcgan at small width": (
+        [
+            "+experiment=dcgan_image_folder",
+            "architecture.generator.width=4",
+            "architecture.discriminator.width=4",
+            "batch_size=8",
+            "dataset.resolution=32",
+            "callback.grid.n=4",
+            "callback.grid.every_steps=7",
+        ],
+        300,
+        30,
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXACT)
+def test_killed_and_resumed_is_the_uninterrupted_run(tmp_path, name, pictures):
+    """2N rounds == N + kill -9 + resume + N: weights, optimisers, random numbers, losses, TensorBoard, metrics."""
+    words, steps, every = EXACT[name]
+    words = [*words, f"trainer.steps={steps}", *TINY, f"callback.checkpoint.every_steps={every}"]
+    if "image_folder" in words[0]:
+        words.append(f"dataset.path={pictures}")
+    whole = process("train", tmp_path / "whole", *words)
+    killed_after(tmp_path / "killed", every, words)
+    out = whole.communicate()[0]
+    assert whole.returncode == 0, out
+    status = json.loads((tmp_path / "killed" / "status.json").read_text())
+    assert status["state"] == "running"  # nobody had time to say otherwise
+    resumed = process("resume", tmp_path / "killed")
+    out = resumed.communicate()[0]
+    assert resumed.returncode == 0, out
+    assert "going on after round" in out
+    assert same(state_of(tmp_path / "whole"), state_of(tmp_path / "killed")) is None
+    assert curves(tmp_path / "whole") == curves(tmp_path / "killed")
+    if (tmp_path / "whole" / "metrics.jsonl").exists():
+        assert lines(tmp_path / "whole") == lines(tmp_path / "killed")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for i in range(40):
+        pixels = torch.randint(256, (36, 40, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
+    return folder
+
+
+# ---- endings ------------------------------------------------------------------------------------------------------------------------
+
+
+class At(Callback):
+    """Does something in one round."""
+
+    def __init__(self, step, act):
+        self.step, self.act = step, act
+
+    def after_round(self, run, logs):
+        if run.step == self.step:
+            self.act(run)
+
+
+def work_with(monkeypatch, folder, callback, *overrides):
+    """A run with one more callback."""
+    assemble = build.assemble
+
+    def assembled(*args, **kw):
+        assembly = assemble(*args, **kw)
+        assembly.callbacks = {"at": callback, **assembly.callbacks}
+        return assembly
+
+    monkeypatch.setattr(runs, "assemble", assembled)
+    return train(folder, *overrides)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_so(tmp_path, monkeypatch, number):
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted) as caught:
+        work_with(monkeypatch, tmp_path, At(5, lambda run: os.kill(os.getpid(), number)), "trainer.steps=100")
+    assert caught.value.signal == number
+    assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["state"], status["step"]) == ("interrupted", 5)
+    assert state_of(tmp_path)["step"] == 5
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
+    def poison(run):
+        with torch.no_grad():
+            run.game.D.head.weight.fill_(float("nan"))
+
+    with pytest.raises(Diverged, match=r"loss/d is nan in round 6; the last checkpoint is .*last\.pt"):
+        work_with(monkeypatch, tmp_path, At(5, poison), "trainer.steps=100")
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "diverged"
+    assert state_of(tmp_path)["step"] == 4
+    assert all(value.isfinite().all() for value in state_of(tmp_path)["game"].values() if isinstance(value, torch.Tensor))
+
+
+def test_a_full_disk_ends_the_run_and_the_checkpoint_before_stays(tmp_path, monkeypatch):
+    save = torch.save
+
+    def full(state, part, *args, **kw):
+        if state["step"] > 4:
+            Path(part).write_bytes(b"half")
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 640 vs 534")
+        save(state, part, *args, **kw)
+
+    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda folder: type("usage", (), {"free": 0}))
+    with pytest.raises(Failed, match=r"step_00000008\.pt could not be written: the disk is full"):
+        train(tmp_path, "trainer.steps=20")
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "failed"
+    assert state_of(tmp_path)["step"] == 4
+    assert not list((tmp_path / "checkpoints").glob(".*part"))
+
+
+def test_a_truncated_checkpoint_is_passed_over(tmp_path, capfd):
+    train(tmp_path, "trainer.steps=8")
+    for name in ("last.pt", "step_00000008.pt"):
+        path = tmp_path / "checkpoints" / name
+        data = path.read_bytes()
+        path.unlink()
+        path.write_bytes(data[: len(data) // 2])
+    runs.resume(tmp_path, ["trainer.steps=12"])
+    said = capfd.readouterr().err.replace("\n", "")
+    assert "last.pt is damaged" in said
+    assert "step_00000008.pt is damaged" in said
+    assert "going on after round 4" in said
+    assert state_of(tmp_path)["step"] == 12
+
+
+def test_a_resumed_run_stays_what_it_is(tmp_path):
+    train(tmp_path, "trainer.steps=4")
+    for line in ("architecture.generator.width=64", "+trainer.x=1", "seed=1", "penalty=[]", "~callback.log"):
+        with pytest.raises(UserError, match="may change trainer"):
+            runs.resume(tmp_path, [line, "trainer.steps=8"])
+    with pytest.raises(UserError, match=r"no key trainer\.stpes"):
+        runs.resume(tmp_path, ["trainer.stpes=8"])
+    with pytest.raises(UserError, match="has played its 4 rounds"):
+        runs.resume(tmp_path, [])
+    with pytest.raises(UserError, match="is not a run directory"):
+        runs.resume(tmp_path / "nothing", [])
+    text = (tmp_path / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text.replace("width: 128", "width: 64"))
+    with pytest.raises(UserError, match="does not fit the run's configuration"):
+        runs.resume(tmp_path, ["trainer.steps=8"])
+
+
+def test_two_runs_do_not_share_a_directory(tmp_path):
+    train(tmp_path, "trainer.steps=1")
+    before = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt"))
+    with pytest.raises(UserError, match="holds a run already"):
+        train(tmp_path, "trainer.steps=1")
+    from gan_runner.directory import locked
+
+    with locked(tmp_path), pytest.raises(UserError, match="another process is writing"):
+        runs.resume(tmp_path, ["trainer.steps=2"])
+    assert before == sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt"))
+
+
+def test_old_checkpoints_are_removed(tmp_path):
+    train(tmp_path, "trainer.steps=20", "callback.checkpoint.keep=3")
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("step_*")) == [f"step_{i:08d}.pt" for i in (12, 16, 20)]
+
+
+def test_a_missing_extractor_gives_null_and_a_reason(tmp_path, capfd):
+    extractor = ["extractor=lenet", "extractor.weights=nowhere/classifiers/lenet.pth"]
+    train(tmp_path, "trainer.steps=2", "metric=[mode_coverage,classifier_score]", *extractor)
+    (line,) = lines(tmp_path)
+    assert line["metrics"]["cs/lenet"] is None
+    assert line["metrics"]["modes/covered"] is not None
+    assert "nowhere/classifiers" in line["protocol"]["missing"]
+    assert "some metrics will be null" in capfd.readouterr().err.replace("\n", "")
+
+
+def test_schedules_that_follow_the_run_are_named_when_it_grows(tmp_path, capfd):
+    train(tmp_path, "trainer.steps=4")
+    runs.resume(tmp_path, ["trainer.steps=6"])
+    said = capfd.readouterr().err.replace("\n", " ")
+    assert "changed: trainer.steps from 4 to 6" in said
+    assert "optimizer.generator.lr" in said
