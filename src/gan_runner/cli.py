@@ -1,0 +1,234 @@
+"""The commands: from a command line to a run, and from what went wrong to an exit code.
+
+Nothing here imports torch before a configuration has been composed, so that --help, --cfg and completion are instant. Exit codes: 0 done,
+1 failed, 2 the configuration or the input is wrong (and nothing was created), 3 diverged, 128 + signal interrupted.
+"""
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gan_runner.errors import UserError
+from gan_runner.explain import DONE, FAILED, KEYBOARD, say, verdict
+
+
+def train() -> int:
+    """`gan-train`"""
+    return _exit_code("gan-train", _train)
+
+
+def sample() -> int:
+    """`gan-sample`"""
+    return _exit_code("gan-sample", _sample)
+
+
+# ------------------------------------------------------------------------------------------------------------ what every command shares
+
+
+def _exit_code(command: str, body: Callable[[list[str]], int]) -> int:
+    """Runs a command; the only place where an exception becomes an exit code."""
+    try:
+        if "--version" in sys.argv[1:]:
+            print(f"{command} {_version()}")
+            return DONE
+        return body(sys.argv[1:])
+    except KeyboardInterrupt:
+        return KEYBOARD
+    except BrokenPipeError:  # `gan-train --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        code, message = verdict(error)
+        say(command, message)
+        return code
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("gan-runner")
+    except PackageNotFoundError:  # a source checkout on PYTHONPATH
+        import tomllib
+
+        project = Path(__file__).resolve().parents[2] / "pyproject.toml"
+        return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"] if project.is_file() else "unknown"
+
+
+def _arguments(argv: list[str]) -> Namespace:
+    """Hydra's flags and the overrides; flags may stand anywhere on the line (Hydra 1.3 refuses overrides on both sides of one)."""
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    shown = next(action.choices for action in parser._actions if "--info" in action.option_strings) or ()
+    words = [
+        "--info=all" if word in ("-i", "--info") and (argv[at + 1 :] or [""])[0] not in shown else word for at, word in enumerate(argv)
+    ]
+    return parser.parse_intermixed_args(words)
+
+
+def _config_dirs(arguments: Namespace) -> list[str]:
+    return [arguments.config_dir] if arguments.config_dir else []
+
+
+def _composer(arguments: Namespace) -> Any:
+    from gan_runner.config import Composer
+
+    return Composer(_config_dirs(arguments), arguments.config_path)
+
+
+def _shown(command: str, arguments: Namespace, composer: Any, name: str) -> bool:
+    """Answers the flags of Hydra that only show something; False where none is given."""
+    from hydra._internal.utils import get_args_parser
+
+    from gan_runner.jobs import runner
+
+    if not (arguments.cfg or arguments.info or arguments.hydra_help or arguments.shell_completion):
+        return False
+    hydra = runner(command, composer)
+    if arguments.shell_completion:
+        _complete(hydra, arguments, name)
+    elif arguments.hydra_help:
+        hydra.hydra_help(config_name=name, args_parser=get_args_parser(), args=arguments)
+    else:
+        composed = composer.compose(arguments.overrides, name)
+        for note in composed.notes:
+            say(command, f"note: {note}")
+        if arguments.cfg == "job" and not arguments.package:
+            print(composed.yaml(arguments.resolve), end="")
+        elif arguments.cfg:
+            hydra.show_cfg(name, arguments.overrides, arguments.cfg, arguments.package, arguments.resolve)
+        else:
+            hydra.show_info(arguments.info, name, arguments.overrides)
+    return True
+
+
+def _complete(hydra: Any, arguments: Namespace, name: str) -> None:
+    """Hydra's shell completion; with flags anywhere on the line and the experiments of its --config-dir."""
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()
+    unfinished = words.pop() if words[1:] and not line[-1].isspace() else ""
+    if line and any("query" in word for word in arguments.overrides):
+        typed = _arguments(words[1:])
+        if typed.config_dir or typed.config_path:
+            hydra.config_loader = _composer(typed)
+        front = [words[0], *(["-m"] if typed.multirun else [])]
+        attempts = [[*typed.overrides, unfinished], [unfinished]]  # what was typed before may not compose (yet)
+    else:
+        front, attempts = [], [[]]
+    for attempt in attempts:
+        if front:
+            os.environ["COMP_LINE"] = " ".join([*front, *attempt])
+        try:
+            hydra.shell_completion(config_name=name, overrides=arguments.overrides)
+            break
+        except UserError:
+            continue
+
+
+# ------------------------------------------------------------------------------------------------------------------------------ gan-train
+
+
+def _train(argv: list[str]) -> int:
+    if "--help" in argv or "-h" in argv:
+        from gan_runner.usage import train_help
+
+        print(train_help(_config_dirs(_arguments(argv))))
+        return DONE
+    arguments = _arguments(argv)
+    name = arguments.config_name or "train"
+    if arguments.experimental_rerun:
+        raise UserError("--experimental-rerun reads a pickle, which could run any code; use resume=RUN_DIR")
+    if not argv or not (arguments.overrides or arguments.cfg or arguments.info or arguments.hydra_help or arguments.config_name):
+        raise UserError(
+            "say what to train, for example\n"
+            "  gan-train +experiment=gaussians25\n"
+            "  gan-train --help                     all experiments, parts and keys"
+        )
+    composer = _composer(arguments)
+    if _shown("gan-train", arguments, composer, name):
+        return DONE
+
+    from hydra.types import RunMode
+
+    from gan_runner.config import parsed
+    from gan_runner.jobs import run, sweep
+
+    overrides = arguments.overrides
+    line = parsed(overrides)
+    resumed = next((o for o in line if o.key_or_group == "resume" and not o.is_delete() and (o.is_sweep_override() or o.value())), None)
+    if resumed:
+        return _resume(resumed, line, arguments.multirun)
+    asked = arguments.multirun or any(o.key_or_group in ("study", "hydra.mode") for o in line)
+    if asked and (arguments.multirun or composer.load_configuration(name, overrides, RunMode.MULTIRUN).hydra.mode == RunMode.MULTIRUN):
+        return sweep(composer, name, overrides)
+    return run(composer, name, overrides)
+
+
+def _resume(resumed: Any, line: list[Any], multirun: bool) -> int:
+    """Goes on with a run: its own config.yaml holds, and only the rest of the line is laid over it."""
+    from gan_runner.config import named_packages
+
+    if multirun or resumed.is_sweep_override():
+        raise UserError("resume goes on with one run; it cannot be swept with -m")
+    folder = Path(str(resumed.value()))
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"resume={folder}: there is no run (a folder with config.yaml, such as outputs/NAME/DATE_TIME)")
+    rest = [o.input_line for o in line if o.key_or_group not in ("resume", "packages")]
+
+    from gan_runner.runs import resume
+
+    resume(folder, rest, named_packages(line))
+    return DONE
+
+
+# ----------------------------------------------------------------------------------------------------------------------------- gan-sample
+
+
+def _whole(value: Any, least: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+SAMPLE_KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "n": ("a number of samples, 1 or more", lambda value: _whole(value, 1)),
+    "seed": ("a whole number, 0 or more", _whole),
+    "class": ("a class number or null", lambda value: value is None or _whole(value)),
+    "columns": ("a number of columns or null", lambda value: value is None or _whole(value, 1)),
+    "format": ("grid, png, npz or interpolation", lambda value: value in ("grid", "png", "npz", "interpolation")),
+}
+
+
+def _sample(argv: list[str]) -> int:
+    if "--help" in argv or "-h" in argv:
+        from gan_runner.usage import sample_help
+
+        print(sample_help())
+        return DONE
+    arguments = _arguments(argv)
+    if not argv:
+        raise UserError("say which run to sample from, for example\n  gan-sample run=outputs/NAME/DATE_TIME n=64\n  gan-sample --help")
+    if arguments.multirun:
+        raise UserError("gan-sample samples from one run at a time; -m is for gan-train")
+    composer = _composer(arguments)
+    if _shown("gan-sample", arguments, composer, "sample"):
+        return DONE
+    composed = composer.compose(arguments.overrides, "sample")
+    if composed.config._get_node("run")._is_missing():
+        raise UserError("run has no value: say which run to sample from, run=outputs/NAME/DATE_TIME")
+    settings = {**composed.plain(), "packages": composed.packages}
+    mistakes = [f"{key}={settings[key]}: expected {what}" for key, (what, fits) in SAMPLE_KEYS.items() if not fits(settings[key])]
+    if mistakes:
+        raise UserError("\n".join(mistakes))
+
+    from gan_runner.sampling import main
+
+    main(settings)
+    return DONE

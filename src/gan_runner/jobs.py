@@ -1,0 +1,199 @@
+"""Jobs: what Hydra's runner does in a run directory, for a single run and for every job of a sweep."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from gan_runner.config import Composed, Composer, gathered, named_packages, parsed, recorded, without_line_keys
+from gan_runner.errors import Interrupted, UserError
+from gan_runner.explain import DIVERGED, DONE, FAILED, say, verdict
+
+BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
+
+
+def runner(command: str, composer: Composer) -> Hydra:
+    """Hydra's runner on our loader."""
+    GlobalHydra.instance().clear()
+    hydra = Hydra(task_name=command, config_loader=composer)
+    GlobalHydra.instance().initialize(hydra)
+    return hydra
+
+
+def run(composer: Composer, name: str, overrides: list[str]) -> int:
+    """One run, in a directory that is made only after its configuration was found good."""
+    composed = composer.compose(overrides, name)
+    if composed.hydra.mode == RunMode.MULTIRUN:  # an experiment that is a sweep
+        return sweep(composer, name, overrides)
+    for note in composed.notes:
+        say("gan-train", f"note: {note}")
+    check(composed)
+    job = Job()
+    try:
+        runner("gan-train", composer).run(config_name=name, task_function=job, overrides=overrides)
+    except OSError as error:  # what happens inside the run is in job.error
+        raise UserError(f"cannot create the run directory: {error}; choose another with hydra.run.dir=...") from error
+    if job.error is not None:
+        raise job.error
+    return DONE
+
+
+def check(composed: Composed) -> None:
+    """Everything that can be found wrong before a run. UserError with all mistakes, and the files that made them."""
+    from gan_runner.build import check
+
+    try:
+        composed.plain()
+        check(composed.config, composed.packages)
+    except UserError as error:
+        raise UserError(f"{error}{composed.sources(str(error))}") from error
+
+
+@dataclass
+class Outcome:
+    """How a job of a sweep ended."""
+
+    number: int
+    overrides: list[str]
+    folder: str
+    state: str
+    value: float | None = None
+
+
+class Job:
+    """What Hydra's runner calls inside a run directory: trains, and keeps the error for the end. Picklable, for launchers elsewhere."""
+
+    def __init__(self, jobs: int | None = None, returns_outcome: bool = False):
+        self.jobs = jobs  # None: a single run
+        self.returns_outcome = returns_outcome
+        self.error: Exception | None = None
+        self.outcomes: list[Outcome] = []
+
+    def __call__(self, config: Any) -> Any:
+        hydra = HydraConfig.get()
+        overrides, folder = recorded(hydra.overrides.task), Path(hydra.runtime.output_dir)
+        if self.jobs is None:
+            try:
+                return self._trained(config, folder, overrides)
+            except Exception as error:
+                self.error = error
+                return None
+        outcome = Outcome(hydra.job.num, overrides, str(folder), "interrupted")
+        self.outcomes.append(outcome)
+        say("gan-train", f"job {outcome.number} of {self.jobs}: {' '.join(overrides)}")
+        try:
+            outcome.value = self._trained(config, folder, overrides)
+            outcome.state = "finished"
+        except Interrupted as error:
+            say("gan-train", f"job {outcome.number}: {error}; the jobs after it are not run")
+            raise SystemExit(128 + error.signal) from error  # the only thing that Hydra's launchers let stop a sweep
+        except Exception as error:
+            code, message = verdict(error)
+            outcome.state = "diverged" if code == DIVERGED else "failed"
+            say("gan-train", f"job {outcome.number}: {message}")
+            if not self.returns_outcome:
+                raise
+        return outcome if self.returns_outcome else outcome.value
+
+    @staticmethod
+    def _trained(config: Any, folder: Path, overrides: list[str]) -> float | None:
+        from gan_runner.runs import train
+
+        return train(without_line_keys(config), folder, overrides, named_packages(parsed(overrides)))
+
+
+def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
+    """Every job of a sweep; all of them are composed and checked before the first directory is made."""
+    overrides = gathered(overrides)
+    frame = composer.load_configuration(name, overrides, RunMode.MULTIRUN)
+    basic = frame.hydra.sweeper._target_ == BASIC_SWEEPER
+    jobs = _jobs(frame) if basic else [_without_sweeps(overrides)]
+    mistakes: dict[str, list[int]] = {}
+    notes: dict[str, None] = {}
+    good: set[str] = set()
+    for number, job in enumerate(jobs):
+        try:
+            loaded = composer.load_sweep_config(frame, job)
+            composed = composer.composed(loaded, job)
+            notes.update(dict.fromkeys(composed.notes))
+            kind = _but_for_the_seed(composed)
+            if kind not in good:
+                check(composed)
+                good.add(kind)
+        except UserError as error:
+            for mistake in str(error).replace("\n  ", "\0").splitlines():  # an indented line belongs to the one before
+                mistakes.setdefault(mistake.replace("\0", "\n  "), []).append(number)
+    if mistakes:
+        raise UserError("\n".join(f"{_jobs_named(numbers, jobs)}: {mistake}" for mistake, numbers in mistakes.items()))
+    for note in notes:
+        say("gan-train", f"note: {note}")
+
+    task = Job(jobs=len(jobs) if basic else 0, returns_outcome=basic)
+    returned: Any = None
+    try:
+        returned = runner("gan-train", composer).multirun(config_name=name, task_function=task, overrides=overrides)
+    except OSError as error:
+        if task.outcomes:
+            raise
+        raise UserError(f"cannot create the sweep directory: {error}; choose another with hydra.sweep.dir=...") from error
+    finally:
+        if basic and returned is not None:  # the jobs may have run in other processes
+            task.outcomes = [one.return_value for batch in returned for one in batch]
+        _report(task.outcomes)
+    failures = [outcome.state for outcome in task.outcomes if outcome.state != "finished"]
+    if not failures:
+        return DONE
+    return DIVERGED if set(failures) == {"diverged"} else FAILED
+
+
+def _jobs(frame: DictConfig) -> list[list[str]]:
+    """The overrides of every job, as Hydra's basic sweeper will make them."""
+    params = dict(frame.hydra.sweeper.params or {})
+    if any(str(key).lstrip("+~") in ("packages", "resume") for key in params):
+        raise UserError("hydra.sweeper.params: packages and resume are read from the command line only")
+    line = [*(f"{key}={value}" for key, value in params.items()), *recorded(frame.hydra.overrides.task)]
+    return [list(job) for job in BasicSweeper.split_arguments(parsed(line), max_batch_size=None)[0]]
+
+
+def _but_for_the_seed(composed: Composed) -> str:
+    """What tells one configuration from another, for the check: whether it is good does not depend on which seed it has."""
+    settings = composed.plain()
+    seed = settings.pop("seed", None)
+    return json.dumps([settings, composed.packages, (isinstance(seed, int) and seed >= 0) or str(seed)], default=str)
+
+
+def _without_sweeps(overrides: list[str]) -> list[str]:
+    return [o.input_line or "" for o in parsed(overrides) if not o.is_sweep_override() and not o.is_hydra_override()]
+
+
+def _jobs_named(numbers: list[int], jobs: list[list[str]]) -> str:
+    if len(jobs) == 1 or len(numbers) == len(jobs):
+        return "every job" if len(jobs) > 1 else "job 0"
+    if len(numbers) == 1:
+        return f"job {numbers[0]} ({' '.join(jobs[numbers[0]])})"
+    return f"jobs {', '.join(map(str, numbers))} (first: {' '.join(jobs[numbers[0]])})"
+
+
+def _report(outcomes: list[Outcome]) -> None:
+    """The table of a sweep, on the terminal and beside its jobs."""
+    if not outcomes:
+        return
+    rows = [("job", "state", "value", "overrides")]
+    for outcome in outcomes:
+        value = "" if outcome.value is None else f"{outcome.value:.6g}"
+        rows.append((str(outcome.number), outcome.state, value, " ".join(outcome.overrides)))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    text = "\n".join("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]) for row in rows)
+    folder = Path(outcomes[0].folder).parent
+    print(f"{text}\n{folder}", flush=True)
+    try:
+        (folder / "table.txt").write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        say("gan-train", f"table.txt was not written: {error}")
