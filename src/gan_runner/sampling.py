@@ -1,0 +1,150 @@
+"""Samples of a run, from nothing but its directory; the work of gan-sample."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from gan_runner import build, checkpoint, directory, engine, evaluation
+from gan_runner.architectures import Discriminator, Generator
+from gan_runner.callbacks import write_picture
+from gan_runner.datasets import Dataset, Spec, to_uint8
+from gan_runner.errors import UserError
+from gan_runner.reporting import Reporter
+
+
+class TrainedRun:
+    """A run that was trained: its configuration, its networks in evaluation mode, and samples.
+
+    `generator` is the one whose samples are judged: the average of G where the run keeps one.
+    """
+
+    def __init__(self, folder: Path, which: str = "last", packages: Sequence[str] = (), device: torch.device | None = None):
+        self.folder, self.device = folder, device or torch.device("cpu")
+        self.config: dict[str, Any] = build.plain(directory.read_config(folder))
+        self.path, state = read_state(folder, which)
+        spec = Spec(tuple(state["spec"]["shape"]), state["spec"]["classes"])
+        mistakes = [line for part in build.parts_of(self.config) for line in build.mistakes_in(part, packages)]
+        if mistakes:
+            raise UserError(f"{folder / 'config.yaml'}: " + "\n".join(mistakes))
+        game = build.build_game(self.config, packages, build.make_one(self.config, packages, "trainer"), spec, self.device)
+        try:
+            game.load_state_dict(state["game"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise UserError(f"{self.path} does not fit {folder / 'config.yaml'}: {str(error).splitlines()[-1].strip()}") from error
+        self.dataset: Dataset = build.make_one(self.config, packages, "dataset")
+        self.spec, self.step = spec, int(state["step"])
+        self.generator: Generator = game.sampler.eval().requires_grad_(False)
+        self.discriminator: Discriminator | None = game.D and game.D.eval().requires_grad_(False)
+
+    def sample(self, n: int = 64, y: Tensor | int | None = None, seed: int = 0, batch_size: int = 500) -> Tensor:
+        """n samples as data, N ... (images: float in [-1, 1]); y: their labels (N), or one label for all."""
+        made = evaluation.samples(self.generator, n, seed=seed, y=y, batch_size=batch_size, device=self.device)
+        return torch.cat([batch.cpu() for batch in made])
+
+
+def load(folder: str | Path, checkpoint: str = "last", packages: Sequence[str] = (), device: str = "cpu") -> TrainedRun:
+    """The run in a directory. checkpoint: last, best or the path of a file. packages: of your own that its configuration may name."""
+    return TrainedRun(Path(folder), checkpoint, packages, torch.device(device))
+
+
+def read_state(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
+    """The file and the state that `which` names. UserError where there is none, or it cannot be read."""
+    names = {"last": "last.pt", "best": "best.pt"}
+    path = folder / "checkpoints" / names[which] if which in names else Path(which)
+    try:
+        return path, checkpoint.load(path)
+    except FileNotFoundError as error:
+        why = "; best.pt is written where callback.evaluate.best.metric names a metric that was computed" if which == "best" else ""
+        raise UserError(f"there is no {path}{why}") from error
+    except checkpoint.Damaged as error:
+        others = [str(other) for other in checkpoint.candidates(folder / "checkpoints") if other != path]
+        raise UserError(f"{error}; others: {', '.join(others) or 'none'}") from error
+
+
+def export(run: TrainedRun, path: Path) -> None:
+    """Write the generator as safetensors, with what builds it again in the metadata; spectral norm is folded into the weights."""
+    net = copy.deepcopy(run.generator)
+    for module in list(net.modules()):
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    metadata = {
+        "format": "pt",
+        "generator": json.dumps(run.config["architecture"]["generator"]),
+        "spec": json.dumps({"shape": list(run.spec.shape), "classes": run.spec.classes}),
+        "step": str(run.step),
+    }
+    weights = {name: tensor.contiguous().cpu() for name, tensor in net.state_dict().items()}
+    checkpoint.write_bytes(path, safetensors.torch.save(weights, metadata))
+
+
+def load_generator(path: str | Path, packages: Sequence[str] = ()) -> Generator:
+    """The generator that gan-sample exported, in evaluation mode. UserError where the file is not one."""
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            metadata, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        node, spec = json.loads(metadata["generator"]), json.loads(metadata["spec"])
+    except Exception as error:
+        raise UserError(f"{path} is not a generator that gan-sample exported: {error}") from error
+    made = build.make(node, packages, Generator, "generator", spec=Spec(tuple(spec["shape"]), spec["classes"]))
+    made.load_state_dict(weights)
+    return made.eval().requires_grad_(False)
+
+
+def main(config: dict[str, Any]) -> None:
+    """gan-sample: write the samples, or the generator, that the line asks for."""
+    folder = Path(config["run"])
+    out = Path(config["out"]) if config["out"] else None
+    run = TrainedRun(folder, config["checkpoint"], config.get("packages") or (), engine.device_of(config["accelerator"]))
+    with Reporter() as reporter:
+        if config["export"]:
+            path = Path(config["export"])
+            export(run, path)
+            reporter.say(f"generator of round {run.step}: {path}")
+            return
+        path = write_samples(run, config, out)
+        reporter.say(f"samples of round {run.step} ({run.path.name}): {path}")
+
+
+def write_samples(run: TrainedRun, config: dict[str, Any], out: Path | None) -> Path:
+    """Write samples in the format that was asked for, into `out` or beside the run's own; the path written."""
+    n, seed, y, kind = config["n"], config["seed"], config["class"], config["format"]
+    classes = run.generator.classes
+    if y is not None and (classes is None or not 0 <= y < classes):
+        raise UserError(f"class={y}: " + ("this generator takes no labels" if classes is None else f"it must be 0 to {classes - 1}"))
+    stem = run.folder / "samples" / f"{run.path.stem}_{kind}_seed{seed}{'' if y is None else f'_class{y}'}"
+    columns = config["columns"] or (10 if kind == "interpolation" else 8)
+    if kind == "interpolation":
+        x = evaluation.interpolation(run.generator, max(n // columns, 1), columns, seed=seed, device=run.device).cpu()
+    else:
+        x = run.sample(n, y, seed)
+    pixels = to_uint8(x) if run.spec.is_image else x
+    if kind == "png":
+        if not run.spec.is_image or run.spec.shape[0] not in (1, 3):
+            raise UserError("format=png writes one picture a sample, grey or RGB; these samples are neither: use format=grid or format=npz")
+        path = out or stem
+        path.mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(pixels):
+            write_picture(path / f"{i:06d}.png", image)
+        return path
+    path = (out or stem).with_suffix(".npz" if kind == "npz" else ".png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "npz":
+        arrays = {"samples": pixels.numpy()} | ({} if y is None else {"labels": np.full(n, y)})
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+        checkpoint.write_bytes(path, buffer.getvalue())
+    else:
+        write_picture(path, run.dataset.picture(x, columns=columns))
+    return path

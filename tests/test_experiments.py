@@ -1,0 +1,186 @@
+"""Every YAML under configs/ is built, and every experiment is played for two rounds."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from games import images
+from gan_runner import build, config, runs
+from gan_runner.datasets import CIFAR10, MNIST, Dataset, FashionMNIST, ImageFolder, Samples
+from gan_runner.errors import UserError
+
+CONFIGS = config.config_dir()
+EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
+GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name not in ("experiment", "study"))
+PARTS = [(group, path.stem) for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]
+TINY = {
+    "architecture.generator.width": 8,
+    "architecture.discriminator.width": 8,
+    "batch_size": 4,
+    "trainer.steps": 2,
+    "trainer.accelerator": "cpu",
+    "callback.grid.n": 4,
+    "callback.evaluate.n": 20,
+    "callback.log.every_steps": 1,
+    "dataset.workers": 0,
+}
+
+
+@pytest.fixture(autouse=True)
+def _a_few_noisy_images(monkeypatch):
+    """In the place of real data: their shapes, but nothing on the disk."""
+    for cls in (CIFAR10, MNIST, FashionMNIST, ImageFolder):
+
+        def load(self, split):
+            channels, side = self.spec.shape[0], self.spec.shape[-1]
+            return Samples(images(16, side, channels)[1].x, torch.arange(16) % self.spec.classes if self.spec.classes else None)
+
+        monkeypatch.setattr(cls, "prepare", lambda self: None)
+        monkeypatch.setattr(cls, "load", load)
+        monkeypatch.setattr(cls, "open", load)
+    monkeypatch.setattr(ImageFolder, "spec", property(lambda self: build.Spec((self.channels, self.resolution, self.resolution))))
+
+
+def tiny(*words, **more):
+    overrides = [*words, *(f"dataset.path={'x'}" for word in words if "image_folder" in word)]
+    known = config.compose(overrides).config
+    from omegaconf import OmegaConf
+
+    settings = {key: value for key, value in (TINY | more).items() if OmegaConf.select(known, key, default=...) is not ...}
+    return config.compose([*overrides, *(f"{key}={value}" for key, value in settings.items())]).config
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_plays(tmp_path, name):
+    composed = tiny(f"+experiment={name}")
+    build.check(composed)
+    runs.train(composed, tmp_path)
+    assert json.loads((tmp_path / "status.json").read_text())["step"] == 2
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_tells_where_it_comes_from(name):
+    header = list(
+        itertools.takewhile(lambda line: line.startswith("#"), (CONFIGS / "experiment" / f"{name}.yaml").read_text().splitlines())
+    )
+    text = "\n".join(header)
+    assert header[0] == "# @package _global_"
+    assert len(header[1]) > 10
+    assert f"gan-train +experiment={name}" in text
+    assert "# Paper: " in text
+    assert "# Expect: " in text or "# Published: " in text
+
+
+def around(group, name):
+    """What a part needs beside it to make sense."""
+    words = []
+    if name == "label_smoothing" and group == "trick":
+        words.append("loss=non_saturating")
+    if name == "auxiliary_classifier":
+        words.append("architecture.conditional=true")
+    if group == "architecture" and name != "mlp_toy":
+        words.append("dataset=cifar10")
+    if name in ("cifar10", "mnist", "fashion_mnist", "image_folder"):
+        words.append("architecture=dcgan")
+    if name == "classifier_score":
+        words += ["dataset=mnist", "architecture=dcgan", "extractor=lenet"]
+    if group == "extractor":
+        words += ["dataset=mnist", "architecture=dcgan"]
+    return words
+
+
+@pytest.mark.parametrize(("group", "name"), PARTS, ids=lambda value: value)
+def test_every_part_is_built_and_played(tmp_path, group, name):
+    choice = f"{group}=[{name}]" if group in config.LISTS else f"{group}={name}"
+    composed = tiny(choice, *around(group, name))
+    build.check(composed)
+    runs.train(composed, tmp_path)
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "finished"
+
+
+@pytest.mark.parametrize(("group", "name"), PARTS, ids=lambda value: value)
+def test_every_file_says_what_it_is_and_gives_all_defaults(group, name):
+    """The first line is for --help; every parameter of the constructor is there to be seen."""
+    text = (CONFIGS / group / f"{name}.yaml").read_text()
+    assert text.startswith("# ")
+    for part in build.parts_of(
+        build.plain(tiny(f"{group}=[{name}]" if group in config.LISTS else f"{group}={name}", *around(group, name)))
+    ):
+        if part.path.startswith(group) and (group not in config.LISTS or part.path == f"{group}.{name}") and group != "optimizer":
+            cls = build.locate(part.node["_target_"], part.base, part.path, ())
+            assert set(build.signature(cls)) == set(part.node) - {"_target_"}, cls
+
+
+# ---- what does not fit together -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["optimizer.generator.lr=-1"], r"optimizer\.generator: Invalid learning rate: -1"),
+        (["batch_size=0"], "batch_size=0: must be at least 1"),
+        (["batch_size=x"], r"batch_size='x': input should be a valid integer"),
+        (["trainer.steps=1.5"], r"trainer\.steps=1\.5: input should be a valid integer"),
+        (["rule.d_steps=0"], "d_steps and g_steps are at least 1"),
+        (["+rule.dsteps=2"], r"unknown key rule\.dsteps; Alternate takes d_steps, g_steps \(did you mean d_steps\?\)"),
+        (["penalty=[r1]", "+penalty.r1.wieght=2"], r"unknown key penalty\.r1\.wieght; R1 takes weight, every \(did you mean weight\?\)"),
+        (["penalty=[r1]", "penalty.r1.every=0"], r"penalty\.r1\.every=0: input should be greater than or equal to 1"),
+        (["penalty=[r1]", "penalty.r1.weight=heavy"], r"penalty\.r1\.weight='heavy'"),
+        (["trick=[label_smoothing]", "loss=hinge"], "Hinge has none: choose loss=non_saturating"),
+        (["penalty=[auxiliary_classifier]"], r"takes no labels: use architecture\.conditional=true"),
+        (["dataset=swiss_roll", "architecture.conditional=true"], "labels"),
+        (["dataset=cifar10", "architecture=dcgan", "dataset.resolution=30"], "30"),
+        (["architecture=dcgan"], "image"),
+        (["batch_size=10", "trainer.accumulate=3"], "batch_size=10 cannot be cut"),
+        (["penalty=[feature_matching]", "trainer.accumulate=2"], "feature_matching needs all of it"),
+        (["trainer.devices=2"], r"trainer\.devices=2: one device"),
+        (["trainer.precision=8"], r"trainer\.precision=8"),
+        (["trainer.accelerator=cuda"], "there is no such device here"),
+        (["loss._target_=os.system"], r"loss\._target_=os\.system is not allowed"),
+        (["loss._target_=builtins.exec"], r"loss\._target_=builtins\.exec is not allowed"),
+        (["loss._target_=torch.hub.load"], r"loss\._target_=torch\.hub\.load is not allowed"),
+        (["loss._target_=here.Loss"], r"loss\._target_=here\.Loss is not allowed"),
+        (["loss._target_=gan_runner.penalties.R2"], "cannot be imported"),
+        (["loss._target_=gan_runner.rules.Alternate"], "is not a Term"),
+        (["rule._target_=torch.optim.Adam"], "is not a Rule"),
+        (["loss._target_=gan_runnerx.Loss"], "is not allowed"),
+        (["optimizer.generator.lr={_target_: os.system}"], "is not allowed"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_are_found_before_anything_is_created(words, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=message) as caught:
+        build.check(config.compose(words).config)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_all_mistakes_are_told_at_once():
+    with pytest.raises(UserError) as caught:
+        build.check(config.compose(["batch_size=x", "+rule.x=1", "trainer.steps=0", "loss._target_=os.system"]).config)
+    assert len(str(caught.value).splitlines()) == 4
+
+
+def test_a_lazy_loss_alone_is_refused():
+    composed = config.compose(["penalty=[r1]", "penalty.r1.every=4"]).config
+    composed.loss = {"_target_": "gan_runner.penalties.R1", "every": 4}
+    with pytest.raises(UserError, match="the discriminator moves in every round, and no term"):
+        build.check(composed)
+
+
+def test_a_part_of_a_package_that_the_user_names(tmp_path, monkeypatch):
+    (tmp_path / "mygan.py").write_text("from gan_runner import Term\n\n\nclass Mine(Term):\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match="is not allowed"):
+        build.locate("mygan.Mine", build.Term, "loss", ())
+    assert build.locate("mygan.Mine", build.Term, "loss", ["mygan"]).__name__ == "Mine"
+    monkeypatch.setenv("GAN_RUNNER_PACKAGES", "other,mygan")
+    assert build.locate("mygan.Mine", build.Term, "loss", ()).__name__ == "Mine"
+
+
+def test_data_sets_touch_no_file_when_they_are_made():
+    assert isinstance(MNIST(root="nowhere"), Dataset)
+    assert not Path("nowhere").exists()
