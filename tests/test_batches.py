@@ -57,7 +57,7 @@ def paths(workers: int = 0, **settings: Any) -> tuple[Resident, Streamed]:
 def test_both_paths_give_the_same_batches(workers: int, batch_size: int) -> None:
     resident, streamed = paths(workers, batch_size=batch_size)
     assert equal(read(resident, 12), read(streamed, 12))
-    assert resident.state_dict() == streamed.state_dict() == {"position": 12 * batch_size}
+    assert resident.state_dict() == streamed.state_dict() == {"position": 12 * batch_size, "samples": N}
     streamed.close()
 
 
@@ -65,12 +65,12 @@ def test_both_paths_give_the_same_batches(workers: int, batch_size: int) -> None
 def test_resume_in_the_middle_of_an_epoch_is_exact(workers: int) -> None:
     whole, _ = paths()
     expected = read(whole, 20)
-    state = {"position": 70}
+    state = {"position": 70, "samples": N}
     for batches in paths(workers):
         read(batches, 2)  # whatever it has read and prefetched is forgotten
         batches.load_state_dict(state)
         assert equal(read(batches, 13), expected[7:])
-        batches.load_state_dict({"position": 0})
+        batches.load_state_dict({"position": 0, "samples": batches.order.n})
         assert equal(read(batches, 3), expected[:3])
         batches.close()
 
@@ -241,3 +241,9 @@ def test_workers_outlive_a_ctrl_c_and_leave_when_closed() -> None:
     assert equal(read(streamed, 12), read(paths()[0], 14)[2:])
     streamed.close()
     assert not any(worker.is_alive() for worker in workers)
+
+
+def test_a_state_of_other_data_is_refused():
+    state = Resident(numbered(), 5).state_dict()
+    with pytest.raises(UserError, match="23 training samples when the run began, 20 now"):
+        Resident(numbered(20), 5).load_state_dict(state)

@@ -133,10 +133,10 @@ def test_without_callbacks_the_weights_are_the_same(tmp_path):
     unwatched = [word for word in EVERYTHING if not word.startswith("callback")]
     assembly = build.assemble(composed(*unwatched, "trainer.steps=7", "callback=[]", "logger=[]", "metric=[]"))
     from gan_runner.reporting import Reporter
-    from gan_runner.trainer import Run, play
+    from gan_runner.trainer import Run, Signals, play
 
     run = Run(assembly, tmp_path, Reporter())
-    play(run)
+    play(run, Signals())
     assert same(state_of(tmp_path / "watched")["game"], run.state()["game"]) is None
 
 
@@ -381,4 +381,5 @@ def test_schedules_that_follow_the_run_are_named_when_it_grows(tmp_path, capfd):
     runs.resume(tmp_path, ["trainer.steps=6"])
     said = capfd.readouterr().err.replace("\n", " ")
     assert "changed: trainer.steps from 4 to 6" in said
-    assert "optimizer.generator.lr" in said
+    assert "follow the length of the run" in said
+    assert "players.generator.schedules.lr" in said

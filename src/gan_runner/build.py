@@ -13,7 +13,6 @@ import inspect
 import os
 import typing
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -35,7 +34,7 @@ from gan_runner.metrics import Metric
 from gan_runner.penalties import Penalty
 from gan_runner.rules import Rule
 from gan_runner.schedules import Schedule
-from gan_runner.trainer import Trainer
+from gan_runner.trainer import Assembly, Trainer
 from gan_runner.tricks import Trick
 
 ONE: dict[str, type] = {"dataset": Dataset, "loss": Term, "rule": Rule, "trainer": Trainer}
@@ -90,7 +89,11 @@ def locate(target: Any, base: type, path: str, packages: Sequence[str]) -> type:
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"{path}._target_={target} cannot be imported: {error}") from error
+        unseen = isinstance(error, ModuleNotFoundError) and error.name == target.partition(".")[0]
+        raise UserError(
+            f"{path}._target_={target} cannot be imported: {error}"
+            + ("; install that package, or start with PYTHONPATH=FOLDER, the folder that it lies in" if unseen else "")
+        ) from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise UserError(f"{path}._target_={target} is not a {base.__name__}")
     return found
@@ -202,21 +205,6 @@ def make_list(config: dict[str, Any], packages: Sequence[str], group: str, **giv
     return {name: make(node, packages, LIST[group], f"{group}.{name}", **given) for name, node in nodes}
 
 
-@dataclass
-class Assembly:
-    """The objects of a run."""
-
-    config: dict[str, Any]
-    dataset: Dataset
-    spec: Spec
-    trainer: Trainer
-    game: Game
-    extractor: Extractor | None
-    metrics: dict[str, Metric]
-    callbacks: dict[str, Callback]
-    loggers: dict[str, Logger]
-
-
 def build_game(config: dict[str, Any], packages: Sequence[str], trainer: Trainer, spec: Spec, device: torch.device) -> Game:
     """The game of a resolved configuration, for data of this spec. UserError where its parts do not fit together."""
     torch.manual_seed(config["seed"])
@@ -289,8 +277,8 @@ def refuse_rates(path: str, optimizer: partial, steps: int) -> None:
             raise UserError(f"{path}: {error}") from error
 
 
-def check(config: Any, packages: Sequence[str] = ()) -> None:
-    """Hold a configuration against the signatures of its parts and build the game once, on the CPU. UserError with all mistakes.
+def check(config: Any, packages: Sequence[str] = ()) -> Assembly:
+    """Hold a configuration against the signatures of its parts and build the run once, on the CPU. UserError with all mistakes.
 
     The files of the data set are there and verified after it.
     """
@@ -303,3 +291,4 @@ def check(config: Any, packages: Sequence[str] = ()) -> None:
         raise UserError("\n".join(line.removeprefix(".") for line in mistakes))
     assembly = assemble(config, packages, device=torch.device("cpu"))
     engine.device_of(assembly.trainer.accelerator)
+    return assembly

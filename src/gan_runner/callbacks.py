@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import resource
 import sys
 import time
@@ -221,7 +222,10 @@ class Evaluate(Callback):
         append_line(run.folder / "metrics.jsonl", json.dumps(line))
         run.write({name: value for name, value in numbers.items() if value is not None})
         run.reporter.say(f"round {run.step}: " + "; ".join(run.metrics[name].sentence(figures) for name, figures in found.items()))
-        value = numbers.get(self.best["metric"] or "")
+        followed = self.best["metric"]
+        if followed is not None and followed not in numbers:
+            run.reporter.say(f"no best.pt: callback.evaluate.best.metric={followed} is none of {', '.join(numbers)}")
+        value = numbers.get(followed or "")
         if value is not None and self.is_better(value):
             self.value = run.objective = value
             run.save(run.folder / "checkpoints" / "best.pt")
@@ -244,6 +248,8 @@ def append_line(path: Path, line: str) -> None:
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise Failed(f"{path} could not be written: {error.strerror}") from error
 

@@ -77,10 +77,11 @@ def evaluate(
     One pass of the extractor serves every metric.
     """
     reason = unmeasurable(metrics, extractor)
+    home = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
     measured = {name: metric for name, metric in metrics.items() if metric.reads == "samples" or reason is None}
     for metric in measured.values():
         metric.reset()
-        metric.to(device)
+        metric.to(home)
     extracting = extractor is not None and any(metric.reads != "samples" for metric in measured.values())
     if extractor is not None and extracting:
         extractor.load()
@@ -92,7 +93,7 @@ def evaluate(
             extracted = extractor(to_uint8(batch) if spec.is_image else batch)
             values |= {"features": extracted.features, "logits": extracted.logits}
         for metric in measured.values():
-            metric.update(values[metric.reads])
+            metric.update(values[metric.reads].to(home))
         done += len(batch)
         tick(done)
     name = extractor.name if extractor is not None else None

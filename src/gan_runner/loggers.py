@@ -49,6 +49,17 @@ def flat(config: dict[str, Any], path: str = "") -> Iterator[tuple[str, bool | i
             yield path + key, value if isinstance(value, bool | int | float | str) else str(value)
 
 
+def hyperparameters(config: dict[str, Any]) -> dict[str, int | float | str]:
+    """What can make two runs differ, as a table shows it: a part by the name of its class, yes and no in words; not who watches."""
+    shown: dict[str, int | float | str] = {}
+    for key, value in flat({key: node for key, node in config.items() if key not in ("callback", "logger")}):
+        if key.endswith("._target_"):
+            shown[key.removesuffix("._target_")] = str(value).rpartition(".")[2]
+        else:
+            shown[key] = str(value).lower() if isinstance(value, bool) else value
+    return shown
+
+
 class TensorBoard(Logger):
     """Event files in the run directory itself; hyper-parameters are a row of the HPARAMS tab, without a sub-run.
 
@@ -59,7 +70,7 @@ class TensorBoard(Logger):
         self.writer = SummaryWriter(str(run.folder), purge_step=run.step + 1 if run.step else None, max_queue=1000, flush_secs=30)
         if run.step == 0:
             followed = [name for callback in run.callbacks.values() for name in callback.follows()]
-            experiment, start, _ = hparams(dict(flat(run.config)), dict.fromkeys([*followed, "loss/d", "loss/g"], 0))
+            experiment, start, _ = hparams(hyperparameters(run.config), dict.fromkeys([*followed, "loss/d", "loss/g"], 0))
             self.writer._get_file_writer().add_summary(experiment)
             self.writer._get_file_writer().add_summary(start)
             self.writer.add_custom_scalars(LAYOUT)

@@ -16,9 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from gan_runner import directory, engine
 from gan_runner.build import assemble, check, plain
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
+from gan_runner.game import Game
 from gan_runner.loggers import flat
 from gan_runner.reporting import Reporter, log
-from gan_runner.trainer import Run, play
+from gan_runner.schedules import Schedule
+from gan_runner.trainer import Run, Signals, play
 
 RESUMABLE = ("trainer", "callback", "logger", "dataset.root", "dataset.path")  # what the line of a resume may change
 
@@ -44,13 +46,13 @@ def resume(folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] 
     """
     saved = directory.read_config(folder)
     config = change(saved, overrides)
-    check(config, packages)
+    game = check(config, packages).game
     with directory.locked(folder):
         with Reporter(folder / "train.log") as reporter:
             state = directory.newest(folder, reporter.say)
             if state["step"] >= config.trainer.steps:
                 raise UserError(f"{folder} has played its {state['step']} rounds; to go on, say trainer.steps=N with a larger N")
-            report_changes(saved, config, reporter.say)
+            report_changes(saved, config, game, reporter.say)
         directory.write_config(folder, config)
         directory.forget_after(folder, state["step"])
         return work(folder, config, packages, state)
@@ -58,7 +60,7 @@ def resume(folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] 
 
 def work(folder: Path, config: Any, packages: Sequence[str], state: dict[str, Any] | None) -> float | None:
     """Build the run and play it, while status.json and train.log tell how it goes."""
-    with Reporter(folder / "train.log") as reporter:
+    with Reporter(folder / "train.log") as reporter, Signals() as signals:
         status, run = directory.Status(folder), None
         try:
             status.write("running", state["step"] if state else 0, state["images"] if state else 0)
@@ -73,7 +75,7 @@ def work(folder: Path, config: Any, packages: Sequence[str], state: dict[str, An
                 reporter.say(f"going on after round {run.step}")
             for logger in assembly.loggers.values():
                 run.log_to(logger)
-            play(run)
+            play(run, signals)
         except BaseException as error:
             finish(run, status, ending(error), str(error) or type(error).__name__)
             raise
@@ -130,13 +132,12 @@ def change(saved: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return config
 
 
-def report_changes(saved: DictConfig, config: DictConfig, say: Callable[[str], None]) -> None:
+def report_changes(saved: DictConfig, config: DictConfig, game: Game, say: Callable[[str], None]) -> None:
     """Say what the line changed, and which schedules move with the length of the run."""
     before, after = (dict(flat(directory.portable(each))) for each in (saved, config))
     for key, value in after.items():
         if before.get(key) != value:
             say(f"changed: {key} from {before.get(key)} to {value}")
-    if before["trainer.steps"] != after["trainer.steps"]:
-        schedules = [key.removesuffix("._target_") for key, value in after.items() if str(value).startswith("gan_runner.schedules.")]
-        if moving := [key for key in schedules if after.get(f"{key}.steps", "None") == "None"]:
-            say(f"schedules that follow the length of the run, and now end later: {', '.join(moving)}")
+    moving = [name for name, part in game.named_modules() if isinstance(part, Schedule) and part.follows_run]
+    if before["trainer.steps"] != after["trainer.steps"] and moving:
+        say(f"these schedules follow the length of the run, and end later now: {', '.join(moving)}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,14 +14,16 @@ from annotated_types import Ge
 from torch import Tensor
 
 from gan_runner import checkpoint, engine
-from gan_runner.datasets import stream
+from gan_runner.datasets import Dataset, Spec, stream
 from gan_runner.errors import Diverged, Interrupted, UserError
 from gan_runner.reporting import Reporter
 
 if TYPE_CHECKING:
-    from gan_runner.build import Assembly
-    from gan_runner.game import Logs
+    from gan_runner.callbacks import Callback
+    from gan_runner.extractors import Extractor
+    from gan_runner.game import Game, Logs
     from gan_runner.loggers import Logger
+    from gan_runner.metrics import Metric
 
 
 class Trainer:
@@ -39,6 +43,21 @@ class Trainer:
             raise ValueError(f"trainer.devices={devices}: one device is what there is so far; use trainer.devices=1")
         self.steps, self.accumulate, self.accelerator, self.devices = steps, accumulate, accelerator, devices
         self.precision, self.check_every_steps, self.threads = precision, check_every_steps, threads
+
+
+@dataclass
+class Assembly:
+    """The objects of a run."""
+
+    config: dict[str, Any]
+    dataset: Dataset
+    spec: Spec
+    trainer: Trainer
+    game: Game
+    extractor: Extractor | None
+    metrics: dict[str, Metric]
+    callbacks: dict[str, Callback]
+    loggers: dict[str, Logger]
 
 
 class Run:
@@ -107,16 +126,16 @@ class Run:
     def look(self) -> None:
         """Wait for the losses of the recent rounds. Diverged, with term, step and last checkpoint, where one is not finite."""
         recent, self.recent = self.recent, []
-        if not recent:
+        first = self.step - len(recent) + 1
+        seen = [(first + i, name, value) for i, logs in enumerate(recent) for name, value in logs.items()]
+        if not seen:
             return
-        names = list(recent[0])
-        values = torch.stack([torch.stack([logs.get(name, logs[names[0]]).float() for name in names]) for logs in recent])
-        bad = (~values.isfinite()).cpu()
-        if bad.any():
-            row, column = (int(i) for i in bad.nonzero()[0])
+        finite = torch.stack([value.float() for _, _, value in seen]).isfinite().cpu()
+        if not finite.all():
+            step, name, value = seen[int((~finite).nonzero()[0])]
             found = next(iter(checkpoint.candidates(self.folder / "checkpoints")), None)
             raise Diverged(
-                f"{names[column]} is {float(values[row, column])} in round {self.step - len(recent) + row + 1}; "
+                f"{name} is {float(value)} in round {step}; "
                 + (f"the last checkpoint is {found}" if found else "there is no checkpoint yet")
             )
 
@@ -154,23 +173,23 @@ class Signals:
         self.received = number
         for each in self.before:
             signal.signal(each, signal.SIG_DFL)
+        os.write(2, b"\nstopping after this round, once the state is saved; a second signal kills\n")
 
 
-def play(run: Run) -> None:
+def play(run: Run, signals: Signals) -> None:
     """Rounds until the end of the run. Interrupted by a signal, after the state was saved; Diverged at a loss that is not finite."""
     callbacks = sorted(run.callbacks.values(), key=lambda callback: callback.order)
-    with Signals() as signals:
+    for callback in callbacks:
+        callback.begin(run)
+    while run.step < run.steps and signals.received is None:
+        logs = run.game.round(run.batches)
+        run.recent.append(logs)
+        if run.step % run.trainer.check_every_steps == 0:
+            run.look()
         for callback in callbacks:
-            callback.begin(run)
-        while run.step < run.steps and signals.received is None:
-            logs = run.game.round(run.batches)
-            run.recent.append(logs)
-            if run.step % run.trainer.check_every_steps == 0 or run.step == run.steps:
-                run.look()
-            for callback in callbacks:
-                callback.after_round(run, logs)
-        run.look()
-        for callback in callbacks:
-            callback.end(run)
-        if signals.received is not None and run.step < run.steps:
-            raise Interrupted(signals.received)
+            callback.after_round(run, logs)
+    run.look()
+    for callback in callbacks:
+        callback.end(run)
+    if signals.received is not None and run.step < run.steps:
+        raise Interrupted(signals.received)

@@ -54,7 +54,7 @@ class Stream:
     """Endless batches; they may lie across epochs, so that all have one size.
 
     batch_size counts all processes; a process gets its rows of every batch, in rank order. `position`, the number of samples read by all
-    processes, is the whole state.
+    processes, is the whole state; the number of samples is kept beside it, to know other data by.
     """
 
     def __init__(self, n: int, batch_size: int, seed: int, device: torch.device | str, flip: bool):
@@ -75,9 +75,15 @@ class Stream:
         """Let go of worker processes."""
 
     def state_dict(self) -> dict[str, int]:
-        return {"position": self.position}
+        return {"position": self.position, "samples": self.order.n}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where a stream of the same data stood. UserError where it was of another number of samples."""
+        if state["samples"] != self.order.n:
+            raise UserError(
+                f"the data have changed: {state['samples']} training samples when the run began, {self.order.n} now; "
+                "put back the ones it had, or begin a new run"
+            )
         self.position = state["position"]
 
     def batch(self, x: Tensor, y: Tensor | None, flips: Tensor) -> Batch:

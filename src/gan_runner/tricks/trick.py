@@ -19,9 +19,6 @@ Part = TypeVar("Part", bound=nn.Module)
 class Trick(nn.Module):
     """All verbs are optional; tricks are applied in the order of the list."""
 
-    capturable: bool = True
-    """False where it decides on the host."""
-
     def wrap(self, part: Part, name: str) -> Part:
         """Change a network ("generator", "discriminator") or a term (its key) before there are optimisers."""
         return part

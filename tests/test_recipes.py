@@ -1,0 +1,51 @@
+"""Recipes that must work, played as a user plays them: these take minutes."""
+
+import json
+
+import pytest
+import torch
+
+import gan_runner
+from gan_runner import config, runs
+from gan_runner.datasets import Gaussians25
+from gan_runner.metrics.mode_coverage import nearest_mode
+
+
+def train(folder, *words):
+    runs.train(config.compose([*words, "trainer.accelerator=cpu"]).config, folder)
+    return [json.loads(line)["metrics"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_gaussians25_finds_every_mode(tmp_path, seed):
+    """All 25 modes, each with at least a twentieth of its share, and 75 % of 10,000 samples within 4 sigma of one."""
+    last = train(tmp_path, "+experiment=gaussians25", f"seed={seed}", "callback.evaluate.every_steps=6000", "callback.grid.every_steps=6000")[-1]
+    assert last["modes/covered_well"] == 25
+    assert last["modes/high_quality"] >= 0.75
+
+
+@pytest.mark.slow
+def test_ring8_finds_every_mode(tmp_path):
+    last = train(tmp_path, "+experiment=ring8", "callback.evaluate.every_steps=2500", "callback.grid.every_steps=2500")[-1]
+    assert last["modes/covered_well"] == 8
+
+
+@pytest.mark.slow
+def test_a_conditional_generator_makes_what_it_is_asked_for(tmp_path):
+    """Class-conditional gaussians25: at least 90 % of the samples are nearest to the mode that was asked for."""
+    words = ["architecture.conditional=true", "trainer.steps=2000", "callback.evaluate.every_steps=2000", "callback.grid.every_steps=2000"]
+    train(tmp_path, "+experiment=gaussians25", *words)
+    asked = torch.arange(25).repeat_interleave(200)
+    made, _ = nearest_mode(gan_runner.load(tmp_path).sample(len(asked), y=asked), Gaussians25().spec.exact.modes)
+    assert (made == asked).float().mean() >= 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_dcgan_learns_digits(tmp_path, real_data, monkeypatch):
+    """In its first rounds, on real MNIST: the classifier score of its samples (1 to 10; real digits 9.8) leaves that of noise behind."""
+    monkeypatch.setenv("GAN_RUNNER_DATA", str(real_data))
+    words = ["trainer.steps=600", "callback.evaluate.every_steps=300", "callback.evaluate.n=2000", "callback.grid.every_steps=600"]
+    half, whole = (line["cs/lenet"] for line in train(tmp_path, "+experiment=dcgan_mnist", *words))
+    assert 2 < half < whole

@@ -1,0 +1,45 @@
+"""What a command says while it works."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from gan_runner.reporting import Reporter, duration
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min 00 s"), (3599, "59 min 59 s"), (3660, "1 h 01 min"), (90000, "1 d 01 h")],
+)
+def test_durations_read_well(seconds, said):
+    assert duration(seconds) == said
+
+
+def test_without_a_terminal_states_are_plain_lines_now_and_then():
+    out = io.StringIO()
+    reporter = Reporter(console=Console(file=out, width=200))
+    reporter.plain_seconds = 0.0
+    reporter.show("round 1/10")
+    reporter.plain_seconds = 60.0
+    reporter.show("round 2/10")
+    reporter.say("done")
+    reporter.close()
+    assert out.getvalue() == "round 1/10\ndone\n"
+
+
+def test_on_a_terminal_the_state_is_one_line_that_goes_away():
+    out = io.StringIO()
+    with Reporter(console=Console(file=out, width=80, force_terminal=True)) as reporter:
+        for i in range(3):
+            reporter.show(f"round {i}/10 [0]")
+        reporter.say("a line that stays")
+    text = out.getvalue()
+    assert "\n" not in text[: text.index("a line that stays")]
+    assert text.rindex("\x1b[2K") > text.rindex("round 2/10 [0]")  # erased at the end
+
+
+def test_what_is_said_is_logged(tmp_path):
+    with Reporter(tmp_path / "train.log", Console(file=io.StringIO())) as reporter:
+        reporter.say("round 10: [bold] is no markup")
+    assert "INFO round 10: [bold] is no markup" in (tmp_path / "train.log").read_text()
