@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from gan_runner import config
-from gan_runner.config import Composed, Composer, catalogue, compose, config_dir, documented_keys
+from gan_runner.composer import Composer
+from gan_runner.config import Composed, compose, config_dir
 from gan_runner.errors import UserError
+from gan_runner.usage import catalogue, documented_keys
 
 R1, GP = {"_target_": "x.R1", "weight": 10, "every": 1}, {"_target_": "x.GP", "weight": 10}
 
@@ -338,3 +340,10 @@ def test_composing_imports_no_torch():
     code = "import sys; from gan_runner.config import compose; compose([]); sys.exit('torch' in sys.modules)"
     source = str(Path(config.__file__).parents[1])
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": source}, check=False).returncode == 0
+
+
+def test_of_two_files_with_one_name_the_users_is_taken(tmp_path: Path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "ring8.yaml").write_text("# @package _global_\n# My ring\nseed: 77\n")
+    assert compose(["+experiment=ring8"], [tmp_path]).config.seed == 77
+    assert compose(["+experiment=ring8"]).config.seed == 0

@@ -189,8 +189,10 @@ def make(node: dict[str, Any], packages: Sequence[str], base: type, path: str, *
         cause = error.__cause__ or error
         if isinstance(cause, UserError):
             raise cause from None
-        if isinstance(cause, ValueError | TypeError):
-            raise UserError(f"{path}: {cause}") from error
+        if isinstance(
+            cause, ValueError | TypeError | RuntimeError | OverflowError | MemoryError
+        ):  # torch says by three of them "too large"
+            raise UserError(f"{path}: {str(cause).splitlines()[0] if str(cause) else type(cause).__name__}") from error
         raise
 
 

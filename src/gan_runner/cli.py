@@ -80,7 +80,7 @@ def _config_dirs(arguments: Namespace) -> list[str]:
 
 
 def _composer(arguments: Namespace) -> Any:
-    from gan_runner.config import Composer
+    from gan_runner.composer import Composer
 
     return Composer(_config_dirs(arguments), arguments.config_path)
 
@@ -164,7 +164,7 @@ def _train(argv: list[str]) -> int:
 
     overrides = arguments.overrides
     line = parsed(overrides)
-    resumed = next((o for o in line if o.key_or_group == "resume" and not o.is_delete() and (o.is_sweep_override() or o.value())), None)
+    resumed = next((o for o in line if o.key_or_group == "resume" and not o.is_delete() and o.value() is not None), None)
     if resumed:
         return _resume(resumed, line, arguments.multirun)
     asked = arguments.multirun or any(o.key_or_group in ("study", "hydra.mode") for o in line)
@@ -179,6 +179,8 @@ def _resume(resumed: Any, line: list[Any], multirun: bool) -> int:
 
     if multirun or resumed.is_sweep_override():
         raise UserError("resume goes on with one run; it cannot be swept with -m")
+    if not str(resumed.value()).strip():  # `resume=$RUN`, and there is no such variable
+        raise UserError("resume has no value: say which run goes on, resume=outputs/NAME/DATE_TIME")
     folder = Path(str(resumed.value()))
     if not (folder / "config.yaml").is_file():
         raise UserError(f"resume={folder}: there is no run (a folder with config.yaml, such as outputs/NAME/DATE_TIME)")
@@ -197,13 +199,31 @@ def _whole(value: Any, least: int = 0) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def _path(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
 SAMPLE_KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "run": ("the folder of a run (./3 where its name is a number)", _path),
+    "checkpoint": ("last, best or the path of a file", _path),
     "n": ("a number of samples, 1 or more", lambda value: _whole(value, 1)),
     "seed": ("a whole number, 0 or more", _whole),
     "class": ("a class number or null", lambda value: value is None or _whole(value)),
     "columns": ("a number of columns or null", lambda value: value is None or _whole(value, 1)),
     "format": ("grid, png, npz or interpolation", lambda value: value in ("grid", "png", "npz", "interpolation")),
+    "out": ("a path or null", lambda value: value is None or _path(value)),
+    "export": ("the path of a file or null", lambda value: value is None or (_path(value) and not Path(value).is_dir())),
+    "accelerator": ("auto, cpu, cuda or mps", lambda value: value in ("auto", "cpu", "cuda", "mps")),
 }
+
+
+def _in_the_way(key: str, settings: dict[str, Any]) -> list[Path]:
+    """The files that lie where a folder is needed to write what the key names."""
+    if settings[key] is None:
+        return []
+    path = Path(settings[key])
+    folders = [path, *path.parents] if key == "out" and settings["format"] == "png" else path.parents
+    return [folder for folder in folders if folder.exists() and not folder.is_dir()]
 
 
 def _sample(argv: list[str]) -> int:
@@ -225,6 +245,10 @@ def _sample(argv: list[str]) -> int:
         raise UserError("run has no value: say which run to sample from, run=outputs/NAME/DATE_TIME")
     settings = {**composed.plain(), "packages": composed.packages}
     mistakes = [f"{key}={settings[key]}: expected {what}" for key, (what, fits) in SAMPLE_KEYS.items() if not fits(settings[key])]
+    if not mistakes:
+        mistakes = [
+            f"{key}={settings[key]}: {file} is a file, not a folder" for key in ("out", "export") for file in _in_the_way(key, settings)
+        ]
     if mistakes:
         raise UserError("\n".join(mistakes))
 

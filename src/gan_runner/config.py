@@ -1,10 +1,4 @@
-"""From a command line to one configuration: compose, repair, and say in plain words what is wrong. Imports no torch.
-
-Hydra merges the body of an experiment after the parts were chosen. Untreated, `+experiment=e penalty=[gp]` leaves e's words about r1 behind
-as a part without a class, and `+experiment=e optimizer=ttur` silently keeps e's learning rates. `Composer` is Hydra's own loader with one
-rule added: **what an experiment says about a part holds only while that part is chosen**. Because it is the loader, the rule holds wherever
-Hydra composes: a run, every job of a sweep, under any launcher, and `--cfg job`.
-"""
+"""What a configuration is, and what a command line says. Imports no torch."""
 
 import copy
 import os
@@ -14,26 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.defaults_list import create_defaults_list
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.utils import setup_globals
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from hydra.types import RunMode
+from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_runner.errors import UserError
-from gan_runner.explain import bad_grammar, did_you_mean, exists, keys_of, leaves, orphan, rendered, unknown_key
+from gan_runner.explain import bad_grammar, rendered
 
 SINGLE = ("dataset", "architecture", "loss", "rule", "optimizer", "trainer", "extractor")
 LISTS = ("penalty", "trick", "metric", "refiner", "callback", "logger")
 PARTS = SINGLE + LISTS
+PAIRS = ("architecture", "optimizer")  # one part for each player
 LINE_ONLY = ("packages", "resume")  # a file must not decide whose code may run, or which run goes on
 
 Names = tuple[str, ...]
@@ -46,9 +34,6 @@ def config_dir() -> Path:
         if (folder / "train.yaml").is_file():
             return folder
     raise FileNotFoundError("the configs of gan-runner are missing: reinstall the package")
-
-
-# ---------------------------------------------------------------------------------------------------------------------------- composing
 
 
 @dataclass
@@ -82,6 +67,8 @@ class Composed:
 
 def compose(overrides: Sequence[str], config_dirs: Sequence[str | Path] = (), config_name: str = "train") -> Composed:
     """The configuration that a command line stands for."""
+    from gan_runner.composer import Composer  # it is made of what stands here
+
     return Composer(config_dirs).compose(list(overrides), config_name)
 
 
@@ -106,10 +93,10 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in resolved.items()}
 
 
-def parsed(overrides: Sequence[str]) -> list[Override]:
-    """The overrides, read by Hydra's grammar."""
+def parsed(overrides: Sequence[str], loader: ConfigLoaderImpl | None = None) -> list[Override]:
+    """The overrides, read by Hydra's grammar; loader: what knows the options of a group, for `loss=glob(*)`."""
     try:
-        return OverridesParser.create().parse_overrides(list(overrides))
+        return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
     except OverrideParseException as error:
         raise UserError(bad_grammar(error.override, str(error))) from error
 
@@ -123,7 +110,7 @@ def gathered(overrides: Sequence[str]) -> list[str]:
     """The line with `+penalty=a +penalty=b` written as `+penalty=[a,b]`: Hydra's sweeper keeps only the last of two equal keys."""
     line: dict[str, list[str]] = {}
     for number, override in enumerate(parsed(overrides)):
-        value, text = override.value() if not override.is_sweep_override() else None, _text(override)
+        value, text = override.value() if not override.is_sweep_override() else None, text_of(override)
         if override.is_add() and override.key_or_group in LISTS and isinstance(value, str | list):
             line.setdefault(f"+{override.key_or_group}", []).extend(map(str, value if isinstance(value, list) else [value]))
         else:
@@ -145,350 +132,6 @@ def named_packages(overrides: Sequence[Override]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-@dataclass
-class _Loading:
-    """What one composition has learnt so far."""
-
-    config_name: str
-    choices_typed: bool  # whether the line itself chooses a part
-    replaced: set[str]  # list groups that it replaces as a whole
-    experiments: list[str]  # the overrides that choose a whole-config file: +experiment=e, study=s
-    chosen: dict[str, Names] = field(default_factory=dict)
-    meant: dict[str, dict[str, Names]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    origins: dict[str, str] = field(default_factory=dict)
-
-
-class Composer(ConfigLoaderImpl):
-    """Hydra's config loader; an experiment's words about a part that is not chosen are dropped, and every error is a UserError."""
-
-    def __init__(self, config_dirs: Sequence[str | Path] = (), main: str | Path | None = None):
-        version.setbase("1.3")
-        setup_globals()
-        path = create_config_search_path(str(Path(main or config_dir()).resolve()))
-        for folder in config_dirs:
-            if not Path(folder).is_dir():
-                raise UserError(f"--config-dir: there is no folder {folder}")
-            path.prepend("command-line", f"file://{Path(folder).resolve()}", SearchPathQuery(provider="schema"))
-        super().__init__(path)
-        self.loading = _Loading("train", False, set(), [])
-        self._known: dict[Any, tuple[DictConfig, _Loading]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_known": {}}  # a launcher may send the loader to another process
-
-    def compose(self, overrides: list[str], config_name: str = "train") -> Composed:
-        return self.composed(self.load_configuration(config_name, overrides, RunMode.RUN), overrides)
-
-    def composed(self, loaded: DictConfig, overrides: list[str]) -> Composed:
-        """What `load_configuration` has just loaded, with what was noted on the way."""
-        loading, hydra = self.loading, loaded.hydra
-        config = without_line_keys(loaded)
-        choices: dict[str, Any] = dict(hydra.runtime.choices)
-        for group in LISTS:
-            if group in config:
-                choices[group] = list(config[group] or {})
-        return Composed(config, hydra, overrides, loading.notes, choices, named_packages(parsed(overrides)), loading.origins)
-
-    # Hydra calls these --------------------------------------------------------------------------------------------------------------
-
-    def load_configuration(self, config_name: str | None, overrides: list[str], run_mode: RunMode, *args: Any, **kwargs: Any) -> DictConfig:
-        """As Hydra does, but once for each line (Hydra asks up to four times, 0.3 s each), so that what was checked is what runs."""
-        key = (config_name, tuple(overrides), run_mode, args, tuple(kwargs.items()))
-        if key not in self._known:
-            loaded = self._composed_line(config_name or "train", overrides, run_mode, *args, **kwargs)
-            self._known[key] = loaded, self.loading
-        loaded, self.loading = self._known[key]
-        return copy.deepcopy(loaded)
-
-    def _composed_line(self, config_name: str, overrides: list[str], run_mode: RunMode, *args: Any, **kwargs: Any) -> DictConfig:
-        line = parsed(overrides)
-        try:
-            return self._loaded(config_name, line, run_mode, *args, **kwargs)
-        except (HydraException, OmegaConfBaseException, ValueError, UserError) as error:
-            groups = [o for o in line if self._chooses(o) or o.key_or_group.startswith("hydra.")]
-            if run_mode == RunMode.MULTIRUN and len(groups) < len(line):
-                # The frame of a sweep. A value such as penalty.r1.weight=5 may only make sense once a job has chosen its experiment; every
-                # job is composed, and its mistakes are found, by itself.
-                frame = self._composed_line(config_name, [_text(o) for o in groups], run_mode, *args, **kwargs)
-                self._record_line(frame, line)
-                return frame
-            if isinstance(error, UserError):
-                raise
-            raise UserError(self._explained(error, config_name, line)) from error
-        except yaml.YAMLError as error:
-            raise UserError(rendered(error)) from error
-
-    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        overrides = [*recorded(master_config.hydra.overrides.hydra), *sweep_overrides]
-        loaded = self.load_configuration(master_config.hydra.job.config_name, overrides, RunMode.RUN)
-        OmegaConf.copy_cache(from_config=master_config, to_config=loaded)  # one date for the whole sweep
-        return loaded
-
-    def _compose_config_from_defaults_list(self, defaults: list[Any], repo: Any) -> DictConfig:
-        loading = self.loading
-        loading.chosen = _choices(defaults, repo)
-        if not loading.choices_typed:
-            loading.meant[" ".join(loading.experiments)] = loading.chosen
-        return super()._compose_config_from_defaults_list(defaults, repo)
-
-    def _load_single_config(self, default: Any, repo: Any) -> Any:
-        result = super()._load_single_config(default, repo)
-        if not default.primary and not default.package and not default.config_path.startswith("hydra"):
-            result.config = self._repaired(default.config_path, copy.deepcopy(result.config), repo)
-        return result
-
-    # The repair ---------------------------------------------------------------------------------------------------------------------
-
-    def _loaded(self, config_name: str, line: list[Override], run_mode: RunMode, *args: Any, **kwargs: Any) -> DictConfig:
-        choosers = [o for o in line if self._chooses(o)]
-        self.loading = _Loading(
-            config_name,
-            choices_typed=any(o.key_or_group in PARTS for o in choosers),
-            replaced={o.key_or_group for o in choosers if o.key_or_group in LISTS and not o.is_add()},
-            experiments=[_text(o) for o in choosers if o.key_or_group not in PARTS and not o.is_sweep_override()],
-        )
-        loaded = super().load_configuration(config_name, self._spelled_out(config_name, line), run_mode, *args, **kwargs)
-        self._record_line(loaded, line)
-        if run_mode == RunMode.RUN:
-            self._verify(loaded, config_name, line)
-        return loaded
-
-    def _spelled_out(self, config_name: str, line: list[Override]) -> list[str]:
-        """Writes `+penalty=x` as the whole list that results: Hydra loses x where an experiment sets the list, and knows no second one."""
-        written: list[str] = []
-        added: dict[str, list[str]] = {}
-        for override in line:
-            group = override.key_or_group
-            if not self._chooses(override) or group not in PARTS or override.is_sweep_override():
-                written.append(_text(override))
-            elif group in SINGLE and override.is_add():
-                raise UserError(f"{_text(override)}: exactly one {group} is chosen, so it is replaced, not added: {_text(override)[1:]}")
-            elif group in LISTS and override.is_delete():
-                written.append(f"{group}=[]" if override.value() in (None, "") else f"~{group}.{override.value()}")
-            elif group in LISTS and override.is_add():
-                value = override.value()
-                added.setdefault(group, []).extend(map(str, value if isinstance(value, list) else [value]))
-            else:
-                written.append(_text(override))
-        if added:
-            defaults = self.compute_defaults_list(config_name, written, RunMode.MULTIRUN).defaults
-            for group, names in added.items():
-                present = [
-                    (d.config_path or "").removeprefix(f"{group}/") for d in defaults if (d.config_path or "").startswith(f"{group}/")
-                ]
-                written.append(f"{group}=[{','.join(dict.fromkeys([*present, *names]))}]")
-        return written
-
-    def _chooses(self, override: Override) -> bool:
-        """Whether an override chooses files of a group, rather than setting a value."""
-        if override.is_sweep_override():
-            return self.repository.group_exists(override.key_or_group)
-        return self.repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
-
-    def _record_line(self, loaded: DictConfig, line: list[Override]) -> None:
-        loaded.hydra.overrides.task = [_text(o) for o in line if not o.is_hydra_override()]
-        loaded.hydra.overrides.hydra = [_text(o) for o in line if o.is_hydra_override()]
-
-    def _meant(self, selections: list[str], repo: Any) -> dict[str, Names]:
-        """The parts that these experiments choose when nothing else is on the line."""
-        key = " ".join(selections)
-        if key not in self.loading.meant:
-            listing = create_defaults_list(repo, self.loading.config_name, parsed(selections), prepend_hydra=True, skip_missing=True)
-            self.loading.meant[key] = _choices(listing.defaults, repo)
-        return self.loading.meant[key]
-
-    def _repaired(self, path: str, body: Any, repo: Any) -> DictConfig:
-        """The body of an experiment without its words about parts that are not chosen."""
-        self._refuse_body(path, body, repo)
-        parts = [str(key) for key in body if key in PARTS]
-        if parts:
-            group, _, name = path.partition("/")
-            meant = self._meant([f"{'' if group == 'study' else '+'}{group}={name}"], repo)
-            unreplaced = self._meant(self.loading.experiments, repo)  # as it would be, had the line replaced nothing
-            for part in parts:
-                repair = self._repair_list if part in LISTS else self._repair_single
-                repair(path, body, part, meant.get(part, ()), self.loading.chosen.get(part, ()), unreplaced.get(part, ()))
-        self.loading.origins.update(dict.fromkeys(keys_of(body), f"{path}.yaml"))
-        return body
-
-    def _refuse_body(self, path: str, body: DictConfig, repo: Any) -> None:
-        """Refuses what the file of an experiment cannot say."""
-        primary = [str(key) for key in repo.load_config(config_path=self.loading.config_name).config]
-        for key in map(str, body):
-            if key in LINE_ONLY:
-                raise UserError(f"{path}.yaml sets {key}, which is read from the command line only: {key}=...")
-            if key in PARTS and not isinstance(body._get_node(key), DictConfig):
-                raise UserError(f"{path}.yaml: {key} has no keys below it; a part is chosen under defaults, by `- override /{key}: ...`")
-            if key not in (*PARTS, *primary, "hydra", "defaults") and not self.repository.group_exists(key):
-                raise UserError(f"{path}.yaml: unknown key {key}{did_you_mean(key, [*primary, *PARTS])}")
-
-    def _repair_single(self, path: str, body: DictConfig, part: str, meant: Names, chosen: Names, unreplaced: Names) -> None:
-        if meant == chosen:
-            return
-        said = ", ".join(leaves(body.pop(part), part))
-        if meant == unreplaced:  # else another experiment, which inherits from this one, chose anew: no news to anyone
-            instead = "".join(chosen) or "null"
-            self.loading.notes.append(f"{part}={instead} is chosen; what {path} says about {''.join(meant)} is dropped: {said}")
-
-    def _repair_list(self, path: str, body: DictConfig, part: str, meant: Names, chosen: Names, unreplaced: Names) -> None:
-        for name in [str(name) for name in body[part] if name not in chosen]:
-            node = body[part]._get_node(name)
-            whole = isinstance(node, DictConfig) and "_target_" in node  # written out in the experiment, without a file of its own
-            if name not in meant and not whole:
-                raise UserError(
-                    f"{path}.yaml sets {part}.{name}, but chooses {part}: [{', '.join(meant)}]; "
-                    f"add {name} to `- override /{part}: [...]` under its defaults{did_you_mean(name, meant)}"
-                )
-            if whole and name not in meant and part not in self.loading.replaced and set(meant) <= set(chosen):
-                continue
-            said = ", ".join(leaves(node, f"{part}.{name}"))
-            del body[part][name]
-            if whole or name in unreplaced:
-                self.loading.notes.append(f"{part}=[{','.join(chosen)}] is chosen; what {path} says about {name} is dropped: {said}")
-
-    # Mistakes -----------------------------------------------------------------------------------------------------------------------
-
-    def _verify(self, loaded: DictConfig, config_name: str, line: list[Override]) -> None:
-        """Refuses what Hydra lets through: new names at the top, a part of a list without a class, foreign code in Hydra's settings."""
-        primary = self.repository.load_config(config_path=config_name)
-        known = ["hydra", *PARTS, *(map(str, primary.config) if primary else ())]
-        new = [str(key) for key in loaded if key not in known]
-        mistakes = [f"{key}/ files must begin with the line `# @package _global_`" for key in new if self.repository.group_exists(key)]
-        if strangers := [key for key in new if not self.repository.group_exists(key)]:
-            keys = [key for key in keys_of(loaded, hydra=False) if key.split(".")[0] not in strangers]
-            mistakes += [f"unknown key {key}{did_you_mean(key, keys)}" for key in strangers]
-        for group in LISTS:
-            for name in (loaded.get(group) or {}) if group in loaded else ():
-                if not _is_part(loaded[group]._get_node(name)):
-                    mistakes.append(orphan(f"{group}.{name}", _chosen_names(loaded, group), self.repository.get_group_options(group)))
-        if mistakes:
-            raise UserError("\n".join(mistakes))
-        for override in line:
-            self.loading.origins.pop(override.key_or_group, None)
-        _refuse_foreign_code(loaded.hydra, named_packages(line))
-
-    def _explained(self, error: Exception, config_name: str, line: list[Override]) -> str:
-        """What is wrong with a line that Hydra refused, every mistake of it."""
-        for override in line:
-            if override.key_or_group == "experiment" and not override.is_add():
-                return f"an experiment is added, with a plus: +{_text(override).lstrip('~')}"
-            if override.is_sweep_override():
-                key, _, text = _text(override).partition("=")
-                return f"{_text(override)}: several values; add -m to run each of them, or write {key}=[{text}] for one list"
-            if self._chooses(override) and not override.is_delete() and not isinstance(override.value(), (str, list, type(None))):
-                return f"{_text(override)}: expected the name of a {override.key_or_group}{self._available(override.key_or_group)}"
-        if isinstance(error, MissingConfigException):
-            return self._unknown_option(error, line)
-        try:
-            choosers = [o for o in line if self._chooses(o)]
-            frame = super().load_configuration(config_name, self._spelled_out(config_name, choosers), RunMode.RUN)
-        except (HydraException, OmegaConfBaseException) as cause:
-            return rendered(cause)
-        mistakes = []
-        added: list[str] = []
-        for override in line:
-            key, text = override.key_or_group, _text(override)
-            if self._chooses(override):
-                continue
-            if override.is_add() or override.is_force_add():
-                added.append(key)
-                if override.is_add() and exists(frame, key) and not isinstance(override.value(), (dict, list)):
-                    mistakes.append(f"{text}: {key} exists already; set it without the plus: {text[1:]}")
-            elif not exists(frame, key) and not any(key == new or key.startswith(f"{new}.") for new in added):
-                mistakes.append(self._unknown_key(key, frame, removed=override.is_delete()))
-        return "\n".join(mistakes) or rendered(error)
-
-    def _available(self, group: str) -> str:
-        return f"; available: {', '.join(sorted(self.repository.get_group_options(group)))}"
-
-    def _unknown_key(self, key: str, frame: DictConfig, removed: bool) -> str:
-        head, *rest = key.split(".")
-        if head in LISTS and rest and rest[0] not in (frame.get(head) or {}):
-            chosen = _chosen_names(frame, head)
-            if removed:
-                return f"~{key}: nothing to remove; {head} has {', '.join(chosen) or 'no entries'}"
-            return orphan(key, chosen, self.repository.get_group_options(head))
-        if head in SINGLE and frame.get(head) is None:
-            return f"{key}: no {head} is chosen; choose one with {head}=NAME{self._available(head)}"
-        return unknown_key(key, frame)
-
-    def _unknown_option(self, error: MissingConfigException, line: list[Override]) -> str:
-        group, _, name = str(error.missing_cfg_file or "").partition("/")
-        if not name or not self.repository.group_exists(group):
-            return rendered(error)
-        asking = ", ".join(experiment.lstrip("+") for experiment in self.loading.experiments)
-        by = f" (asked for by {asking})" if asking and not any(o.key_or_group == group for o in line) else ""
-        return f"there is no {group} {name}{did_you_mean(name, self.repository.get_group_options(group))}{by}{self._available(group)}"
-
-
-def _text(override: Override) -> str:
+def text_of(override: Override) -> str:
     assert override.input_line is not None
     return override.input_line
-
-
-def _is_part(node: Any) -> bool:
-    return isinstance(node, DictConfig) and "_target_" in node
-
-
-def _chosen_names(loaded: DictConfig, group: str) -> list[str]:
-    entries: Any = loaded.get(group)
-    return [str(name) for name in entries or () if _is_part(entries._get_node(name))]
-
-
-def _choices(defaults: Sequence[Any], repo: Any) -> dict[str, Names]:
-    """The parts that a defaults list chooses: the option of a single group; the keys that its files bring to a list group."""
-    chosen: dict[str, Names] = {}
-    for default in defaults:
-        group, _, name = default.config_path.partition("/")
-        if group in SINGLE:
-            chosen[group] = (*chosen.get(group, ()), name)
-        elif group in LISTS:
-            names = [str(key) for key in repo.load_config(config_path=default.config_path).config if key != "defaults"]
-            chosen[group] = tuple(dict.fromkeys((*chosen.get(group, ()), *names)))
-    return chosen
-
-
-def _refuse_foreign_code(hydra: DictConfig, packages: Sequence[str]) -> None:
-    """Hydra builds its callbacks, launcher, sweeper and log handlers from names in the configuration; a file must not smuggle others in."""
-
-    def visit(node: Any, path: str, trusted: Sequence[str], names: Sequence[str]) -> None:
-        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-            if key in names and isinstance(value, str) and not any(value == one or value.startswith(f"{one}.") for one in trusted):
-                raise UserError(f"{path}.{key}={value} is refused: only code of {', '.join(trusted)}, or of packages=[...], runs there")
-            if isinstance(value, dict | list):
-                visit(value, f"{path}.{key}", trusted, names)
-
-    raw = OmegaConf.to_container(hydra, resolve=False)
-    assert isinstance(raw, dict)
-    visit(raw, "hydra", ["hydra", "hydra_plugins", *packages], ["_target_"])
-    for log in ("job_logging", "hydra_logging"):
-        visit(raw.get(log) or {}, f"hydra.{log}", ["logging", "colorlog", "rich", *packages], ["class", "()"])
-
-
-# --------------------------------------------------------------------------------------------------------------------------- catalogue
-
-
-def catalogue(config_dirs: Sequence[str | Path] = ()) -> dict[str, dict[str, str]]:
-    """Group -> option -> the first comment line of its file; what --help shows."""
-    groups: dict[str, dict[str, str]] = {}
-    for root in (config_dir(), *map(Path, config_dirs)):
-        for file in sorted(root.glob("*/**/*.yaml")):
-            group, *name = file.relative_to(root).with_suffix("").parts
-            groups.setdefault(group, {}).setdefault("/".join(name), _first_comment(file))
-    return {group: dict(sorted(options.items())) for group, options in groups.items()}
-
-
-def _first_comment(file: Path) -> str:
-    for line in file.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#") and not line.startswith("# @package"):
-            return line.lstrip("# ").rstrip()
-        if line and not line.startswith("#"):
-            break
-    return ""
-
-
-def documented_keys(file: str) -> list[tuple[str, str, str]]:
-    """(key, default, comment) of every commented key at the top of a shipped YAML file, such as train.yaml or trainer/default.yaml."""
-    text = (config_dir() / file).read_text(encoding="utf-8")
-    return re.findall(r"^(\w+):[ ]+(\S.*?)[ ]+#[ ]+(.*)$", text, flags=re.MULTILINE)

@@ -58,8 +58,8 @@ def read_config(folder: Path) -> DictConfig:
         raise UserError(f"{folder} is not a run directory: there is no config.yaml in it") from error
     except Exception as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(config, DictConfig):
-        raise UserError(f"{path} is not a configuration")
+    if not isinstance(config, DictConfig) or not {"architecture", "batch_size", "dataset", "seed", "trainer"} <= config.keys():
+        raise UserError(f"{path} is not the configuration of a run, or not all of it")
     return config
 
 

@@ -9,12 +9,15 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner.config import Composed, Composer, gathered, named_packages, parsed, recorded, without_line_keys
+from gan_runner.composer import Composer
+from gan_runner.config import Composed, gathered, named_packages, parsed, recorded, without_line_keys
 from gan_runner.errors import Interrupted, UserError
-from gan_runner.explain import DIVERGED, DONE, FAILED, say, verdict
+from gan_runner.explain import DIVERGED, DONE, FAILED, rendered, say, verdict
 
 BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
 
@@ -34,15 +37,31 @@ def run(composer: Composer, name: str, overrides: list[str]) -> int:
         return sweep(composer, name, overrides)
     for note in composed.notes:
         say("gan-train", f"note: {note}")
+    refuse_missing(composed.hydra, "run.dir")
     check(composed)
     job = Job()
     try:
         runner("gan-train", composer).run(config_name=name, task_function=job, overrides=overrides)
     except OSError as error:  # what happens inside the run is in job.error
         raise UserError(f"cannot create the run directory: {error}; choose another with hydra.run.dir=...") from error
+    except OmegaConfBaseException as error:
+        raise UserError(rendered(error)) from error
     if job.error is not None:
         raise job.error
     return DONE
+
+
+def refuse_missing(hydra: DictConfig, *keys: str) -> None:
+    """Refuses an empty setting of Hydra's, as in `hydra.run.dir=$DIR` where there is no such variable: that would be the working folder."""
+    for key in keys:
+        if _raw(hydra, key) in ("", None):
+            raise UserError(f"hydra.{key} has no value")
+
+
+def _raw(node: Any, key: str) -> Any:
+    for part in key.split("."):
+        node = node._get_node(part)
+    return node._value()
 
 
 def check(composed: Composed) -> None:
@@ -113,8 +132,9 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
     """Every job of a sweep; all of them are composed and checked before the first directory is made."""
     overrides = gathered(overrides)
     frame = composer.load_configuration(name, overrides, RunMode.MULTIRUN)
+    refuse_missing(frame.hydra, "sweep.dir", "sweeper", "launcher")
     basic = frame.hydra.sweeper._target_ == BASIC_SWEEPER
-    jobs = _jobs(frame) if basic else [_without_sweeps(overrides)]
+    jobs = _jobs(composer, frame) if basic else [_without_sweeps(overrides)]
     mistakes: dict[str, list[int]] = {}
     notes: dict[str, None] = {}
     good: set[str] = set()
@@ -143,6 +163,8 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
         if task.outcomes:
             raise
         raise UserError(f"cannot create the sweep directory: {error}; choose another with hydra.sweep.dir=...") from error
+    except OmegaConfBaseException as error:
+        raise UserError(rendered(error)) from error
     finally:
         if basic and returned is not None:  # the jobs may have run in other processes
             task.outcomes = [one.return_value for batch in returned for one in batch]
@@ -153,13 +175,19 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
     return DIVERGED if set(failures) == {"diverged"} else FAILED
 
 
-def _jobs(frame: DictConfig) -> list[list[str]]:
+def _jobs(composer: Composer, frame: DictConfig) -> list[list[str]]:
     """The overrides of every job, as Hydra's basic sweeper will make them."""
     params = dict(frame.hydra.sweeper.params or {})
     if any(str(key).lstrip("+~") in ("packages", "resume") for key in params):
         raise UserError("hydra.sweeper.params: packages and resume are read from the command line only")
     line = [*(f"{key}={value}" for key, value in params.items()), *recorded(frame.hydra.overrides.task)]
-    return [list(job) for job in BasicSweeper.split_arguments(parsed(line), max_batch_size=None)[0]]
+    try:
+        jobs = BasicSweeper.split_arguments(parsed(line, composer), max_batch_size=None)[0]
+    except HydraException as error:
+        raise UserError(rendered(error)) from error
+    if not jobs:
+        raise UserError(f"{' '.join(line)}: there is nothing to sweep over, since a range(...) or glob(...) is empty")
+    return [list(job) for job in jobs]
 
 
 def _but_for_the_seed(composed: Composed) -> str:

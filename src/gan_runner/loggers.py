@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
+
+from gan_runner.errors import Failed
 
 if TYPE_CHECKING:
     from gan_runner.trainer import Run
@@ -60,6 +65,21 @@ def hyperparameters(config: dict[str, Any]) -> dict[str, int | float | str]:
     return shown
 
 
+def report_unless_written_by_tensorboard(args: threading.ExceptHookArgs) -> None:
+    """What an error in a thread prints; none of the one that writes event files, whose error is raised by the next call, too."""
+    if not isinstance(args.thread, _AsyncWriterThread):
+        threading.__excepthook__(args)
+
+
+@contextmanager
+def disk_of(folder: str) -> Iterator[None]:
+    """TensorBoard writes in a thread of its own, whose error is raised by whatever is called next: Failed."""
+    try:
+        yield
+    except OSError as error:
+        raise Failed(f"the curves in {folder} could not be written: {error.strerror or error}") from error
+
+
 class TensorBoard(Logger):
     """Event files in the run directory itself; hyper-parameters are a row of the HPARAMS tab, without a sub-run.
 
@@ -68,6 +88,7 @@ class TensorBoard(Logger):
 
     def begin(self, run: Run) -> None:
         self.writer = SummaryWriter(str(run.folder), purge_step=run.step + 1 if run.step else None, max_queue=1000, flush_secs=30)
+        threading.excepthook = report_unless_written_by_tensorboard
         if run.step == 0:
             followed = [name for callback in run.callbacks.values() for name in callback.follows()]
             experiment, start, _ = hparams(hyperparameters(run.config), dict.fromkeys([*followed, "loss/d", "loss/g"], 0))
@@ -77,16 +98,20 @@ class TensorBoard(Logger):
             self.writer.add_text("config", "```yaml\n" + (run.folder / "config.yaml").read_text() + "```", 0)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
+        with disk_of(self.writer.log_dir):
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, picture: Tensor) -> None:
-        self.writer.add_image(name, picture, step)
+        with disk_of(self.writer.log_dir):
+            self.writer.add_image(name, picture, step)
 
     def flush(self) -> None:
-        self.writer.flush()
+        with disk_of(self.writer.log_dir):
+            self.writer.flush()
 
     def close(self, state: str) -> None:
-        if state == "finished":
-            self.writer._get_file_writer().add_summary(hparams({}, {})[2])
-        self.writer.close()
+        with disk_of(self.writer.log_dir):
+            if state == "finished":
+                self.writer._get_file_writer().add_summary(hparams({}, {})[2])
+            self.writer.close()

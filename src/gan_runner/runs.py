@@ -7,6 +7,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from gan_runner import directory, engine
-from gan_runner.build import assemble, check, plain
+from gan_runner.build import assemble, check
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 from gan_runner.game import Game
 from gan_runner.loggers import flat
@@ -53,8 +54,6 @@ def resume(folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] 
             if state["step"] >= config.trainer.steps:
                 raise UserError(f"{folder} has played its {state['step']} rounds; to go on, say trainer.steps=N with a larger N")
             report_changes(saved, config, game, reporter.say)
-        directory.write_config(folder, config)
-        directory.forget_after(folder, state["step"])
         return work(folder, config, packages, state)
 
 
@@ -62,22 +61,29 @@ def work(folder: Path, config: Any, packages: Sequence[str], state: dict[str, An
     """Build the run and play it, while status.json and train.log tell how it goes."""
     with Reporter(folder / "train.log") as reporter, Signals() as signals:
         status, run = directory.Status(folder), None
+        begun = state is None  # a resume that is refused leaves the run as it was
         try:
-            status.write("running", state["step"] if state else 0, state["images"] if state else 0)
-            directory.write_environment(folder)
-            engine.determine(plain(config)["deterministic"])
+            if begun:
+                status.write("running", 0, 0)
             assembly = assemble(config, packages)
+            engine.determine(assembly.config["deterministic"])
             engine.use_threads(assembly.trainer.threads)
             run = Run(assembly, folder, reporter)
             reporter.say(f"run directory: {folder}")
             if state is not None:
                 run.restore(state)
+                begun = True
+                directory.write_config(folder, config)
+                directory.forget_after(folder, run.step)
+                status.write("running", run.step, run.images)
                 reporter.say(f"going on after round {run.step}")
+            directory.write_environment(folder)
             for logger in assembly.loggers.values():
                 run.log_to(logger)
             play(run, signals)
         except BaseException as error:
-            finish(run, status, ending(error), str(error) or type(error).__name__)
+            if begun:
+                finish(run, status, ending(error), str(error) or type(error).__name__)
             raise
         finish(run, status, "finished", None)
         say_where(folder, reporter.say)
@@ -106,14 +112,14 @@ def ending(error: BaseException) -> directory.State:
 
 def finish(run: Run | None, status: directory.Status, state: directory.State, error: str | None) -> None:
     """Close what is open and say how it ended. The disk that ended the run may refuse this too; that is logged and no new error."""
-    try:
-        if run is not None:
-            for logger in run.loggers:
-                logger.close(state)
-            run.batches.close()
-        status.write(state, run.step if run else 0, run.images if run else 0, error)
-    except (Failed, OSError) as trouble:
-        log.error("%s", trouble)
+    acts: list[Callable[[], None]] = [partial(logger.close, state) for logger in run.loggers] if run else []
+    acts += [run.batches.close] if run else []
+    acts.append(partial(status.write, state, run.step if run else 0, run.images if run else 0, error))
+    for act in acts:
+        try:
+            act()
+        except (Failed, OSError) as trouble:
+            log.error("%s", trouble)
 
 
 def change(saved: DictConfig, overrides: Sequence[str]) -> DictConfig:

@@ -1,9 +1,11 @@
 """What --help prints: written for users, gathered from the YAML files themselves."""
 
+import re
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
-from gan_runner.config import LISTS, SINGLE, catalogue, documented_keys
+from gan_runner.config import LISTS, SINGLE, config_dir
 
 
 def train_help(config_dirs: Sequence[str]) -> str:
@@ -90,3 +92,28 @@ def _documented(file: str, prefix: str = "") -> str:
 def _table(rows: Sequence[tuple[str, str]]) -> str:
     width = max((len(left) for left, _ in rows), default=0)
     return "\n".join(f"  {left.ljust(width)}  {right}".rstrip() for left, right in rows)
+
+
+def catalogue(config_dirs: Sequence[str | Path] = ()) -> dict[str, dict[str, str]]:
+    """Group -> option -> the first comment line of its file; what --help shows."""
+    groups: dict[str, dict[str, str]] = {}
+    for root in (config_dir(), *map(Path, config_dirs)):
+        for file in sorted(root.glob("*/**/*.yaml")):
+            group, *name = file.relative_to(root).with_suffix("").parts
+            groups.setdefault(group, {}).setdefault("/".join(name), _first_comment(file))
+    return {group: dict(sorted(options.items())) for group, options in groups.items()}
+
+
+def _first_comment(file: Path) -> str:
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and not line.startswith("# @package"):
+            return line.lstrip("# ").rstrip()
+        if line and not line.startswith("#"):
+            break
+    return ""
+
+
+def documented_keys(file: str) -> list[tuple[str, str, str]]:
+    """(key, default, comment) of every commented key at the top of a shipped YAML file, such as train.yaml or trainer/default.yaml."""
+    text = (config_dir() / file).read_text(encoding="utf-8")
+    return re.findall(r"^(\w+):[ ]+(\S.*?)[ ]+#[ ]+(.*)$", text, flags=re.MULTILINE)

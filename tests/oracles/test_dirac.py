@@ -40,7 +40,7 @@ class Slope(Discriminator):
 
 
 def radius(terms, rule=None, psi=1.0, tricks=None, batch_size=2):
-    data = Spec((1,)), Samples(torch.zeros(4, 1))
+    data = Spec((1,)), Samples(torch.zeros(max(4, batch_size), 1))
     nets = {"discriminator": partial(Slope, psi=psi), "generator": Point}
     game, _ = play(500, terms, rule or Simultaneous(), tricks, nets=nets, data=data, optimizer=sgd, batch_size=batch_size, steps=500)
     return math.hypot(game.G.theta.item(), game.D.psi.item())
