@@ -68,9 +68,8 @@ class Composer(ConfigLoaderImpl):
         for folder in config_dirs:
             if not Path(folder).is_dir():
                 raise UserError(f"--config-dir: there is no folder {folder}")
-            path.prepend(
-                "command-line", f"file://{Path(folder).resolve()}", SearchPathQuery(provider="main")
-            )  # of two files with one name, the user's
+            mine = f"file://{Path(folder).resolve()}"
+            path.prepend("command-line", mine, SearchPathQuery(provider="main"))  # of two files with one name, the user's is taken
         super().__init__(path)
         self.loading = _Loading("train", False, set(), [])
         self._known: dict[Any, tuple[DictConfig, _Loading]] = {}
