@@ -21,7 +21,7 @@ def train(folder, *words):
 def test_gaussians25_finds_every_mode(tmp_path, seed):
     """All 25 modes, each with at least a twentieth of its share, and 75 % of 10,000 samples within 4 sigma of one."""
     last = train(
-        tmp_path, "+experiment=gaussians25", f"seed={seed}", "callback.evaluate.every_steps=5000", "callback.grid.every_steps=5000"
+        tmp_path, "+experiment=gaussians25", f"seed={seed}", "callback.evaluate.every_steps=6000", "callback.grid.every_steps=6000"
     )[-1]
     assert last["modes/covered_well"] == 25
     assert last["modes/high_quality"] >= 0.75
