@@ -193,46 +193,51 @@ def killed_after(folder, step, words):
     child.communicate()
 
 
-EXACT = {
-    "gaussians25 with every trick": (EVERYTHING, 600, 60),
-    "dcgan at small width": (
-        [
-            "+experiment=dcgan_image_folder",
-            "architecture.generator.width=4",
-            "architecture.discriminator.width=4",
-            "batch_size=8",
-            "dataset.resolution=32",
-            "callback.grid.n=4",
-            "callback.grid.every_steps=7",
-        ],
-        300,
-        30,
-    ),
-}
+SMALL = [
+    "architecture.generator.width=4",
+    "architecture.discriminator.width=4",
+    "batch_size=8",
+    "callback.grid.n=4",
+    "callback.grid.every_steps=7",
+]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", EXACT)
-def test_killed_and_resumed_is_the_uninterrupted_run(tmp_path, name, pictures):
+def check_killed_and_resumed_is_the_uninterrupted_run(folder, words, steps, every):
     """2N rounds == N + kill -9 + resume + N: weights, optimisers, random numbers, losses, TensorBoard, metrics."""
-    words, steps, every = EXACT[name]
     words = [*words, f"trainer.steps={steps}", *TINY, f"callback.checkpoint.every_steps={every}"]
-    if "image_folder" in words[0]:
-        words.append(f"dataset.path={pictures}")
-    whole = process("train", tmp_path / "whole", *words)
-    killed_after(tmp_path / "killed", every, words)
+    whole = process("train", folder / "whole", *words)
+    killed_after(folder / "killed", every, words)
     out = whole.communicate()[0]
     assert whole.returncode == 0, out
-    status = json.loads((tmp_path / "killed" / "status.json").read_text())
+    status = json.loads((folder / "killed" / "status.json").read_text())
     assert status["state"] == "running"  # nobody had time to say otherwise
-    resumed = process("resume", tmp_path / "killed")
+    resumed = process("resume", folder / "killed")
     out = resumed.communicate()[0]
     assert resumed.returncode == 0, out
     assert "going on after round" in out
-    assert same(state_of(tmp_path / "whole"), state_of(tmp_path / "killed")) is None
-    assert curves(tmp_path / "whole") == curves(tmp_path / "killed")
-    if (tmp_path / "whole" / "metrics.jsonl").exists():
-        assert lines(tmp_path / "whole") == lines(tmp_path / "killed")
+    assert same(state_of(folder / "whole"), state_of(folder / "killed")) is None
+    assert curves(folder / "whole") == curves(folder / "killed")
+    if (folder / "whole" / "metrics.jsonl").exists():
+        assert lines(folder / "whole") == lines(folder / "killed")
+
+
+@pytest.mark.slow
+def test_gaussians25_with_every_trick_survives_kill_9(tmp_path):
+    check_killed_and_resumed_is_the_uninterrupted_run(tmp_path, EVERYTHING, 600, 60)
+
+
+@pytest.mark.slow
+def test_dcgan_on_pictures_survives_kill_9(tmp_path, pictures):
+    words = ["+experiment=dcgan_image_folder", f"dataset.path={pictures}", "dataset.resolution=32", *SMALL]
+    check_killed_and_resumed_is_the_uninterrupted_run(tmp_path, words, 300, 30)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_dcgan_cifar10_survives_kill_9(tmp_path, real_data):
+    words = ["+experiment=dcgan_cifar10", f"dataset.root={real_data}", *SMALL, "metric.classifier_score.splits=2"]
+    words += ["callback.evaluate.every_steps=25", "callback.evaluate.n=50"]
+    check_killed_and_resumed_is_the_uninterrupted_run(tmp_path, words, 300, 30)
 
 
 @pytest.fixture

@@ -33,10 +33,13 @@ from gan_runner.config import (
     SINGLE,
     Composed,
     Names,
+    chosen_names,
     config_dir,
+    is_part,
     named_packages,
     parsed,
     recorded,
+    refuse_foreign_code,
     text_of,
     without_line_keys,
 )
@@ -279,15 +282,15 @@ class Composer(ConfigLoaderImpl):
             mistakes += [f"unknown key {key}{did_you_mean(key, keys)}" for key in strangers]
         for group in LISTS:
             for name in (loaded.get(group) or {}) if group in loaded else ():
-                if not _is_part(loaded[group]._get_node(name)):
-                    mistakes.append(orphan(f"{group}.{name}", _chosen_names(loaded, group), self.repository.get_group_options(group)))
+                if not is_part(loaded[group]._get_node(name)):
+                    mistakes.append(orphan(f"{group}.{name}", chosen_names(loaded, group), self.repository.get_group_options(group)))
         for group in PAIRS:
             mistakes += self._strangers(loaded, group)
         if mistakes:
             raise UserError("\n".join(mistakes))
         for override in line:
             self.loading.origins.pop(override.key_or_group, None)
-        _refuse_foreign_code(loaded.hydra, named_packages(line))
+        refuse_foreign_code(loaded.hydra, named_packages(line))
 
     def _strangers(self, loaded: DictConfig, group: str) -> Iterator[str]:
         """Keys beside `generator` and `discriminator` that no file of the group has: nothing would read them."""
@@ -334,7 +337,7 @@ class Composer(ConfigLoaderImpl):
     def _unknown_key(self, key: str, frame: DictConfig, removed: bool) -> str:
         head, *rest = key.split(".")
         if head in LISTS and rest and rest[0] not in (frame.get(head) or {}):
-            chosen = _chosen_names(frame, head)
+            chosen = chosen_names(frame, head)
             if removed:
                 return f"~{key}: nothing to remove; {head} has {', '.join(chosen) or 'no entries'}"
             return orphan(key, chosen, self.repository.get_group_options(head))
@@ -351,15 +354,6 @@ class Composer(ConfigLoaderImpl):
         return f"there is no {group} {name}{did_you_mean(name, self.repository.get_group_options(group))}{by}{self._available(group)}"
 
 
-def _is_part(node: Any) -> bool:
-    return isinstance(node, DictConfig) and "_target_" in node
-
-
-def _chosen_names(loaded: DictConfig, group: str) -> list[str]:
-    entries: Any = loaded.get(group)
-    return [str(name) for name in entries or () if _is_part(entries._get_node(name))]
-
-
 def _choices(defaults: Sequence[Any], repo: Any) -> dict[str, Names]:
     """The parts that a defaults list chooses: the option of a single group; the keys that its files bring to a list group."""
     chosen: dict[str, Names] = {}
@@ -371,20 +365,3 @@ def _choices(defaults: Sequence[Any], repo: Any) -> dict[str, Names]:
             names = [str(key) for key in repo.load_config(config_path=default.config_path).config if key != "defaults"]
             chosen[group] = tuple(dict.fromkeys((*chosen.get(group, ()), *names)))
     return chosen
-
-
-def _refuse_foreign_code(hydra: DictConfig, packages: Sequence[str]) -> None:
-    """Hydra builds its callbacks, launcher, sweeper and log handlers from names in the configuration; a file must not smuggle others in."""
-
-    def visit(node: Any, path: str, trusted: Sequence[str], names: Sequence[str]) -> None:
-        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-            if key in names and isinstance(value, str) and not any(value == one or value.startswith(f"{one}.") for one in trusted):
-                raise UserError(f"{path}.{key}={value} is refused: only code of {', '.join(trusted)}, or of packages=[...], runs there")
-            if isinstance(value, dict | list):
-                visit(value, f"{path}.{key}", trusted, names)
-
-    raw = OmegaConf.to_container(hydra, resolve=False)
-    assert isinstance(raw, dict)
-    visit(raw, "hydra", ["hydra", "hydra_plugins", *packages], ["_target_"])
-    for log in ("job_logging", "hydra_logging"):
-        visit(raw.get(log) or {}, f"hydra.{log}", ["logging", "colorlog", "rich", *packages], ["class", "()"])

@@ -135,3 +135,29 @@ def named_packages(overrides: Sequence[Override]) -> list[str]:
 def text_of(override: Override) -> str:
     assert override.input_line is not None
     return override.input_line
+
+
+def is_part(node: Any) -> bool:
+    return isinstance(node, DictConfig) and "_target_" in node
+
+
+def chosen_names(loaded: DictConfig, group: str) -> list[str]:
+    entries: Any = loaded.get(group)
+    return [str(name) for name in entries or () if is_part(entries._get_node(name))]
+
+
+def refuse_foreign_code(hydra: DictConfig, packages: Sequence[str]) -> None:
+    """Hydra builds its callbacks, launcher, sweeper and log handlers from names in the configuration; a file must not smuggle others in."""
+
+    def visit(node: Any, path: str, trusted: Sequence[str], names: Sequence[str]) -> None:
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            if key in names and isinstance(value, str) and not any(value == one or value.startswith(f"{one}.") for one in trusted):
+                raise UserError(f"{path}.{key}={value} is refused: only code of {', '.join(trusted)}, or of packages=[...], runs there")
+            if isinstance(value, dict | list):
+                visit(value, f"{path}.{key}", trusted, names)
+
+    raw = OmegaConf.to_container(hydra, resolve=False)
+    assert isinstance(raw, dict)
+    visit(raw, "hydra", ["hydra", "hydra_plugins", *packages], ["_target_"])
+    for log in ("job_logging", "hydra_logging"):
+        visit(raw.get(log) or {}, f"hydra.{log}", ["logging", "colorlog", "rich", *packages], ["class", "()"])
