@@ -149,12 +149,24 @@ def test_resident_and_streamed_data_give_the_same_weights(tmp_path, pictures):
         assert same(state_of(tmp_path / "resident")["game"], state_of(tmp_path / f"streamed{workers}")["game"]) is None
 
 
+def test_micro_batches_make_up_one_batch(tmp_path):
+    words = ["loss=non_saturating", "penalty=[r1]", "trick=[ema,instance_noise,label_smoothing]", "trainer.steps=6"]
+    for k in (1, 4):
+        train(tmp_path / f"{k}", *words, f"trainer.accumulate={k}")
+    one, four = (state_of(tmp_path / f"{k}")["game"] for k in (1, 4))
+    weights = [name for name, value in one.items() if isinstance(value, torch.Tensor) and value.is_floating_point()]
+    assert len(weights) > 20
+    assert all((one[name] - four[name]).abs().max() < 1e-5 for name in weights)
+
+
 def test_a_longer_run_is_a_resumed_shorter_one(tmp_path):
     """With schedules of fixed length the run of 10 is the run of 6 gone on with."""
     fixed = ["optimizer.generator.lr=1e-3", "optimizer.discriminator.lr=1e-3"]
     train(tmp_path / "long", "trainer.steps=10", *fixed)
     train(tmp_path / "short", "trainer.steps=6", *fixed)
+    started = json.loads((tmp_path / "short" / "status.json").read_text())["started"]
     runs.resume(tmp_path / "short", ["trainer.steps=10"])
+    assert json.loads((tmp_path / "short" / "status.json").read_text())["started"] == started
     assert same(state_of(tmp_path / "long")["game"], state_of(tmp_path / "short")["game"]) is None
     assert same(state_of(tmp_path / "long")["rng"], state_of(tmp_path / "short")["rng"]) is None
 

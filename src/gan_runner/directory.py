@@ -81,7 +81,10 @@ class Status:
 
     def __init__(self, folder: Path):
         self.path = folder / "status.json"
-        self.started = now()
+        try:
+            self.started: str = json.loads(self.path.read_text())["started"]
+        except (OSError, ValueError, KeyError):  # it begins now
+            self.started = now()
 
     def write(self, state: State, step: int, images: int, error: str | None = None) -> None:
         entry: dict[str, Any] = {"state": state, "step": step, "images": images, "started": self.started}
