@@ -46,8 +46,12 @@ def test_a_conditional_generator_makes_what_it_is_asked_for(tmp_path):
 @pytest.mark.slow
 @pytest.mark.data
 def test_dcgan_learns_digits(tmp_path, real_data, monkeypatch):
-    """In its first rounds, on real MNIST: the classifier score of its samples (1 to 10; real digits 9.8) leaves that of noise behind."""
+    """On real MNIST the classifier score (1 to 10; real digits 9.8) of the average, whose memory is 312 rounds, rises from its start.
+
+    4.86 was seen after 600 rounds; 1 is a generator that makes one thing.
+    """
     monkeypatch.setenv("GAN_RUNNER_DATA", str(real_data))
     words = ["trainer.steps=600", "callback.evaluate.every_steps=300", "callback.evaluate.n=2000", "callback.grid.every_steps=600"]
     half, whole = (line["cs/lenet"] for line in train(tmp_path, "+experiment=dcgan_mnist", *words))
-    assert 2 < half < whole
+    assert half < whole
+    assert whole > 3.5
