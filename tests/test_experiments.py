@@ -148,6 +148,10 @@ def test_every_file_says_what_it_is_and_gives_all_defaults(group, name):
         (["rule._target_=torch.optim.Adam"], "is not a Rule"),
         (["loss._target_=gan_runnerx.Loss"], "is not allowed"),
         (["optimizer.generator.lr={_target_: os.system}"], "is not allowed"),
+        (["optimizer.generator.betas=[{_target_: os.system,command: x},0.9]"], r"optimizer\.generator\.betas=.*valid number"),
+        (["callback.evaluate.best={metric: {_target_: os.system,command: x},mode: max}"], "should be a valid string"),
+        (["penalty=[r1]", "penalty.r1.weight={_target_: gan_runner.schedules.Linear,end: 0,start: {_target_: os.system}}"], "not allowed"),
+        (["+loss._partial_=true"], r"unknown key loss\._partial_"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -162,6 +163,16 @@ def test_a_hostile_run_directory_executes_nothing(points, tmp_path):
     (evil / "config.yaml").write_text(text.replace("gan_runner.architectures.MLPGenerator", "os.system"))
     with pytest.raises(UserError, match=r"os\.system is not allowed"):
         gan_runner.load(evil)
+
+    hidden = tmp_path / "hidden.safetensors"
+    marker = tmp_path / "executed"
+    node = {"_target_": "gan_runner.architectures.MLPGenerator", "width": {"_target_": "os.system", "command": f"touch {marker}"}}
+    safetensors.torch.save_file(
+        {"x": torch.zeros(1)}, hidden, {"generator": json.dumps(node), "spec": json.dumps({"shape": [2], "classes": None})}
+    )
+    with pytest.raises(UserError, match=r"width\._target_=os\.system is not allowed"):
+        gan_runner.load_generator(hidden)
+    assert not marker.exists()
 
     class Payload:
         def __reduce__(self):

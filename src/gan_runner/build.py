@@ -123,7 +123,7 @@ def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
     known = signature(cls)
     values: dict[str, Any] = {}
     for key, value in node.items():
-        if key in ("_target_", "_partial_"):
+        if key == "_target_":
             continue
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
@@ -135,9 +135,9 @@ def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
             yield from nested
             if not nested:
                 try:
-                    number: Schedule = instantiate(value)
-                except Exception as error:
-                    yield f"{path}.{key}: {_cause(error)}"
+                    number: Schedule = make(value, packages, Schedule, f"{path}.{key}")
+                except UserError as error:
+                    yield str(error)
                 else:  # an optimiser of torch knows no schedules: it is given their numbers
                     values[key] = number.at(0, 1) if issubclass(cls, torch.optim.Optimizer) else number
         else:
@@ -163,18 +163,21 @@ def mistyped(path: str, annotations: dict[str, Any], values: dict[str, Any]) -> 
             yield f"{path}.{key}={values[key]!r}: {'; '.join(sorted(reasons)) or f'should be {wanted}'}"
 
 
-def _cause(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error)
-
-
 # ---- objects ------------------------------------------------------------------------------------------------------------------------
 
 
+def refuse_hidden(value: Any, packages: Sequence[str], path: str) -> None:
+    """Hydra's instantiate builds whatever it finds below a part, however deep: nothing but schedules may be there. UserError."""
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        if isinstance(item, dict) and "_target_" in item:
+            locate(item["_target_"], Schedule, f"{path}.{key}", packages)
+        refuse_hidden(item, packages, f"{path}.{key}")
+
+
 def make(node: dict[str, Any], packages: Sequence[str], base: type, path: str, **given: Any) -> Any:
-    """Build one part; the only call of Hydra's instantiate that makes something that lasts."""
+    """Build one part; the only call of Hydra's instantiate."""
     cls = locate(node["_target_"], base, path, packages)
+    refuse_hidden(node, packages, path)
     accepted = {name: value for name, value in given.items() if name in inspect.signature(cls.__init__).parameters}  # type: ignore[misc]
     tuples = {
         key: tuple(node[key])
@@ -191,7 +194,7 @@ def make(node: dict[str, Any], packages: Sequence[str], base: type, path: str, *
             raise cause from None
         if isinstance(
             cause, ValueError | TypeError | RuntimeError | OverflowError | MemoryError
-        ):  # torch says by three of them "too large"
+        ):  # torch has several ways to say: too large
             raise UserError(f"{path}: {str(cause).splitlines()[0] if str(cause) else type(cause).__name__}") from error
         raise
 
