@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import torch
 from PIL import Image
 
 import gan_runner
-from gan_runner import config, runs, sampling
+from gan_runner import Generator, build, config, runs, sampling
 from gan_runner.errors import UserError
 from gan_runner.evaluation import samples, slerp
+from gan_runner.tricks import SpectralNorm
 
 DEFAULTS = {
     "checkpoint": "last",
@@ -132,6 +134,23 @@ def test_the_exported_generator_is_the_same_map(points, tmp_path):
     (tmp_path / "wrong.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(UserError, match="is not a generator that gan-sample exported"):
         gan_runner.load_generator(tmp_path / "wrong.safetensors")
+
+
+@pytest.mark.parametrize("architecture", ["msg_gan", "dcgan", "resnet_sngan"])
+def test_every_kind_of_generator_is_exported_with_its_tricks_folded_in(pictures, tmp_path, architecture):
+    """Also one that has parametrisations of its own (the equalised rates of MSG-GAN) below spectral norm, and batch norm."""
+    spec = gan_runner.load(pictures).spec
+    words = [f"architecture={architecture}", "architecture.generator.width=8", "dataset=cifar10", "dataset.resolution=16"]
+    settings = build.plain(config.compose(words).config)
+    made = build.make(settings["architecture"]["generator"], (), Generator, "generator", spec=spec)
+    wrapped = SpectralNorm(["generator"]).wrap(made, "generator")
+    for _ in range(3):
+        wrapped(torch.randn(4, wrapped.latent))
+    run = SimpleNamespace(config=settings, spec=spec, step=1, generator=wrapped.eval())
+    sampling.export(run, tmp_path / "model.safetensors")
+    loaded, z = gan_runner.load_generator(tmp_path / "model.safetensors"), torch.randn(5, wrapped.latent)
+    assert torch.allclose(loaded.show(loaded(z)), wrapped.show(wrapped(z)), atol=1e-5)
+    assert not any("_u" in name for name in loaded.state_dict())
 
 
 def test_interpolation_ends_at_its_ends_and_keeps_its_length():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 from collections.abc import Sequence
@@ -72,20 +71,25 @@ def read_state(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
         raise UserError(f"{error}; others: {', '.join(others) or 'none'}") from error
 
 
-def export(run: TrainedRun, path: Path) -> None:
-    """Write the generator as safetensors, with what builds it again in the metadata; spectral norm is folded into the weights."""
-    net = copy.deepcopy(run.generator)
-    for module in list(net.modules()):
-        if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
-    metadata = {
-        "format": "pt",
-        "generator": json.dumps(run.config["architecture"]["generator"]),
-        "spec": json.dumps({"shape": list(run.spec.shape), "classes": run.spec.classes}),
-        "step": str(run.step),
-    }
-    weights = {name: tensor.contiguous().cpu() for name, tensor in net.state_dict().items()}
+def export(run: TrainedRun, path: Path, packages: Sequence[str] = ()) -> None:
+    """Write the generator as safetensors, with what builds it again in the metadata.
+
+    The weights are put into a new network of its kind, so that what tricks had wrapped around them (spectral norm) is folded in.
+    """
+    node, spec = run.config["architecture"]["generator"], {"shape": list(run.spec.shape), "classes": run.spec.classes}
+    net = build.make(node, packages, Generator, "architecture.generator", spec=run.spec).eval()
+    with torch.no_grad():
+        for name, mine in net.named_modules():
+            if "parametrizations" in name.split("."):
+                continue
+            its = run.generator.get_submodule(name)
+            for key, tensor in [*mine._parameters.items(), *mine._buffers.items()]:
+                if tensor is not None:
+                    tensor.copy_(getattr(its, key))
+            for key in mine.parametrizations if parametrize.is_parametrized(mine) else ():  # type: ignore[union-attr]
+                setattr(mine, str(key), getattr(its, str(key)).cpu())
+    metadata = {"format": "pt", "generator": json.dumps(node), "spec": json.dumps(spec), "step": str(run.step)}
+    weights = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
     checkpoint.write_bytes(path, safetensors.torch.save(weights, metadata))
 
 
@@ -110,7 +114,7 @@ def main(config: dict[str, Any]) -> None:
     with Reporter() as reporter:
         if config["export"]:
             path = Path(config["export"])
-            export(run, path)
+            export(run, path, config.get("packages") or ())
             reporter.say(f"generator of round {run.step}: {path}")
             return
         path = write_samples(run, config, out)

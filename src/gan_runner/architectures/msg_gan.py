@@ -32,16 +32,21 @@ class Equalised(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         return weight * self.scale
 
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """What is to be kept so that this weight is used."""
+        return weight / self.scale
+
 
 def equalised(layer: Layer) -> Layer:
     """The layer with weights N(0, 1), used as sqrt(2 / fan in) of themselves, so that all layers learn at one rate. Karras et al. 2018.
 
     A parametrisation, so that spectral norm, where it is asked for, sees the weight that is used.
     """
-    nn.init.normal_(layer.weight)
+    scale = math.sqrt(2 / layer.weight[0].numel())
+    nn.init.normal_(layer.weight, 0.0, scale)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
-    register_parametrization(layer, "weight", Equalised(math.sqrt(2 / layer.weight[0].numel())))
+    register_parametrization(layer, "weight", Equalised(scale))
     return layer
 
 
