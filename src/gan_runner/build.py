@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-import os
 import typing
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -19,11 +18,11 @@ from typing import Any, NamedTuple
 import pydantic
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from gan_runner import engine
 from gan_runner.architectures import Discriminator, Generator
 from gan_runner.callbacks import Callback
+from gan_runner.config import allowed_packages, plain
 from gan_runner.datasets import Dataset, Spec
 from gan_runner.errors import UserError
 from gan_runner.extractors import Extractor
@@ -68,18 +67,12 @@ def parts_of(config: dict[str, Any]) -> Iterator[Part]:
         yield Part(f"optimizer.{side}", (config.get("optimizer") or {}).get(side), torch.optim.Optimizer)
 
 
-def plain(config: Any) -> dict[str, Any]:
-    """The configuration with every interpolation resolved, as dicts and lists."""
-    return OmegaConf.to_container(OmegaConf.create(config), resolve=True)  # type: ignore[return-value]
-
-
 # ---- classes ------------------------------------------------------------------------------------------------------------------------
 
 
 def locate(target: Any, base: type, path: str, packages: Sequence[str]) -> type:
     """The class that a `_target_` names. UserError unless it may be imported and is a subclass of `base`."""
-    named = [name for name in os.environ.get("GAN_RUNNER_PACKAGES", "").split(",") if name]
-    roots = ("gan_runner", "torch.optim", *packages, *named)
+    roots = ("gan_runner", "torch.optim", *packages, *allowed_packages())
     if not isinstance(target, str) or not any(target.startswith(f"{root}.") for root in roots):
         raise UserError(
             f"{path}._target_={target} is not allowed: parts come from gan_runner or torch.optim, "

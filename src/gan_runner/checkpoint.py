@@ -12,7 +12,7 @@ import torch
 from gan_runner.errors import Failed
 
 VERSION = 1
-_PLAIN = (torch.Tensor, bool, int, float, str, type(None))
+_PLAIN = (bool, int, float, str, type(None))
 
 
 class Damaged(Exception):

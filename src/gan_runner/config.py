@@ -49,7 +49,7 @@ class Composed:
     origins: dict[str, str] = field(default_factory=dict)  # key -> the experiment file that set it
 
     def plain(self) -> dict[str, Any]:
-        """The configuration as dicts, lists and numbers, every interpolation resolved. UserError where a value is missing."""
+        """The configuration as `plain` gives it."""
         return plain(self.config)
 
     def yaml(self, resolve: bool = False) -> str:
@@ -81,7 +81,9 @@ def without_line_keys(loaded: DictConfig) -> DictConfig:
     return config
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration as dicts, lists and numbers, every interpolation resolved. UserError where a value is missing."""
+    config = OmegaConf.create(config)
     try:
         missing = sorted(OmegaConf.missing_keys(config))
         if missing:
@@ -118,6 +120,11 @@ def gathered(overrides: Sequence[str]) -> list[str]:
     return [f"{key}=[{','.join(said)}]" if key.startswith("+") else said[0] for key, said in line.items()]
 
 
+def allowed_packages() -> list[str]:
+    """The packages that GAN_RUNNER_PACKAGES names."""
+    return [name.strip() for name in os.environ.get("GAN_RUNNER_PACKAGES", "").split(",") if name.strip()]
+
+
 def named_packages(overrides: Sequence[Override]) -> list[str]:
     """The packages that `_target_` may name: those on the line, then those in GAN_RUNNER_PACKAGES."""
     names: list[str] = []
@@ -125,7 +132,7 @@ def named_packages(overrides: Sequence[Override]) -> list[str]:
         if override.key_or_group == "packages" and not override.is_delete() and not override.is_sweep_override():
             value: Any = override.value()
             names += value if isinstance(value, list) else [] if value is None else [value]
-    names += [name.strip() for name in os.environ.get("GAN_RUNNER_PACKAGES", "").split(",") if name.strip()]
+    names += allowed_packages()
     for name in names:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
             raise UserError(f"packages: expected names of Python packages, as in packages=[mypkg]; got {name!r}")

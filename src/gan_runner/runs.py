@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from gan_runner import directory, engine
 from gan_runner.build import assemble, check
+from gan_runner.config import parsed
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 from gan_runner.game import Game
 from gan_runner.loggers import flat
@@ -125,7 +125,7 @@ def finish(run: Run | None, status: directory.Status, state: directory.State, er
 def change(saved: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The saved configuration with what the line of a resume says. UserError for a key that must not change."""
     config = saved.copy()
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+    for override in parsed(overrides):
         key = override.key_or_group
         if override.is_delete() or override.is_add() or not any(key == name or key.startswith(f"{name}.") for name in RESUMABLE):
             raise UserError(
