@@ -19,12 +19,12 @@ class Colour(enum.Enum):
 @pytest.mark.parametrize("value", [np.float64(1.0), Colour.red, Path("x"), collections.deque([1]), {1, 2}, torch.Size([1]), object(), 1j])
 def test_what_a_plain_load_would_refuse_is_named_when_saving(tmp_path, value):
     with pytest.raises(TypeError, match=r"state\['a'\]\[1\] is a "):
-        checkpoint.save(tmp_path / "c.pt", {"version": 1, "a": [0, value]})
+        checkpoint.save(tmp_path / "c.pt", {"version": checkpoint.VERSION, "a": [0, value]})
     assert not list(tmp_path.iterdir())
 
 
 def test_a_state_comes_back_as_it_was(tmp_path):
-    state = {"version": 1, "a": [torch.arange(3), (1, None, "x", 2.5)], "b": {"c": True, 0: float("inf")}}
+    state = {"version": checkpoint.VERSION, "a": [torch.arange(3), (1, None, "x", 2.5)], "b": {"c": True, 0: float("inf")}}
     checkpoint.save(tmp_path / "c.pt", state)
     loaded = checkpoint.load(tmp_path / "c.pt")
     assert str(loaded) == str(state)
@@ -34,7 +34,7 @@ def test_a_state_comes_back_as_it_was(tmp_path):
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
 def test_a_truncated_file_is_damaged(tmp_path, share):
     path = tmp_path / "c.pt"
-    checkpoint.save(path, {"version": 1, "a": torch.zeros(1000)})
+    checkpoint.save(path, {"version": checkpoint.VERSION, "a": torch.zeros(1000)})
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(checkpoint.Damaged, match=r"c\.pt is damaged"):
@@ -50,7 +50,7 @@ def test_other_files_are_refused_with_the_reason(tmp_path, state, message):
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "c.pt"
-    checkpoint.save(path, {"version": 1, "a": 1})
+    checkpoint.save(path, {"version": checkpoint.VERSION, "a": 1})
 
     def full(state, part):
         Path(part).write_bytes(b"half")
@@ -58,16 +58,16 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(Failed, match="the disk is full"):
-        checkpoint.save(path, {"version": 1, "a": 2})
+        checkpoint.save(path, {"version": checkpoint.VERSION, "a": 2})
     monkeypatch.undo()
     assert checkpoint.load(path)["a"] == 1
     assert [each.name for each in tmp_path.iterdir()] == ["c.pt"]
 
 
 def test_a_second_name_survives_the_first(tmp_path):
-    checkpoint.save(tmp_path / "a.pt", {"version": 1, "a": 1})
+    checkpoint.save(tmp_path / "a.pt", {"version": checkpoint.VERSION, "a": 1})
     checkpoint.link(tmp_path / "a.pt", tmp_path / "last.pt")
-    checkpoint.save(tmp_path / "b.pt", {"version": 1, "a": 2})
+    checkpoint.save(tmp_path / "b.pt", {"version": checkpoint.VERSION, "a": 2})
     checkpoint.link(tmp_path / "b.pt", tmp_path / "last.pt")
     (tmp_path / "a.pt").unlink()
     assert checkpoint.load(tmp_path / "last.pt")["a"] == 2

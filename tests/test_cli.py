@@ -523,7 +523,7 @@ def test_sample_hands_over_its_keys(bench: Bench):
         (["run=x", "format=gif"], "format=gif: expected grid, png, npz or interpolation"),
         (["run=x", "formt=png"], "unknown key formt (did you mean format?)"),
         (["run=x", "seed=0,1"], "several values"),
-        (["run=x", "-m"], "one run at a time"),
+        (["run=x", "-m"], "does one thing at a time"),
     ],
 )
 def test_sample_refuses_what_it_cannot_do(bench: Bench, line: list[str], said: str):

@@ -26,6 +26,27 @@ TINY = {
     "callback.evaluate.n": 20,
     "callback.log.every_steps": 1,
     "dataset.workers": 0,
+    "dataset.n_train": 64,
+    "dataset.n_test": 16,
+    "metric.adversarial_probing.n": 4,
+    "metric.adversarial_probing.steps": 2,
+    "metric.ais.n_images": 2,
+    "metric.ais.chains": 4,
+    "metric.ais.temperatures": 10,
+    "metric.frechet_infinity.smallest": 5,
+    "metric.geometry_score.draws": 2,
+    "metric.geometry_score.landmarks": 8,
+    "metric.kernel_distance.subset_size": 10,
+    "metric.ms_ssim.pairs": 10,
+    "metric.support_precision_recall.n_precision": 4,
+    "metric.support_precision_recall.n_recall": 2,
+    "metric.support_precision_recall.restarts": 2,
+    "metric.support_precision_recall.steps": 2,
+}
+NULL = {  # metrics that are null here, and why
+    "skill_rating": "checkpoints of a whole run",
+    "classifier_score": "no file",
+    "intra_class_frechet": "class",
 }
 
 
@@ -83,10 +104,14 @@ def around(group, name):
         words.append("architecture.conditional=true")
     if group == "architecture" and name != "mlp_toy":
         words.append("dataset=cifar10")
-    if name in ("cifar10", "mnist", "fashion_mnist", "image_folder"):
+    if name in ("cifar10", "mnist", "fashion_mnist", "image_folder", "triangles"):
         words.append("architecture=dcgan")
     if name == "classifier_score":
-        words += ["dataset=mnist", "architecture=dcgan", "extractor=lenet"]
+        words += ["dataset=mnist", "architecture=dcgan", "extractor=lenet", "extractor.weights=nowhere.pth"]
+    elif name in ("support_precision_recall", "ms_ssim"):
+        words += ["dataset=triangles", "architecture=dcgan"]
+    elif group == "metric":
+        words += ["dataset.n=300", "architecture.conditional=true", "extractor=identity"]
     if group == "extractor":
         words += ["dataset=mnist", "architecture=dcgan"]
     return words
@@ -99,6 +124,12 @@ def test_every_part_is_built_and_played(tmp_path, group, name):
     build.check(composed)
     runs.train(composed, tmp_path)
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "finished"
+    if group == "metric":
+        [line] = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+        missing = line["protocol"].get("missing", {})
+        assert missing.keys() == {name} & NULL.keys()
+        assert NULL.get(name, "") in missing.get(name, "")
+        assert (name in NULL) == all(value is None for value in line["metrics"].values())
 
 
 @pytest.mark.parametrize(("group", "name"), PARTS, ids=lambda value: value)
@@ -136,7 +167,8 @@ def test_every_file_says_what_it_is_and_gives_all_defaults(group, name):
         (["architecture=dcgan"], "image"),
         (["batch_size=10", "trainer.accumulate=3"], "batch_size=10 cannot be cut"),
         (["penalty=[feature_matching]", "trainer.accumulate=2"], "feature_matching needs all of it"),
-        (["trainer.devices=2"], r"trainer\.devices=2: one device"),
+        (["trainer.devices=3"], "batch_size=64 cannot be cut into 3 processes"),
+        (["trainer.devices=many"], r"trainer\.devices='many'"),
         (["trainer.precision=8"], r"trainer\.precision=8"),
         (["trainer.accelerator=cuda"], "there is no such device here"),
         (["loss._target_=os.system"], r"loss\._target_=os\.system is not allowed"),

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,6 +20,7 @@ from gan_runner.penalties import R1, AuxiliaryClassifier, FeatureMatching, Gradi
 from gan_runner.rules import Alternate, Simultaneous
 from gan_runner.schedules import Linear
 from gan_runner.tricks import EMA, GradientClip, InstanceNoise, LabelSmoothing, SpectralNorm, Trick, WeightClip
+from processes import spawn
 
 # ---- equalities ---------------------------------------------------------------------------------------------------------------------
 
@@ -64,19 +64,15 @@ def case(name, **more):
     return {key: value() if key in ("terms", "rule", "tricks") else value for key, value in CASES[name].items()} | more
 
 
-def worker(rank, folder):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+def play_all(rank, folder):
     played = {name: play(10, **case(name))[0] for name in CASES}
     torch.save({name: {"weights": flat(game), "keys": list(game.state_dict())} for name, game in played.items()}, f"{folder}/{rank}.pt")
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    mp.spawn(worker, (str(folder),), nprocs=2)
+    spawn(2, __file__, "play_all", folder)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

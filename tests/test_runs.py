@@ -81,7 +81,9 @@ def test_a_run_leaves_behind_what_other_tools_rely_on(tmp_path):
     assert (status["state"], status["step"], status["images"]) == ("finished", 8, 128)
     assert {"started", "ended"} <= status.keys()
     assert [line["step"] for line in lines(folder)] == [4, 8]
-    assert lines(folder)[0]["protocol"] == {"n_fake": 200, "seed": 0, "generator": "average of G"}
+    protocol = lines(folder)[0]["protocol"]
+    assert protocol.pop("metrics")["mode_coverage"]["radius_sigmas"] == 4.0
+    assert protocol == {"n_fake": 200, "seed": 0, "generator": "average of G"}
     best = max(line["metrics"]["modes/high_quality"] for line in lines(folder))
     assert objective == best
     files = {path.name for path in folder.iterdir() if not path.name.startswith(("events", "."))}
@@ -389,7 +391,7 @@ def test_a_missing_extractor_gives_null_and_a_reason(tmp_path, capfd):
     (line,) = lines(tmp_path)
     assert line["metrics"]["cs/lenet"] is None
     assert line["metrics"]["modes/covered"] is not None
-    assert "nowhere/classifiers" in line["protocol"]["missing"]
+    assert "nowhere/classifiers" in line["protocol"]["missing"]["classifier_score"]
     assert "some metrics will be null" in capfd.readouterr().err.replace("\n", "")
 
 

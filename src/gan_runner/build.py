@@ -19,7 +19,7 @@ import pydantic
 import torch
 from hydra.utils import instantiate
 
-from gan_runner import engine
+from gan_runner import distributed, engine
 from gan_runner.architectures import Discriminator, Generator
 from gan_runner.callbacks import Callback
 from gan_runner.config import allowed_packages, plain
@@ -27,6 +27,7 @@ from gan_runner.datasets import Dataset, Spec
 from gan_runner.errors import UserError
 from gan_runner.extractors import Extractor
 from gan_runner.game import Game
+from gan_runner.launch import devices_of
 from gan_runner.loggers import Logger
 from gan_runner.losses import Term
 from gan_runner.metrics import Metric
@@ -211,6 +212,8 @@ def build_game(config: dict[str, Any], packages: Sequence[str], trainer: Trainer
     loss, rule = make_one(config, packages, "loss"), make_one(config, packages, "rule")
     terms = {"loss": loss, **make_list(config, packages, "penalty")}
     refuse_mismatch(nets, terms, rule)
+    if trainer.sync_batch_norm and device.type == "cuda":
+        nets = {side: torch.nn.SyncBatchNorm.convert_sync_batchnorm(net) for side, net in nets.items()}
     optimizers = {}
     for side in nets:
         node = {**config["optimizer"][side], "_partial_": True}
@@ -288,5 +291,10 @@ def check(config: Any, packages: Sequence[str] = ()) -> Assembly:
     if mistakes:
         raise UserError("\n".join(line.removeprefix(".") for line in mistakes))
     assembly = assemble(config, packages, device=torch.device("cpu"))
-    engine.device_of(assembly.trainer.accelerator)
+    trainer = assembly.trainer
+    engine.device_of(trainer.accelerator)
+    try:
+        distributed.share(config["batch_size"], trainer.accumulate, devices_of(trainer.devices, trainer.accelerator))
+    except ValueError as error:
+        raise UserError(str(error)) from error
     return assembly

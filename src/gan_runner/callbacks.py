@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import json
-import os
 import resource
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt
-from PIL import Image
 from typing_extensions import TypedDict
 
-from gan_runner import checkpoint, evaluation
-from gan_runner.datasets import to_float
-from gan_runner.errors import Failed
-from gan_runner.reporting import duration
+from gan_runner import checkpoint, directory, distributed, evaluation
+from gan_runner.datasets import Split, to_float
+from gan_runner.reference import Reference
+from gan_runner.reporting import Countdown, duration
+from gan_runner.subjects import Generated
 
 if TYPE_CHECKING:
     from gan_runner.game import Logs
@@ -32,6 +28,9 @@ class Callback:
 
     order: int = 0
     """Among the callbacks of a step, smaller comes first; then the order of the list counts."""
+
+    everywhere: bool = False
+    """Of several processes, whether all have it rather than the first alone: because its work is shared, or takes all of them."""
 
     def begin(self, run: Run) -> None:
         """The first round is about to be played, here or after a resume."""
@@ -62,13 +61,15 @@ def to_numbers(logs: Logs) -> dict[str, float]:
 class Log(Callback):
     """Every `every_steps` rounds: each term by name, mean logits on real and fake, gradient norms, learning rates, speed, memory."""
 
+    everywhere = True
+
     def __init__(self, every_steps: Annotated[int, Ge(1)] = 50):
         self.every_steps = every_steps
         self.latest: Logs = {}  # a lazy penalty is not in the logs of every round
 
     def begin(self, run: Run) -> None:
         self.since, self.at = time.monotonic(), run.step
-        if run.step == 0:
+        if run.step == 0 and run.loggers:
             items = run.dataset.open("train")
             x, _ = items.take(torch.linspace(0, len(items) - 1, min(64, len(items))).long())  # a folder is sorted by class
             run.draw("data/real", run.dataset.picture(to_float(x) if run.spec.is_image else x))
@@ -154,17 +155,9 @@ class Grid(Callback):
     def draw(self, run: Run) -> None:
         made = evaluation.samples(run.game.sampler, self.n, seed=self.seed, device=run.device)
         picture = run.dataset.picture(torch.cat([part.cpu() for part in made]))
-        write_picture(run.folder / "samples" / f"step_{run.step:08d}.png", picture)
+        directory.write_picture(run.folder / "samples" / f"step_{run.step:08d}.png", picture)
         run.draw("samples/fixed_z", picture)
         self.drawn_at = run.step
-
-
-def write_picture(path: Path, picture: torch.Tensor) -> None:
-    """A PNG of uint8 3 H W, or 1 H W for grey; whole or not at all."""
-    pixels = picture.permute(1, 2, 0).numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "png")
-    checkpoint.write_bytes(path, buffer.getvalue())
 
 
 class Best(TypedDict):
@@ -175,7 +168,12 @@ class Best(TypedDict):
 
 
 class Evaluate(Callback):
-    """The chosen metrics on `n` samples, every `every_steps` rounds and at the end: a line of metrics.jsonl, curves, best.pt."""
+    """The chosen metrics on `n` samples, every `every_steps` rounds and at the end: a line of metrics.jsonl, curves, best.pt.
+
+    Metrics that compare do so with the split `split`: `n_real` samples of it, or all.
+    """
+
+    everywhere = True
 
     def __init__(
         self,
@@ -183,17 +181,30 @@ class Evaluate(Callback):
         n: Annotated[int, Ge(1)] = 10000,
         batch_size: Annotated[int, Ge(1)] = 500,
         seed: int = 0,
+        split: Split = "train",
+        n_real: Annotated[int, Ge(2)] | None = None,
         best: Best = {"metric": None, "mode": "max"},  # noqa: B006
     ):
-        self.every_steps, self.n, self.batch_size, self.seed, self.best = every_steps, n, batch_size, seed, best
+        self.every_steps, self.n, self.batch_size, self.seed, self.split, self.n_real = every_steps, n, batch_size, seed, split, n_real
+        self.best = best
         self.value: float | None = None  # the best so far
         self.evaluated_at = -1
 
     def begin(self, run: Run) -> None:
         self.evaluated_at = run.step
         run.objective = self.value
-        if reason := evaluation.unmeasurable(run.metrics, run.extractor):
-            run.reporter.say(f"some metrics will be null: {reason}")
+        self.countdown = Countdown(run.reporter)
+        self.reference = Reference(
+            run.dataset, self.split, run.extractor, n=self.n_real, device=run.device, batch_size=self.batch_size, tick=self.countdown.at
+        )
+        there = evaluation.what_is_there(self.subject(run), self.reference)
+        missing = evaluation.unmeasurable(run.metrics, run.extractor, there)
+        for name, reason in missing.items():
+            run.reporter.say(f"{name} will be null: {reason}")
+        self.told = set(missing)  # the metrics whose reason was told
+
+    def subject(self, run: Run) -> Generated:
+        return Generated(run.game.sampler, self.n, run.spec, seed=self.seed, device=run.device, discriminator=run.game.D)
 
     def after_round(self, run: Run, logs: Logs) -> None:
         if run.metrics and run.step % self.every_steps == 0:
@@ -204,24 +215,30 @@ class Evaluate(Callback):
             self.evaluate(run)
 
     def evaluate(self, run: Run) -> None:
-        found, protocol = evaluation.evaluate(
-            run.game.sampler,
-            run.metrics,
-            run.extractor,
-            run.spec,
-            n=self.n,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            device=run.device,
-            tick=lambda done: run.reporter.show(f"evaluating round {run.step}: {done}/{self.n} samples"),
+        distributed.copy_buffers(run.game.sampler)
+        countdown = Countdown(run.reporter, f"evaluating round {run.step}", self.n // distributed.size())
+        found = evaluation.evaluate(
+            self.subject(run), run.metrics, run.extractor, self.reference, batch_size=self.batch_size, tick=countdown
         )
         self.evaluated_at = run.step
-        numbers = {key: value for figures in found.values() for key, value in figures.items()}
-        protocol["generator"] = "G" if run.game.sampler is run.game.G else "average of G"
-        line = {"step": run.step, "images": run.images, "metrics": numbers, "protocol": protocol}
-        append_line(run.folder / "metrics.jsonl", json.dumps(line))
-        run.write({name: value for name, value in numbers.items() if value is not None})
-        run.reporter.say(f"round {run.step}: " + "; ".join(run.metrics[name].sentence(figures) for name, figures in found.items()))
+        found = found._replace(figures=distributed.shared(found.figures))  # what follows from a figure must follow everywhere
+        whose = "G" if run.game.sampler is run.game.G else "average of G"
+        protocol = found.protocol | {"generator": whose, "metrics": run.config.get("metric") or {}}
+        if distributed.is_first():
+            directory.add_evaluation(run.folder, run.step, run.images, found.numbers, protocol, found.pictures)
+        run.write({name: value for name, value in found.numbers.items() if value is not None})
+        for name, picture in found.pictures.items():
+            run.draw(name, picture)
+        missing = found.protocol.get("missing", {})
+        said = [f"{name} is null" if name in missing else run.metrics[name].sentence(each) for name, each in found.figures.items()]
+        run.reporter.say(f"round {run.step}: " + "; ".join(said))
+        for name in missing.keys() - self.told:
+            run.reporter.say(f"{name} is null: {missing[name]}")
+        self.told |= missing.keys()
+        self.follow(run, found.numbers)
+
+    def follow(self, run: Run, numbers: dict[str, float | None]) -> None:
+        """Keep best.pt."""
         followed = self.best["metric"]
         if followed is not None and followed not in numbers:
             run.reporter.say(f"no best.pt: callback.evaluate.best.metric={followed} is none of {', '.join(numbers)}")
@@ -243,27 +260,17 @@ class Evaluate(Callback):
         self.value = state.get("value")
 
 
-def append_line(path: Path, line: str) -> None:
-    """Add a line to a file and see it onto the disk. Failed where the disk does not take it."""
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise Failed(f"{path} could not be written: {error.strerror}") from error
-
-
 class Checkpoint(Callback):
     """Every `every_steps` rounds, at the end and at a signal: step_N.pt, of which the newest `keep` stay, and last.pt."""
 
     order = 1  # after what the state of this step has to contain
+    everywhere = True
 
     def __init__(self, every_steps: Annotated[int, Ge(1)] = 1000, keep: Annotated[int, Ge(1)] = 2):
         self.every_steps, self.keep = every_steps, keep
 
     def begin(self, run: Run) -> None:
-        for part in (run.folder / "checkpoints").glob(".*.part"):  # of a process that was killed
+        for part in (run.folder / "checkpoints").glob(".*.part") if distributed.is_first() else ():  # of a process that was killed
             part.unlink(missing_ok=True)
 
     def after_round(self, run: Run, logs: Logs) -> None:
@@ -278,8 +285,9 @@ class Checkpoint(Callback):
         folder = run.folder / "checkpoints"
         path = folder / f"step_{run.step:08d}.pt"
         run.save(path)
-        checkpoint.link(path, folder / "last.pt")
         run.saved_at = run.step
-        for old in sorted(folder.glob("step_*.pt"))[: -self.keep]:
-            with contextlib.suppress(OSError):
-                old.unlink()
+        if distributed.is_first():
+            checkpoint.link(path, folder / "last.pt")
+            for old in checkpoint.numbered(folder)[: -self.keep]:
+                with contextlib.suppress(OSError):
+                    old.unlink()

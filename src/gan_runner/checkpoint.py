@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import torch
 
 from gan_runner.errors import Failed
 
-VERSION = 1
+VERSION = 2
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: lambda state: {**state, "version": 2, "rng": [state["rng"]]},  # before there were several processes
+}
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -33,7 +37,7 @@ def refuse_objects(value: Any, path: str = "state") -> None:
         raise TypeError(f"{path} is a {type(value).__name__}; a checkpoint takes tensors, numbers, strings, None, list, tuple and dict")
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write a file whole or not at all; Failed where the disk does not take it, with the file that was there intact."""
 
     def fill(part: Path) -> None:
@@ -103,12 +107,18 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise Damaged(f"{path} is damaged: {reason[:120]}") from error
     if not isinstance(state, dict) or "version" not in state:
         raise Damaged(f"{path} is not a checkpoint of gan-runner")
+    while state["version"] in MIGRATIONS:
+        state = MIGRATIONS[state["version"]](state)
     if state["version"] != VERSION:
-        raise Damaged(f"{path} is of version {state['version']}, and this gan-runner reads version {VERSION}")
+        raise Damaged(f"{path} is of version {state['version']}, and this gan-runner reads versions 1 to {VERSION}; install a newer one")
     return state
 
 
 def candidates(folder: Path) -> list[Path]:
     """The checkpoints from which a run can go on, newest first: last.pt, then step_*.pt."""
-    steps = sorted(folder.glob("step_*.pt"), reverse=True)
-    return [path for path in (folder / "last.pt", *steps) if path.is_file()]
+    return [path for path in (folder / "last.pt", *reversed(numbered(folder))) if path.is_file()]
+
+
+def numbered(folder: Path) -> list[Path]:
+    """The checkpoints step_*.pt, oldest first."""
+    return sorted(folder.glob("step_*.pt"))

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gan_runner.config import config_dir
 from gan_runner.errors import UserError
 from gan_runner.explain import DONE, FAILED, KEYBOARD, say, verdict
+from gan_runner.keys import EVALUATE, RATE, SAMPLE, Keys, mistakes_in
 
 
 def train() -> int:
@@ -23,6 +25,21 @@ def train() -> int:
 def sample() -> int:
     """`gan-sample`"""
     return _exit_code("gan-sample", _sample)
+
+
+def evaluate() -> int:
+    """`gan-eval`"""
+    return _exit_code("gan-eval", _evaluate)
+
+
+def runs() -> int:
+    """`gan-runs`"""
+    return _exit_code("gan-runs", _runs)
+
+
+def rate() -> int:
+    """`gan-rate`"""
+    return _exit_code("gan-rate", _rate)
 
 
 # ------------------------------------------------------------------------------------------------------------ what every command shares
@@ -186,73 +203,79 @@ def _resume(resumed: Any, line: list[Any], multirun: bool) -> int:
         raise UserError(f"resume={folder}: there is no run (a folder with config.yaml, such as outputs/NAME/DATE_TIME)")
     rest = [o.input_line for o in line if o.key_or_group not in ("resume", "packages")]
 
+    from gan_runner.jobs import joined
     from gan_runner.runs import resume
 
-    resume(folder, rest, named_packages(line))
+    with joined():
+        resume(folder, rest, named_packages(line))
     return DONE
 
 
-# ----------------------------------------------------------------------------------------------------------------------------- gan-sample
+# ------------------------------------------------------------------------------------------------------- gan-sample, gan-eval, gan-rate
 
 
-def _whole(value: Any, least: int = 0) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _settings(command: str, argv: list[str], name: str, keys: Keys, needed: str) -> dict[str, Any] | None:
+    """What the line of a command says, once every value is of its kind; None where a flag asked to be shown something."""
+    if "--help" in argv or "-h" in argv:
+        from gan_runner import usage
 
-
-def _path(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-SAMPLE_KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "run": ("the folder of a run (./3 where its name is a number)", _path),
-    "checkpoint": ("last, best or the path of a file", _path),
-    "n": ("a number of samples, 1 or more", lambda value: _whole(value, 1)),
-    "seed": ("a whole number, 0 or more", _whole),
-    "class": ("a class number or null", lambda value: value is None or _whole(value)),
-    "columns": ("a number of columns or null", lambda value: value is None or _whole(value, 1)),
-    "format": ("grid, png, npz or interpolation", lambda value: value in ("grid", "png", "npz", "interpolation")),
-    "out": ("a path or null", lambda value: value is None or _path(value)),
-    "export": ("the path of a file or null", lambda value: value is None or (_path(value) and not Path(value).is_dir())),
-    "accelerator": ("auto, cpu, cuda or mps", lambda value: value in ("auto", "cpu", "cuda", "mps")),
-}
-
-
-def _in_the_way(key: str, settings: dict[str, Any]) -> list[Path]:
-    """The files that lie where a folder is needed to write what the key names."""
-    if settings[key] is None:
-        return []
-    path = Path(settings[key])
-    folders = [path, *path.parents] if key == "out" and settings["format"] == "png" else path.parents
-    return [folder for folder in folders if folder.exists() and not folder.is_dir()]
+        print(usage.HELP[command]())
+        return None
+    arguments = _arguments(argv)
+    if not argv:
+        raise UserError(f"{needed}, for example\n  {command} run=outputs/NAME/DATE_TIME\n  {command} --help")
+    if arguments.multirun:
+        raise UserError(f"{command} does one thing at a time; -m is for gan-train")
+    composer = _composer(arguments)
+    if _shown(command, arguments, composer, name):
+        return None
+    composed = composer.compose(arguments.overrides, name)
+    if missing := [key for key in keys if composed.config._get_node(key)._is_missing()]:
+        raise UserError(f"{missing[0]} has no value: {needed}, {missing[0]}=outputs/NAME/DATE_TIME")
+    settings = {**composed.plain(), "packages": composed.packages}
+    if mistakes := list(mistakes_in(keys, settings)):
+        raise UserError("\n".join(mistakes))
+    return settings
 
 
 def _sample(argv: list[str]) -> int:
-    if "--help" in argv or "-h" in argv:
-        from gan_runner.usage import sample_help
+    if (settings := _settings("gan-sample", argv, "sample", SAMPLE, "say which run to sample from")) is not None:
+        from gan_runner.sampling import main
 
-        print(sample_help())
-        return DONE
-    arguments = _arguments(argv)
-    if not argv:
-        raise UserError("say which run to sample from, for example\n  gan-sample run=outputs/NAME/DATE_TIME n=64\n  gan-sample --help")
-    if arguments.multirun:
-        raise UserError("gan-sample samples from one run at a time; -m is for gan-train")
-    composer = _composer(arguments)
-    if _shown("gan-sample", arguments, composer, "sample"):
-        return DONE
-    composed = composer.compose(arguments.overrides, "sample")
-    if composed.config._get_node("run")._is_missing():
-        raise UserError("run has no value: say which run to sample from, run=outputs/NAME/DATE_TIME")
-    settings = {**composed.plain(), "packages": composed.packages}
-    mistakes = [f"{key}={settings[key]}: expected {what}" for key, (what, fits) in SAMPLE_KEYS.items() if not fits(settings[key])]
-    if not mistakes:
-        mistakes = [
-            f"{key}={settings[key]}: {file} is a file, not a folder" for key in ("out", "export") for file in _in_the_way(key, settings)
-        ]
-    if mistakes:
-        raise UserError("\n".join(mistakes))
-
-    from gan_runner.sampling import main
-
-    main(settings)
+        main(settings)
     return DONE
+
+
+def _evaluate(argv: list[str]) -> int:
+    argv = [*argv, *(f"dataset={word.removeprefix('reference=')}" for word in argv if _names_dataset(word))]
+    if (settings := _settings("gan-eval", argv, "evaluate", EVALUATE, "say what to judge")) is not None:
+        from gan_runner.judging import main
+
+        moved = [word.removeprefix("dataset.root=") for word in argv if word.startswith("dataset.root=")]
+        main(settings | {"root": moved[-1] if moved else None})
+    return DONE
+
+
+def _rate(argv: list[str]) -> int:
+    if (settings := _settings("gan-rate", argv, "rate", RATE, "say what people are to rate")) is not None:
+        from gan_runner.rating import make, score
+        from gan_runner.reporting import Reporter
+
+        with Reporter() as reporter:
+            (score if settings["answers"] else make)(settings, reporter.say)
+    return DONE
+
+
+def _names_dataset(word: str) -> bool:
+    """Whether `reference=cifar10` names a data set of ours, rather than a path."""
+    key, _, name = word.partition("=")
+    return key == "reference" and not Path(name).exists() and (config_dir() / "dataset" / f"{name}.yaml").is_file()
+
+
+# ------------------------------------------------------------------------------------------------------------------------------- gan-runs
+
+
+def _runs(argv: list[str]) -> int:
+    from gan_runner.overview import main
+
+    return main(argv)

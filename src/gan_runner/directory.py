@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -16,9 +18,11 @@ from typing import Any, Literal
 import torch
 import torchvision
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from torch import Tensor
 
 from gan_runner import checkpoint
-from gan_runner.errors import UserError
+from gan_runner.errors import Failed, UserError
 
 State = Literal["running", "finished", "interrupted", "failed", "diverged"]
 
@@ -79,8 +83,8 @@ def portable(config: Any) -> dict[str, Any]:
 class Status:
     """status.json: where a run stands, for whoever looks from outside."""
 
-    def __init__(self, folder: Path):
-        self.path = folder / "status.json"
+    def __init__(self, folder: Path, writes: bool = True):
+        self.path, self.writes = folder / "status.json", writes
         try:
             self.started: str = json.loads(self.path.read_text())["started"]
         except (OSError, ValueError, KeyError):  # it begins now
@@ -92,7 +96,37 @@ class Status:
             entry["error"] = error
         if state != "running":
             entry["ended"] = now()
-        checkpoint.write_bytes(self.path, json.dumps(entry, indent=2).encode())
+        if self.writes:
+            checkpoint.write_bytes(self.path, json.dumps(entry, indent=2).encode())
+
+
+def write_picture(path: Path, picture: Tensor) -> None:
+    """A PNG of uint8 3 H W, or 1 H W for grey; whole or not at all."""
+    pixels = picture.permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "png")
+    checkpoint.write_bytes(path, buffer.getvalue())
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file and see it onto the disk. Failed where the disk does not take it."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise Failed(f"{path} could not be written: {error.strerror}") from error
+
+
+def add_evaluation(
+    folder: Path, step: int, images: int, numbers: dict[str, float | None], protocol: dict[str, Any], pictures: dict[str, Tensor]
+) -> None:
+    """A line of metrics.jsonl, and the pictures that belong to it in evaluations/."""
+    append_line(folder / "metrics.jsonl", json.dumps({"step": step, "images": images, "metrics": numbers, "protocol": protocol}))
+    for name, picture in pictures.items():
+        (folder / "evaluations").mkdir(exist_ok=True)
+        write_picture(folder / "evaluations" / f"step_{step:08d}_{name.replace('/', '_')}.png", picture)
 
 
 def now() -> str:
@@ -100,11 +134,11 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
-def newest(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """The newest state that can be read; files that cannot are named. UserError where there is none."""
+def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
+    """The newest state that can be read, and its file; files that cannot are named. UserError where there is none."""
     for path in checkpoint.candidates(folder / "checkpoints"):
         try:
-            return checkpoint.load(path)
+            return path, checkpoint.load(path)
         except checkpoint.Damaged as error:
             say(f"{error}; trying the one before")
     raise UserError(f"{folder} has no checkpoint to go on from")

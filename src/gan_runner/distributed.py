@@ -1,13 +1,25 @@
 """All that is known about other processes."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from inspect import signature
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from gan_runner.errors import Failed
+
+# what srun calls what torchrun calls RANK, WORLD_SIZE and LOCAL_RANK
+SLURM = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
+
+_control: Any = None  # a process group for what the hosts tell each other, without waiting for a device
 
 
 def size() -> int:
@@ -20,6 +32,133 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks."""
+    return rank() == 0
+
+
+def local_rank() -> int:
+    """Which of the processes of this machine this is, from 0: the number of its device."""
+    return int(os.environ.get("LOCAL_RANK", 0)) if size() > 1 else 0
+
+
+def local_size() -> int:
+    """How many of them run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", size())) if size() > 1 else 1
+
+
+# ---- joining and leaving -----------------------------------------------------------------------------------------------------------------
+
+
+def join(rank: int, size: int, local: int, store: Any = None) -> None:
+    """Become one of `size` processes. store: where they meet; None: as the environment says (torchrun).
+
+    GPUs talk by NCCL and CPUs by gloo. Whoever waits longer than $GAN_RUNNER_TIMEOUT_S (600) for another gives up.
+    """
+    global _control
+    os.environ["LOCAL_RANK"] = str(local)
+    if store is not None:
+        os.environ["LOCAL_WORLD_SIZE"] = str(size)
+    timeout = timedelta(seconds=float(os.environ.get("GAN_RUNNER_TIMEOUT_S", 600)))
+    on_gpu = torch.cuda.is_available() and dist.is_nccl_available()
+    if on_gpu:
+        torch.cuda.set_device(local % torch.cuda.device_count())
+    meeting = {} if store is None else {"store": store, "rank": rank, "world_size": size}
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timeout, **meeting)
+    _control = dist.new_group(backend="gloo", timeout=timeout) if on_gpu else None
+
+
+def join_others() -> None:
+    """Become one of the processes that torchrun or srun started."""
+    for name, word in SLURM.items():
+        if word in os.environ:
+            os.environ.setdefault(name, os.environ[word])
+    os.environ.setdefault("MASTER_PORT", "29500")
+    join(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", 0)))
+
+
+def leave() -> None:
+    """Wait until all are done, so that nobody misses one that left early, and part."""
+    global _control
+    if dist.is_initialized():
+        dist.barrier(_control)
+        dist.destroy_process_group()
+    _control = None
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error only says that another process is gone."""
+    said = f"{type(error).__name__}: {error}"
+    signs = ("Connection reset", "Connection closed", "Broken pipe", "Timed out", "timed out", "DistBackendError", "DistNetworkError")
+    return any(sign in said for sign in signs)
+
+
+# ---- what the hosts tell each other ------------------------------------------------------------------------------------------------------
+
+
+def agree(number: int) -> int:
+    """The greatest of the numbers that the processes bring."""
+    if size() == 1:
+        return number
+    greatest = torch.tensor([number])
+    dist.all_reduce(greatest, dist.ReduceOp.MAX, group=_control)
+    return int(greatest)
+
+
+def shared(value: Any) -> Any:
+    """What the first process has."""
+    if size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, 0, group=_control)
+    return box[0]
+
+
+def everyones(value: Any) -> list[Any]:
+    """What each process has, in rank order."""
+    if size() == 1:
+        return [value]
+    values: list[Any] = [None] * size()
+    dist.all_gather_object(values, value, group=_control)
+    return values
+
+
+def mean(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Scalars averaged over the processes, which all hold the same names."""
+    if size() == 1 or not values:
+        return dict(values)
+    total = torch.stack([value.float() for value in values.values()])
+    dist.all_reduce(total)
+    return dict(zip(values, total / size(), strict=True))
+
+
+@torch.no_grad()
+def copy_buffers(net: nn.Module) -> None:
+    """Give every process the buffers that the first has: the running statistics of batch norm, which each keeps of its own rows."""
+    for buffer in net.buffers() if size() > 1 else ():
+        dist.broadcast(buffer, 0)
+
+
+@torch.no_grad()
+def compare(net: nn.Module) -> None:
+    """Failed, with the name of the first tensor, where the weights of the processes are not the same bits."""
+    if size() == 1:
+        return
+    names, sums = zip(*((name, _checksum(p)) for name, p in net.named_parameters()))
+    for name, *theirs in zip(names, *everyones(torch.stack(sums).tolist()), strict=True):
+        if len(set(theirs)) > 1:
+            raise Failed(f"the processes no longer agree on {name}: a machine may have miscalculated; go on with resume=RUN_DIR")
+
+
+def _checksum(tensor: Tensor) -> Tensor:
+    """A sum over the bits of a tensor, each weighed by its place, int64."""
+    bits = tensor.detach().contiguous().view(-1).view(torch.uint8).to(torch.int64)
+    return (bits * torch.arange(1, len(bits) + 1, device=bits.device).remainder_(2**20 - 3)).sum().cpu()
+
+
+# ---- training ----------------------------------------------------------------------------------------------------------------------------
+
+
 def parallel(module: nn.Module) -> tuple[Callable[..., Any], Callable[[], AbstractContextManager]]:
     """How to call `module` so that its gradients are averaged over the processes, and the context in which they are not.
 
@@ -27,16 +166,25 @@ def parallel(module: nn.Module) -> tuple[Callable[..., Any], Callable[[], Abstra
     """
     if size() == 1 or not any(p.requires_grad for p in module.parameters()):
         return module.__call__, nullcontext
-    wrapper = DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in signature(DistributedDataParallel).parameters else "broadcast_buffers"
+    wrapper = DistributedDataParallel(module, find_unused_parameters=True, **{buffers: False})
     return wrapper.__call__, wrapper.no_sync
 
 
-def share(batch_size: int, accumulate: int) -> int:
-    """Samples in a micro-batch of one process."""
-    n, rest = divmod(batch_size, size() * accumulate)
+def share(batch_size: int, accumulate: int, processes: int | None = None) -> int:
+    """Samples in a micro-batch of one process; processes: instead of those that there are."""
+    processes = processes or size()
+    n, rest = divmod(batch_size, processes * accumulate)
     if rest:
-        raise ValueError(f"batch_size={batch_size} cannot be cut into {size()} processes x accumulate={accumulate} equal parts")
+        raise ValueError(f"batch_size={batch_size} cannot be cut into {processes} processes x accumulate={accumulate} equal parts")
     return n
+
+
+def rows(n: int) -> range:
+    """This process's contiguous share of n samples; shares differ by one at most. ValueError for less than one each."""
+    if n < size():
+        raise ValueError(f"{n} samples cannot be shared by {size()} processes")
+    return range(rank() * n // size(), (rank() + 1) * n // size())
 
 
 class Gather(torch.autograd.Function):

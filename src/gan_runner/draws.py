@@ -34,18 +34,37 @@ class Draws:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal, N x shape."""
-        return self._draw(torch.randn, (self.size, *shape))
+        return self._draw(lambda n, **where: torch.randn(n, *shape, **where))
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform on [0, 1), N x shape."""
-        return self._draw(torch.rand, (self.size, *shape))
+        return self._draw(lambda n, **where: torch.rand(n, *shape, **where))
 
     def integers(self, high: int) -> Tensor:
         """Uniform on 0 ... high - 1, N."""
-        return self._draw(torch.randint, high, (self.size,))
+        return self._draw(lambda n, **where: torch.randint(high, (n,), **where))
 
-    def _draw(self, make: Callable[..., Tensor], *args: object) -> Tensor:
+    def _draw(self, make: Callable[..., Tensor]) -> Tensor:
         if self.read == len(self.made):
-            self.made.append(make(*args, generator=self.generator, device=self.generator.device))
+            self.made.append(make(self.size, generator=self.generator, device=self.generator.device))
         self.read += 1
         return self.made[self.read - 1][self.rows]
+
+
+class NumberedDraws(Draws):
+    """Rows of an endless sequence: row i is a function of the key and of i alone.
+
+    So a sample is the same one however many are made, in batches of whatever size, by however many processes, on whatever device: the
+    numbers are drawn on the CPU, in blocks of a fixed size.
+    """
+
+    block = 256
+
+    def __init__(self, *key: object, indices: Tensor, device: torch.device | str = "cpu"):
+        self.device, self.within = device, indices.cpu() % self.block
+        numbers, self.block_of = (indices.cpu() // self.block).unique(return_inverse=True)
+        self.blocks = [seeded(*key, number) for number in numbers.tolist()]
+
+    def _draw(self, make: Callable[..., Tensor]) -> Tensor:
+        drawn = torch.stack([make(self.block, generator=generator) for generator in self.blocks])
+        return drawn[self.block_of, self.within].to(self.device)

@@ -8,6 +8,8 @@ from typing import Literal
 
 import torch
 
+from gan_runner import distributed
+from gan_runner.draws import seeded
 from gan_runner.errors import UserError
 
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
@@ -16,12 +18,12 @@ Precision = Literal[32, 16, "bf16"]
 
 def device_of(accelerator: Accelerator) -> torch.device:
     """The device to train on; auto takes CUDA, else MPS, else the CPU. UserError where it is not there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    there: dict[Accelerator, bool] = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if accelerator == "auto":
-        return torch.device(next(name for name, is_there in there.items() if is_there))
+        accelerator = next(name for name, is_there in there.items() if is_there)
     if not there[accelerator]:
         raise UserError(f"trainer.accelerator={accelerator}: there is no such device here; use trainer.accelerator=auto")
-    return torch.device(accelerator)
+    return torch.device(accelerator, distributed.local_rank()) if accelerator == "cuda" else torch.device(accelerator)
 
 
 def autocast(precision: Precision, device: torch.device) -> Callable[[], AbstractContextManager]:
@@ -40,8 +42,14 @@ THREADS = torch.get_num_threads()  # as many as torch takes
 
 
 def use_threads(threads: int | None) -> None:
-    """Compute on so many threads of the CPU; None: as many as torch takes. Runs of a sweep share a process, so each says."""
-    torch.set_num_threads(threads or THREADS)
+    """Compute on so many threads of the CPU; None: a share of what torch takes. Runs of a sweep share a process, so each says."""
+    torch.set_num_threads(threads or max(THREADS // distributed.local_size(), 1))
+
+
+def draw_apart(seed: int) -> None:
+    """Give every process but the first random numbers of its own, for networks that draw inside forward (dropout)."""
+    if distributed.rank():
+        torch.manual_seed(seeded("process", distributed.rank(), seed).initial_seed())
 
 
 def determine(deterministic: bool) -> None:

@@ -1,112 +1,210 @@
-"""Samples of a generator, and what the metrics say of them."""
+"""What the metrics say of samples, and by which protocol; samples of a generator."""
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from gan_runner import distributed
 from gan_runner.architectures.network import Generator
-from gan_runner.datasets import to_uint8
-from gan_runner.draws import Draws, seeded
+from gan_runner.datasets import Spec, to_uint8
+from gan_runner.draws import NumberedDraws
 from gan_runner.errors import UserError
+from gan_runner.metrics.metric import Need
+from gan_runner.subjects import Generated, Subject, evaluating
 
 if TYPE_CHECKING:
-    from gan_runner.datasets import Spec
     from gan_runner.extractors import Extractor
     from gan_runner.metrics import Metric
+    from gan_runner.reference import Reference
+
+MISSING: dict[Need, str] = {
+    "reference": "there are no real samples to compare with (reference=...)",
+    "labels": "it needs labels of both real and fake samples",
+    "generator": "it looks at a generator, and there are only samples",
+    "discriminator": "it looks at a discriminator, and there is none",
+    "snapshots": "it looks at the checkpoints of a whole run: use gan-eval run=RUN_DIR",
+}
 
 
-@contextlib.contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while, without touching what training sees."""
-    modes = {module: module.training for module in net.modules()}
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
+T_975 = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+    2.120,
+    2.110,
+    2.101,
+    2.093,
+)
 
 
-@torch.no_grad()
-def samples(
-    generator: Generator, n: int, *, seed: int = 0, y: Tensor | int | None = None, batch_size: int = 500, device: torch.device | str = "cpu"
-) -> Iterator[Tensor]:
-    """n samples as data (N ..., float), a batch at a time; the same ones whatever the batch size.
+class Findings(NamedTuple):
+    """What an evaluation found."""
 
-    y: labels (N) or one label for all; None: uniform over the classes of a conditional generator. ValueError where it takes no labels.
-    """
-    if y is not None and generator.classes is None:
-        raise ValueError("this generator takes no labels")
-    draws = Draws(seeded("evaluation", seed, device=device), n)
-    labels = torch.full((n,), y, device=device) if isinstance(y, int) else y
-    with evaluating(generator):
-        for start in range(0, n, batch_size):
-            mine = draws.of(slice(start, start + batch_size))
-            z, drawn = generator.prior(mine), generator.labels(mine)
-            asked = drawn if labels is None else labels[start : start + batch_size].to(device)
-            yield generator.show(generator(z, asked)).float()
+    figures: dict[str, dict[str, float | None]]  # name of a metric -> whole key -> figure; None: it could not be computed
+    protocol: dict[str, Any]
+    pictures: dict[str, Tensor]  # whole key -> uint8, 3 H W
+
+    @property
+    def numbers(self) -> dict[str, float | None]:
+        """All figures, by key."""
+        return {key: value for figures in self.figures.values() for key, value in figures.items()}
 
 
-def unmeasurable(metrics: dict[str, Metric], extractor: Extractor | None) -> str | None:
-    """Why the metrics that read an extractor's output cannot be computed; None where they can."""
-    if all(metric.reads == "samples" for metric in metrics.values()):
-        return None
-    return "no extractor is chosen (extractor=...)" if extractor is None else extractor.available()
+def unmeasurable(metrics: Mapping[str, Metric], extractor: Extractor | None, there: set[Need]) -> dict[str, str]:
+    """Name of a metric that cannot be computed -> why. there: what there is of what metrics may need."""
+    reasons: dict[str, str] = {}
+    for name, metric in metrics.items():
+        lacking = [MISSING[need] for need in sorted(metric.needs) if need not in there]
+        if metric.extracts and extractor is None:
+            lacking.append("no extractor is chosen (extractor=...)")
+        elif metric.extracts and extractor is not None and (reason := extractor.available()):
+            lacking.append(reason)
+        if lacking:
+            reasons[name] = "; ".join(lacking)
+    return reasons
+
+
+def what_is_there(subject: Subject, reference: Reference | None) -> set[Need]:
+    """Of what metrics may need."""
+    found: dict[Need, bool] = {
+        "reference": reference is not None,
+        "labels": subject.labelled and reference is not None and reference.spec.classes is not None,
+        "generator": subject.generator is not None,
+        "discriminator": subject.discriminator is not None,
+        "snapshots": subject.snapshots is not None,
+    }
+    return {need for need, is_there in found.items() if is_there}
 
 
 def evaluate(
-    generator: Generator,
-    metrics: dict[str, Metric],
-    extractor: Extractor | None,
-    spec: Spec,
+    subject: Subject,
+    metrics: Mapping[str, Metric],
+    extractor: Extractor | None = None,
+    reference: Reference | None = None,
     *,
-    n: int,
-    batch_size: int,
-    seed: int,
-    device: torch.device,
+    batch_size: int = 500,
     tick: Callable[[int], None] = lambda done: None,
-) -> tuple[dict[str, dict[str, float | None]], dict[str, Any]]:
-    """(name of a metric -> its figures by key, None where one cannot be computed; the protocol).
+) -> Findings:
+    """The figures of a subject; None, and the reason in the protocol, for one that cannot be computed.
 
-    One pass of the extractor serves every metric.
+    Samples are made once and pass once through the extractor, for all metrics.
+
+    Each process takes a contiguous share of the samples, and sample i is the same one whoever makes it: so neither the number of processes
+    nor batch_size moves a figure. Draws nothing from torch's own generators.
     """
-    reason = unmeasurable(metrics, extractor)
+    device, reasons = subject.device, unmeasurable(metrics, extractor, what_is_there(subject, reference))
     home = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
-    measured = {name: metric for name, metric in metrics.items() if metric.reads == "samples" or reason is None}
+    measured = {name: metric for name, metric in metrics.items() if name not in reasons}
     for metric in measured.values():
         metric.reset()
         metric.to(home)
-    extracting = extractor is not None and any(metric.reads != "samples" for metric in measured.values())
-    if extractor is not None and extracting:
-        extractor.load()
-        extractor.to(device)
-    done = 0
-    for batch in samples(generator, n, seed=seed, batch_size=batch_size, device=device):
-        values = {"samples": batch}
-        if extractor is not None and extracting:
-            extracted = extractor(to_uint8(batch) if spec.is_image else batch)
-            values |= {"features": extracted.features, "logits": extracted.logits}
-        for metric in measured.values():
-            metric.update(values[metric.reads].to(home))
-        done += len(batch)
-        tick(done)
-    name = extractor.name if extractor is not None else None
-    found: dict[str, dict[str, float | None]] = {}
-    for key, metric in metrics.items():
-        figures = metric.figures(name) if key in measured else {metric.prefix(name): float("nan")}
-        found[key] = {figure: float(value) if math.isfinite(value) else None for figure, value in figures.items()}
-    protocol: dict[str, Any] = {"n_fake": n, "seed": seed}
-    if extracting and extractor is not None:
-        protocol |= {"extractor": extractor.name, "extractor_sha256": extractor.checksum, "images": "uint8, rounded"}
-    if reason is not None:
-        protocol["missing"] = reason
-    return found, protocol
+        if "reference" in metric.needs:
+            metric.reference = reference  # type: ignore[assignment]
+    extracting = extractor if any(metric.extracts for metric in measured.values()) else None
+    if extracting is not None:
+        extracting.load()
+        extracting.to(device)
+    if any(metric.reads for metric in measured.values()):
+        for x, y in subject.batches(distributed.rows(subject.n), batch_size):
+            values: dict[str, Any] = {"samples": x, "y": y}
+            if extracting is not None:
+                values |= extracting(to_uint8(x) if subject.spec.is_image else x)._asdict()
+            for name, metric in measured.items():
+                metric.update(*[given(values, field, name).to(home) for field in metric.reads])
+            tick(len(x))
+    figures: dict[str, dict[str, float | None]] = {}
+    pictures: dict[str, Tensor] = {}
+    for name, metric in metrics.items():
+        prefix = name if metric.extracts and extractor is None else metric.prefix(extractor)
+        if name in reasons:
+            figures[name] = {prefix: None}
+            continue
+        if not metric.reads:
+            metric.update()  # torchmetrics warns of a figure of nothing
+        try:
+            metric.examine(subject)
+            figures[name] = {key: float(value) if math.isfinite(value) else None for key, value in metric.figures(extractor).items()}
+            pictures |= {f"{prefix}/{key}" if key else prefix: picture for key, picture in metric.pictures(subject).items()}
+        except UserError as error:  # such as too few samples: the other figures stand
+            figures[name], reasons[name] = {prefix: None}, str(error)
+    compared = reference if any("reference" in metric.needs for metric in measured.values()) else None
+    return Findings(figures, protocol(subject, extracting, compared, reasons), pictures)
+
+
+def given(values: Mapping[str, Any], field: str, name: str) -> Tensor:
+    """What a metric reads. UserError where it is not there."""
+    if values[field] is None:
+        raise UserError(
+            f"metric {name} reads {field}, and " + ("the extractor is no classifier" if field == "logits" else "there are none")
+        )
+    return values[field]
+
+
+def protocol(subject: Subject, extractor: Extractor | None, reference: Reference | None, reasons: Mapping[str, str]) -> dict[str, Any]:
+    """What has to be known to compare a figure with another."""
+    found: dict[str, Any] = {"n_fake": subject.n} | subject.protocol()
+    if subject.spec.is_image:
+        found["images"] = "uint8, rounded"
+    if extractor is not None:
+        found |= {"extractor": extractor.name, "extractor_sha256": extractor.checksum, "preprocessing": extractor.preprocessing}
+    if reference is not None:
+        found |= {"real": f"{reference.name}:{reference.split}", "n_real": reference.n, "real_sha256": reference.checksum}
+    if reasons:
+        found["missing"] = dict(reasons)
+    return found
+
+
+def over_seeds(findings: Sequence[Findings]) -> tuple[dict[str, float | None], dict[str, list[float]]]:
+    """(mean of every figure, its 95 % confidence interval by Student's t) over evaluations that differ in their seed alone."""
+    means: dict[str, float | None] = {}
+    intervals: dict[str, list[float]] = {}
+    for key in findings[0].numbers:
+        values = [each.numbers.get(key) for each in findings]
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            means[key] = None
+            continue
+        mean = means[key] = statistics.fmean(known)
+        half = student_t(len(known) - 1) * statistics.stdev(known) / math.sqrt(len(known))
+        intervals[key] = [mean - half, mean + half]
+    return means, intervals
+
+
+def student_t(freedom: int) -> float:
+    """The 97.5 % point of Student's t distribution, to 0.2 %."""
+    return T_975[freedom - 1] if freedom <= len(T_975) else 1.96 + 2.4 / freedom
+
+
+def samples(
+    generator: Generator, n: int, *, seed: int = 0, y: Tensor | int | None = None, batch_size: int = 500, device: torch.device | str = "cpu"
+) -> Iterator[Tensor]:
+    """n samples as data (N ..., float), a batch at a time; sample i is a function of the seed and of i alone.
+
+    y: labels (N) or one label for all; None: uniform over the classes of a conditional generator. ValueError where it takes no labels.
+    """
+    made = Generated(generator, n, NO_SPEC, seed=seed, y=y, device=device)
+    return (x for x, _ in made.batches(range(n), batch_size))
+
+
+NO_SPEC = Spec(())  # samples are left as the generator shows them
 
 
 def interpolation(generator: Generator, rows: int, columns: int, *, seed: int, device: torch.device | str) -> Tensor:
@@ -117,7 +215,7 @@ def interpolation(generator: Generator, rows: int, columns: int, *, seed: int, d
     if columns < 2:
         raise UserError(f"an interpolation needs at least 2 columns, not {columns}")
     with torch.no_grad(), evaluating(generator):
-        draws = Draws(seeded("evaluation", seed, device=device), 2 * rows)
+        draws = NumberedDraws("evaluation", seed, indices=torch.arange(2 * rows), device=device)
         a, b = generator.prior(draws).chunk(2)
         y = generator.labels(draws)
         t = torch.linspace(0, 1, columns, device=a.device)

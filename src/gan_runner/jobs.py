@@ -1,6 +1,9 @@
 """Jobs: what Hydra's runner does in a run directory, for a single run and for every job of a sweep."""
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +41,49 @@ def run(composer: Composer, name: str, overrides: list[str]) -> int:
     for note in composed.notes:
         say("gan-train", f"note: {note}")
     refuse_missing(composed.hydra, "run.dir")
-    check(composed)
+    with joined() as with_others:
+        if not with_others:
+            check(composed)
+            return _run(composer, name, overrides)
+
+        from gan_runner import distributed
+        from gan_runner.runs import train
+
+        if distributed.is_first():
+            check(composed)  # and download
+            distributed.shared(None)
+            return _run(composer, name, overrides)
+        distributed.shared(None)
+        check(composed)
+        train(composed.config, Path(), overrides, composed.packages)  # in the directory that the first has made
+        return DONE
+
+
+def started_by_others() -> bool:
+    """Whether torchrun or srun started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1 or (int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "MASTER_ADDR" in os.environ)
+
+
+@contextmanager
+def joined() -> Iterator[bool]:
+    """Joins the processes that were started together with this one, if any, for a while; whether there are any."""
+    if not started_by_others():
+        yield False
+        return
+
+    from gan_runner import distributed
+
+    distributed.join_others()
+    try:
+        yield True
+    except Interrupted:
+        distributed.leave()
+        raise
+    distributed.leave()
+
+
+def _run(composer: Composer, name: str, overrides: list[str]) -> int:
+    """A run in the directory that Hydra makes for it."""
     job = Job()
     try:
         runner("gan-train", composer).run(config_name=name, task_function=job, overrides=overrides)
@@ -130,6 +175,8 @@ class Job:
 
 def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
     """Every job of a sweep; all of them are composed and checked before the first directory is made."""
+    if started_by_others():
+        raise UserError("a sweep is not for torchrun or srun: its jobs start their own processes with trainer.devices=N")
     overrides = gathered(overrides)
     frame = composer.load_configuration(name, overrides, RunMode.MULTIRUN)
     refuse_missing(frame.hydra, "sweep.dir", "sweeper", "launcher")

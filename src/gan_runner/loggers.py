@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
@@ -78,6 +79,15 @@ def disk_of(folder: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise Failed(f"the curves in {folder} could not be written: {error.strerror or error}") from error
+
+
+def add_to_curves(folder: Path, step: int, values: dict[str, float], pictures: dict[str, Tensor]) -> None:
+    """Numbers and pictures of a run that is not being played, as TensorBoard reads them. Failed where the disk does not take them."""
+    with disk_of(str(folder)), SummaryWriter(str(folder)) as writer:
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)
+        for name, picture in pictures.items():
+            writer.add_image(name, picture, step)
 
 
 class TensorBoard(Logger):

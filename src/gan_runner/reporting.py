@@ -19,8 +19,8 @@ class Reporter:
     every `plain_seconds`.
     """
 
-    def __init__(self, log_file: Path | None = None, console: Console | None = None):
-        self.console = console or Console(stderr=True, highlight=False)
+    def __init__(self, log_file: Path | None = None, console: Console | None = None, silent: bool = False):
+        self.console = console or Console(stderr=True, highlight=False, quiet=silent)
         self.plain_seconds = 10.0
         self.shown = time.monotonic()
         self.live: Live | None = None
@@ -62,6 +62,26 @@ class Reporter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+class Countdown:
+    """Says how far a piece of work is, and how long it will still take."""
+
+    def __init__(self, reporter: Reporter, what: str = "", n: int = 0):
+        self.reporter, self.what, self.n, self.done, self.began = reporter, what, n, 0, time.monotonic()
+
+    def __call__(self, more: int) -> None:
+        """So many more of them are done."""
+        self.done += more
+        left = (time.monotonic() - self.began) / max(self.done, 1) * (self.n - self.done)
+        self.reporter.show(f"{self.what}: {self.done}/{self.n}, {duration(left)} left")
+
+    def at(self, what: str, done: int, n: int) -> None:
+        """So many of n are done of this; another piece of work begins the count anew."""
+        if what != self.what or done <= self.done:
+            self.what, self.n, self.done, self.began = what, n, 0, time.monotonic()
+            # the first report comes after some work: its time is not counted, the rest is
+        self(done - self.done)
 
 
 def duration(seconds: float) -> str:

@@ -7,17 +7,20 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
-from gan_runner import directory, engine
+from gan_runner import checkpoint, directory, distributed, engine
 from gan_runner.build import assemble, check
 from gan_runner.config import parsed
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 from gan_runner.game import Game
+from gan_runner.launch import devices_of, launch
 from gan_runner.loggers import flat
 from gan_runner.reporting import Reporter, log
 from gan_runner.schedules import Schedule
@@ -31,13 +34,17 @@ def train(config: Any, folder: Path, overrides: Sequence[str] = (), packages: Se
 
     UserError where the folder holds a run already; Diverged, Interrupted and Failed as their docstrings say.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be created: {error.strerror}") from error
-    with directory.locked(folder):
-        directory.lay_out(folder, config, list(overrides))
-        return work(folder, config, packages, None)
+    first = distributed.is_first()
+    if first:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder} cannot be created: {error.strerror}") from error
+    folder = Path(distributed.shared(str(folder)))
+    with directory.locked(folder) if first else nullcontext():
+        if first:
+            directory.lay_out(folder, config, list(overrides))
+        return launch(work, processes(config), folder, config, packages, None)
 
 
 def resume(folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] = ()) -> float | None:
@@ -48,38 +55,54 @@ def resume(folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] 
     saved = directory.read_config(folder)
     config = change(saved, overrides)
     game = check(config, packages).game
-    with directory.locked(folder):
-        with Reporter(folder / "train.log") as reporter:
-            state = directory.newest(folder, reporter.say)
+    first = distributed.is_first()
+    with directory.locked(folder) if first else nullcontext():
+        with Reporter(folder / "train.log" if first else None, silent=not first) as reporter:
+            path, state = directory.newest(folder, reporter.say)
             if state["step"] >= config.trainer.steps:
                 raise UserError(f"{folder} has played its {state['step']} rounds; to go on, say trainer.steps=N with a larger N")
             report_changes(saved, config, game, reporter.say)
-        return work(folder, config, packages, state)
+        del state, game
+        return launch(work, processes(config), folder, config, packages, path)
 
 
-def work(folder: Path, config: Any, packages: Sequence[str], state: dict[str, Any] | None) -> float | None:
-    """Build the run and play it, while status.json and train.log tell how it goes."""
-    with Reporter(folder / "train.log") as reporter, Signals() as signals:
-        status, run = directory.Status(folder), None
-        begun = state is None  # a resume that is refused leaves the run as it was
+def processes(config: Any) -> int:
+    """How many processes play a run."""
+    return devices_of(config.trainer.devices, config.trainer.accelerator)
+
+
+def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None) -> float | None:
+    """Build the run and play it from its first round, or from the state in the file `start`; status.json and train.log tell how it goes.
+
+    Of several processes, each does this; the first writes and speaks.
+    """
+    first = distributed.is_first()
+    with Reporter(folder / "train.log" if first else None, silent=not first) as reporter, Signals() as signals:
+        status, run = directory.Status(folder, writes=first), None
+        begun = start is None  # a resume that is refused leaves the run as it was
         try:
             if begun:
                 status.write("running", 0, 0)
             assembly = assemble(config, packages)
             engine.determine(assembly.config["deterministic"])
             engine.use_threads(assembly.trainer.threads)
+            engine.draw_apart(assembly.config["seed"])
             run = Run(assembly, folder, reporter)
             reporter.say(f"run directory: {folder}")
-            if state is not None:
-                run.restore(state)
+            if distributed.size() > 1:
+                reporter.say(together(run))
+            if start is not None:
+                run.restore(checkpoint.load(start))
                 begun = True
-                directory.write_config(folder, config)
-                directory.forget_after(folder, run.step)
+                if first:
+                    directory.write_config(folder, config)
+                    directory.forget_after(folder, run.step)
                 status.write("running", run.step, run.images)
                 reporter.say(f"going on after round {run.step}")
-            directory.write_environment(folder)
-            for logger in assembly.loggers.values():
-                run.log_to(logger)
+            if first:
+                directory.write_environment(folder)
+                for logger in assembly.loggers.values():
+                    run.log_to(logger)
             play(run, signals)
         except BaseException as error:
             if begun:
@@ -88,6 +111,17 @@ def work(folder: Path, config: Any, packages: Sequence[str], state: dict[str, An
         finish(run, status, "finished", None)
         say_where(folder, reporter.say)
         return run.objective
+
+
+def together(run: Run) -> str:
+    """What several processes mean for this run."""
+    said = f"{distributed.size()} processes, {run.batch_size // distributed.size()} samples each"
+    norms = [module for module in run.game.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
+    if any(not isinstance(module, torch.nn.SyncBatchNorm) for module in norms):
+        said += "; batch norm sees those of its own process only" + (
+            ", unless trainer.sync_batch_norm=true" if run.device.type == "cuda" else ", as synchronised statistics need GPUs"
+        )
+    return said
 
 
 def say_where(folder: Path, say: Callable[[str], None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from torch.nn.utils import parametrize
 
 from gan_runner import build, checkpoint, directory, engine, evaluation
 from gan_runner.architectures import Discriminator, Generator
-from gan_runner.callbacks import write_picture
 from gan_runner.datasets import Dataset, Spec, to_uint8
 from gan_runner.errors import UserError
 from gan_runner.reporting import Reporter
+from gan_runner.subjects import Snapshot
 
 
 class TrainedRun:
@@ -43,6 +43,7 @@ class TrainedRun:
             raise UserError(f"{self.path} does not fit {folder / 'config.yaml'}: {str(error).splitlines()[-1].strip()}") from error
         self.dataset: Dataset = build.make_one(self.config, packages, "dataset")
         self.spec, self.step = spec, int(state["step"])
+        self.packages, self.averaged = packages, game.sampler is not game.G
         self.generator: Generator = game.sampler.eval().requires_grad_(False)
         self.discriminator: Discriminator | None = game.D and game.D.eval().requires_grad_(False)
 
@@ -50,6 +51,12 @@ class TrainedRun:
         """n samples as data, N ... (images: float in [-1, 1]); y: their labels (N), or one label for all."""
         made = evaluation.samples(self.generator, n, seed=seed, y=y, batch_size=batch_size, device=self.device)
         return torch.cat([batch.cpu() for batch in made])
+
+    def snapshots(self) -> Iterator[Snapshot]:
+        """The networks of every numbered checkpoint of the run, oldest first, each loaded when it is its turn."""
+        for path in checkpoint.numbered(self.folder / "checkpoints"):
+            then = TrainedRun(self.folder, str(path), self.packages, self.device)
+            yield Snapshot(then.step, then.generator, then.discriminator)
 
 
 def load(folder: str | Path, checkpoint: str = "last", packages: Sequence[str] = (), device: str = "cpu") -> TrainedRun:
@@ -140,7 +147,7 @@ def write_samples(run: TrainedRun, config: dict[str, Any], out: Path | None) -> 
         path = out or stem
         path.mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(pixels):
-            write_picture(path / f"{i:06d}.png", image)
+            directory.write_picture(path / f"{i:06d}.png", image)
         return path
     path = (out or stem).with_suffix(".npz" if kind == "npz" else ".png")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,5 +157,5 @@ def write_samples(run: TrainedRun, config: dict[str, Any], out: Path | None) -> 
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
         checkpoint.write_bytes(path, buffer.getvalue())
     else:
-        write_picture(path, run.dataset.picture(x, columns=columns))
+        directory.write_picture(path, run.dataset.picture(x, columns=columns))
     return path

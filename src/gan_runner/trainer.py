@@ -7,13 +7,13 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from gan_runner import checkpoint, engine
+from gan_runner import checkpoint, distributed, engine
 from gan_runner.datasets import Dataset, Spec, stream
 from gan_runner.errors import Diverged, Interrupted, UserError
 from gan_runner.reporting import Reporter
@@ -34,15 +34,16 @@ class Trainer:
         steps: Annotated[int, Ge(1)] = 10000,
         accumulate: Annotated[int, Ge(1)] = 1,
         accelerator: engine.Accelerator = "auto",
-        devices: Annotated[int, Ge(1)] = 1,
+        devices: Annotated[int, Ge(1)] | Literal["auto"] = 1,
         precision: engine.Precision = 32,
         check_every_steps: Annotated[int, Ge(1)] = 50,
+        compare_every_steps: Annotated[int, Ge(1)] = 1000,
+        sync_batch_norm: bool = False,
         threads: Annotated[int, Ge(1)] | None = None,
     ):
-        if devices != 1:
-            raise ValueError(f"trainer.devices={devices}: one device is what there is so far; use trainer.devices=1")
         self.steps, self.accumulate, self.accelerator, self.devices = steps, accumulate, accelerator, devices
         self.precision, self.check_every_steps, self.threads = precision, check_every_steps, threads
+        self.compare_every_steps, self.sync_batch_norm = compare_every_steps, sync_batch_norm
 
 
 @dataclass
@@ -101,7 +102,7 @@ class Run:
             "game": dict(self.game.state_dict()),
             "batches": self.batches.state_dict(),
             "callbacks": {name: callback.state_dict() for name, callback in self.callbacks.items()},
-            "rng": engine.rng_state(self.device),
+            "rng": distributed.everyones({name: each.cpu() for name, each in engine.rng_state(self.device).items()}),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -113,15 +114,26 @@ class Run:
             raise UserError(f"the checkpoint does not fit the run's configuration: {str(error).splitlines()[-1].strip()}") from error
         for name, callback in self.callbacks.items():
             callback.load_state_dict(state["callbacks"].get(name, {}))
-        engine.set_rng_state(state["rng"], self.device)
+        if len(state["rng"]) == distributed.size():
+            engine.set_rng_state(state["rng"][distributed.rank()], self.device)
+        else:
+            self.reporter.say(
+                f"played by {len(state['rng'])} processes until now and by {distributed.size()} from here on: the same run up to rounding, "
+                "but for networks that couple samples (batch norm) or draw inside forward (dropout)"
+            )
         self.saved_at = self.step
 
     def save(self, path: Path) -> None:
-        """Write the state, once every loss so far is known to be finite and every logger has its numbers on the disk."""
+        """Write the state, once every loss so far is known to be finite and every logger has its numbers on the disk.
+
+        Every process has to call this; the first writes.
+        """
         self.look()
         for logger in self.loggers:
             logger.flush()
-        checkpoint.save(path, self.state())
+        state = self.state()
+        if distributed.is_first():
+            checkpoint.save(path, state)
 
     def look(self) -> None:
         """Wait for the losses of the recent rounds. Diverged, with term, step and last checkpoint, where one is not finite."""
@@ -156,13 +168,13 @@ class Run:
 
 
 class Signals:
-    """Turns the first SIGINT or SIGTERM into a wish to stop at the end of the round; the second has its usual effect."""
+    """Turns the first SIGINT, SIGTERM or SIGUSR1 (as clusters warn) into a wish to stop at the end of the round; the second kills."""
 
     def __init__(self) -> None:
         self.received: int | None = None
 
     def __enter__(self) -> Signals:
-        self.before = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.before = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -173,19 +185,28 @@ class Signals:
         self.received = number
         for each in self.before:
             signal.signal(each, signal.SIG_DFL)
-        os.write(2, b"\nstopping after this round, once the state is saved; a second signal kills\n")
+        if distributed.is_first():
+            os.write(2, b"\nstopping after this round, once the state is saved; a second signal kills\n")
+
+    def agreed(self) -> bool:
+        """Whether to stop: as soon as one process has received a signal, all of them know."""
+        self.received = distributed.agree(self.received or 0) or None
+        return self.received is not None
 
 
 def play(run: Run, signals: Signals) -> None:
     """Rounds until the end of the run. Interrupted by a signal, after the state was saved; Diverged at a loss that is not finite."""
     callbacks = sorted(run.callbacks.values(), key=lambda callback: callback.order)
+    callbacks = [callback for callback in callbacks if callback.everywhere or distributed.is_first()]
     for callback in callbacks:
         callback.begin(run)
-    while run.step < run.steps and signals.received is None:
-        logs = run.game.round(run.batches)
+    while run.step < run.steps and not signals.agreed():
+        logs = distributed.mean(run.game.round(run.batches))
         run.recent.append(logs)
         if run.step % run.trainer.check_every_steps == 0:
             run.look()
+        if run.step % run.trainer.compare_every_steps == 0:
+            distributed.compare(run.game)
         for callback in callbacks:
             callback.after_round(run, logs)
     run.look()

@@ -25,6 +25,8 @@ Usage
   gan-train -m +experiment=NAME KEY=VALUE,VALUE ...     every combination, one run after another
   gan-train resume=RUN_DIR [trainer.steps=N]            go on with a run
   gan-sample run=RUN_DIR                                look at what it learnt
+  gan-eval run=RUN_DIR metric=[A,B]                     measure it
+  gan-rate run=RUN_DIR                                  have people judge it
 
 Experiments (+experiment=NAME)
 {_table(list(experiments.items()))}
@@ -85,6 +87,67 @@ Flags
   --version            print the version"""
 
 
+def evaluate_help() -> str:
+    """gan-eval --help"""
+    groups = catalogue()
+
+    def options(group: str) -> str:
+        return textwrap.indent(_table(list(groups[group].items())), "  ")
+
+    return f"""\
+gan-eval measures the samples of a run, or images from any source, and says by which protocol.
+
+Usage
+  gan-eval run=RUN_DIR [metric=[A,B]] [extractor=NAME] [KEY=VALUE ...]
+  gan-eval samples=FOLDER_OR_NPZ reference=DATASET_OR_FOLDER_OR_NPZ metric=[A,B] [extractor=NAME] [KEY=VALUE ...]
+
+Metrics (metric=[A,B]; values: metric.A.KEY=VALUE)
+{options("metric")}
+
+Feature networks (extractor=NAME; values: extractor.KEY=VALUE)
+{options("extractor")}
+
+Keys
+{_documented("evaluate.yaml")}
+
+Results
+  A line of JSON on standard output: figures (null: undefined here) and the protocol. With run=... or out=DIR the same line is added to
+  DIR/metrics.jsonl, curves and pictures to TensorBoard's files there, and pictures to DIR/evaluations/.
+  Features of real data are kept in $GAN_RUNNER_CACHE (else ~/.cache/gan-runner), found again by content.
+
+Examples
+  gan-eval run=outputs/NAME/DATE_TIME
+  gan-eval run=outputs/NAME/DATE_TIME checkpoint=all metric=[frechet_distance,precision_recall] extractor=inception_v3_tf n=10000
+  gan-eval samples=pictures reference=cifar10 split=test metric=[frechet_distance] extractor=cifar_resnet seeds=1
+
+Flags
+  --cfg job            print the configuration instead of measuring
+  --config-dir DIR     also look for files in DIR/GROUP/*.yaml
+  --version            print the version"""
+
+
+def rate_help() -> str:
+    """gan-rate --help"""
+    return f"""\
+gan-rate asks people which of two images is real, on a page that needs no server, and scores what they answered.
+
+Usage
+  gan-rate run=RUN_DIR [out=DIR] [KEY=VALUE ...]        write DIR/page/index.html, to send, and DIR/key.json, to keep
+  gan-rate out=DIR answers=[A.json,B.json]              score what came back: error rate and 95 % interval
+
+Keys
+{_documented("rate.yaml")}
+
+Examples
+  gan-rate run=outputs/NAME/DATE_TIME out=rating
+  gan-rate fake=samples.npz real=photographs out=rating questions=40
+  gan-rate out=rating answers=[anna.json,ben.json]
+
+Flags
+  --cfg job            print the configuration
+  --version            print the version"""
+
+
 def _documented(file: str, prefix: str = "") -> str:
     return _table([(f"{prefix}{key}={value}", comment) for key, value, comment in documented_keys(file)])
 
@@ -117,3 +180,6 @@ def documented_keys(file: str) -> list[tuple[str, str, str]]:
     """(key, default, comment) of every commented key at the top of a shipped YAML file, such as train.yaml or trainer/default.yaml."""
     text = (config_dir() / file).read_text(encoding="utf-8")
     return re.findall(r"^(\w+):[ ]+(\S.*?)[ ]+#[ ]+(.*)$", text, flags=re.MULTILINE)
+
+
+HELP = {"gan-sample": sample_help, "gan-eval": evaluate_help, "gan-rate": rate_help}

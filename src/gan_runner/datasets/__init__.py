@@ -7,6 +7,8 @@ from gan_runner.datasets.folder import ImageFolder
 from gan_runner.datasets.mnist import MNIST, FashionMNIST
 from gan_runner.datasets.points import Gaussians25, Mixture, Points, Ring8, Spiral, SwissRoll
 from gan_runner.datasets.spec import Exact, Spec
+from gan_runner.datasets.stored import Stored
+from gan_runner.datasets.triangles import Triangles
 
 __all__ = [
     "CIFAR10",
@@ -25,8 +27,10 @@ __all__ = [
     "Spec",
     "Spiral",
     "Split",
+    "Stored",
     "Streamed",
     "SwissRoll",
+    "Triangles",
     "stream",
     "to_float",
     "to_uint8",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -31,6 +32,10 @@ class Items(Protocol):
     def nbytes(self) -> int:
         """What all of them take in memory, labels apart."""
 
+    @property
+    def labels(self) -> Tensor | None:
+        """int64, N; None where there are none."""
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int) -> tuple[Tensor, int | None]:
@@ -53,6 +58,10 @@ class Samples:
     @property
     def nbytes(self) -> int:
         return self.x.nbytes
+
+    @property
+    def labels(self) -> Tensor | None:
+        return self.y
 
     def __len__(self) -> int:
         return len(self.x)
@@ -98,6 +107,20 @@ class Dataset:
     def to_float(self, x: Tensor) -> Tensor:
         """Samples of `load` as the networks see them."""
         return to_float(x)
+
+    @property
+    def name(self) -> str:
+        """As a protocol states it."""
+        return type(self).__name__.lower()
+
+    def checksum(self, split: Split) -> str:
+        """SHA-256 of the samples of a split and their labels: equal for equal content, wherever it lies."""
+        samples = self.load(split)
+        digest = hashlib.sha256(f"{samples.x.dtype} {tuple(samples.x.shape)}".encode())
+        for part in (samples.x, samples.y):
+            if part is not None:
+                digest.update(part.contiguous().numpy().data)
+        return digest.hexdigest()
 
     def picture(self, samples: Tensor, columns: int = 8) -> Tensor:
         """How samples are looked at: uint8, 3 H W.

@@ -15,10 +15,10 @@ class Exact(Protocol):
     """Standard deviation, per axis, around a mode or the support."""
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log density in nats, N, of points N D."""
+        """Log density in nats, N, of points N D; NotImplementedError for a surface in the space of images, where there is none."""
 
     def support_distance(self, x: Tensor) -> Tensor:
-        """Euclidean distance, N, of points N D to the nearest mode or to the curve that the data surround."""
+        """Euclidean distance, N, of samples N ... to the nearest mode, or to the curve or surface that the data lie on or surround."""
 
 
 class Spec(NamedTuple):

@@ -31,6 +31,8 @@ class CifarResNet(Extractor):
     93.39 % (depth 56) of CIFAR-10's test set. depth must be that of the file.
     """
 
+    preprocessing = "resize bilinear antialiased 32, (x/255-[0.485, 0.456, 0.406])/[0.229, 0.224, 0.225]"
+    features = 64
     mean: Tensor
     deviation: Tensor
 

@@ -1,8 +1,12 @@
 """What every feature network promises."""
 
+from __future__ import annotations
+
+import contextlib
 import hashlib
+import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -26,50 +30,101 @@ class Extractor(nn.Module):
     """A frozen network, always in evaluation mode, that takes images as uint8 and does its own resizing and scaling.
 
     weights: path of the file that a subclass reads. It is opened when first needed, so that a missing file is a reason why a figure is
-    missing and not the end of a run.
+    missing and not the end of a run. A network that reads no file passes None and sets `loaded`.
     """
 
     name: str
     """Part of the keys in metrics.jsonl."""
 
-    def __init__(self, weights: str):
+    preprocessing: str
+    """What happens to an image before the first layer, for the protocol of a figure; whoever changes it changes the features."""
+
+    features: int | None = None
+    """How many features an image has; None where that is a matter of the data."""
+
+    standard: bool = False
+    """Whether its figures compare with published ones: only the Inception network with the published weights."""
+
+    chunk: int = 500
+    """Images that pass at once, which bounds the memory; it changes no figure."""
+
+    def __init__(self, weights: str | None = None):
         super().__init__()
-        self.weights, self.loaded = Path(weights), False
+        self.weights = Path(weights) if weights is not None else None
+        self.loaded = False
+        self._checksum: str | None = None
 
     def embed(self, images: Tensor) -> Extracted:
-        """Features and logits of uint8 images, N C H W."""
+        """Features and logits of uint8 images, N C H W with 1 or 3 channels."""
         raise NotImplementedError
 
     def own(self, content: Any) -> dict[str, Tensor]:
         """The state_dict of this network in what the file contains."""
         return content
 
+    def named(self, own: str, published: str) -> str:
+        """The prefix of a figure: the published name where the figure compares with published ones, and a name of its own elsewhere."""
+        return f"{published if self.standard else own}/{self.name}"
+
     @torch.no_grad()
     def forward(self, images: Tensor) -> Extracted:
-        """Features and logits of images, N C H W in 0 ... 255; TypeError unless they are uint8, UserError without usable weights."""
+        """Features and logits of images, N C H W in 0 ... 255, computed in plain float32.
+
+        TypeError unless they are uint8, ValueError unless they are images of 1 or 3 channels, UserError without usable weights.
+        """
+        self.check(images)
+        self.load()
+        with exact(images.device):
+            parts = [self.embed(part) for part in images.split(self.chunk)]
+        logits = [part.logits for part in parts if part.logits is not None]
+        return Extracted(torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None)
+
+    def check(self, images: Tensor) -> None:
+        """Refuse what are no images as uint8."""
         if images.dtype != torch.uint8:
             raise TypeError(f"extractor {self.name} takes images as uint8, 0 ... 255, and was given {images.dtype}: quantise them first")
-        self.load()
-        return self.embed(images)
+        if images.ndim != 4 or 0 in images.shape[2:]:
+            raise ValueError(f"extractor {self.name} takes images, N C H W, and was given {' x '.join(map(str, images.shape))}")
+        if images.shape[1] not in (1, 3):
+            raise ValueError(
+                f"extractor {self.name} takes images of 1 or 3 channels, not of {images.shape[1]}; choose no metric that looks through it"
+            )
 
-    def load(self) -> None:
-        """Read the weights unless that is done; UserError where the file is missing or another network's."""
-        if self.loaded:
-            return
-        if not self.weights.is_file():
+    def find(self) -> Path:
+        """Where the weights are; UserError where they are not."""
+        assert self.weights is not None
+        if not os.path.isfile(self.weights):  # False as well where one may not look
             raise UserError(
                 f"extractor {self.name} needs its weights, and there is no file {self.weights}; "
                 f"put {self.weights.name} there, or set extractor.weights to its path"
             )
+        return self.weights
+
+    def verify(self, path: Path, checksum: str) -> None:
+        """UserError where the file is not to be used; its SHA-256 is `checksum`. By default any file is."""
+
+    def load(self) -> None:
+        """Read the weights unless that is done; UserError where the file is missing, unreadable or another network's."""
+        if self.loaded:
+            return
+        path = self.find()
         try:
-            self.load_state_dict(self.own(torch.load(self.weights, map_location="cpu", weights_only=True)))
+            with path.open("rb") as file:
+                checksum = hashlib.file_digest(file, "sha256").hexdigest()
+                self.verify(path, checksum)
+                file.seek(0)  # the very bytes that were summed
+                self.load_state_dict(self.own(torch.load(file, map_location="cpu", weights_only=True)))
+        except UserError:
+            raise
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror or error}") from error
         except Exception as error:  # whatever a damaged or foreign file can bring about
             raise UserError(
-                f"{self.weights} does not hold the weights of {self.name} ({type(error).__name__}); "
+                f"{path} does not hold the weights of {self.name} ({type(error).__name__}); "
                 "replace the file, or set extractor.weights to the path of the right one"
             ) from error
         self.requires_grad_(False)
-        self.loaded = True
+        self._checksum, self.loaded = checksum, True
 
     def available(self) -> str | None:
         """Why this extractor cannot be used; None where it can."""
@@ -79,11 +134,11 @@ class Extractor(nn.Module):
             return str(error)
         return None
 
-    @cached_property
+    @property
     def checksum(self) -> str | None:
-        """SHA-256 of the weights file, for the protocol of a figure; None where there are no weights."""
+        """SHA-256 of the weights, for the protocol of a figure; None where there are none."""
         self.load()
-        return hashlib.sha256(self.weights.read_bytes()).hexdigest()
+        return self._checksum
 
     def train(self, mode: bool = True) -> Self:
         """Stays in evaluation mode."""
@@ -95,27 +150,41 @@ def aside() -> AbstractContextManager[None]:
     return torch.random.fork_rng(devices=[])
 
 
+@contextlib.contextmanager
+def exact(device: torch.device) -> Iterator[None]:
+    """float32 that is float32, whatever training asked for: no autocast, and neither TF32 nor bfloat16 inside a product."""
+    backends: Any = torch.backends
+    if hasattr(backends.cudnn, "conv"):  # torch 2.9 has a setting for each operation, and complains of a mixture with the old ones
+        parts = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)
+        settings: list[tuple[Any, str, Any]] = [(part, "fp32_precision", "ieee") for part in parts]
+    else:
+        settings = [(backends.cudnn, "allow_tf32", False), (backends.cuda.matmul, "allow_tf32", False)]
+    before = [getattr(part, name) for part, name, _ in settings]
+    try:
+        for part, name, value in settings:
+            setattr(part, name, value)
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for (part, name, _), value in zip(settings, before, strict=True):
+            setattr(part, name, value)
+
+
 def unit(images: Tensor) -> Tensor:
     """uint8 as float32 in [0, 1]."""
     return images.float() / 255
 
 
 def grey(images: Tensor) -> Tensor:
-    """N 1 H W from one channel, or the luma of three; ValueError for another number."""
+    """N 1 H W from one channel, or the luma of three."""
     if images.shape[1] == 3:
         return sum(w * images[:, i : i + 1] for i, w in enumerate(LUMA))  # type: ignore[return-value]
-    return _channels(images, 1)
+    return images
 
 
 def colour(images: Tensor) -> Tensor:
-    """N 3 H W from three channels, or one repeated; ValueError for another number."""
-    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else _channels(images, 3)
-
-
-def _channels(images: Tensor, channels: int) -> Tensor:
-    if images.shape[1] != channels:
-        raise ValueError(f"this extractor sees images of 1 or 3 channels, not of {images.shape[1]}; choose no metric that looks through it")
-    return images
+    """N 3 H W from three channels, or one repeated."""
+    return images.expand(-1, 3, -1, -1)
 
 
 def resize(images: Tensor, side: int) -> Tensor:

@@ -9,17 +9,12 @@ class Identity(Extractor):
     """Points as they are, for data whose own space means something (2-D); takes floats and needs no weights."""
 
     name = "identity"
+    preprocessing = "none"
 
     def __init__(self) -> None:
-        super().__init__(weights="")
+        super().__init__()
+        self.loaded = True
 
     def forward(self, images: Tensor) -> Extracted:
         """Features N F of samples N ..., flattened."""
         return Extracted(images.detach().flatten(1).float(), None)
-
-    def load(self) -> None:
-        """There is nothing to read."""
-
-    @property
-    def checksum(self) -> str | None:  # type: ignore[override]
-        return None

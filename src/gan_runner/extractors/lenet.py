@@ -13,6 +13,8 @@ class LeNet(Extractor):
     """
 
     name = "lenet"
+    preprocessing = "luma of colour images, resize bilinear antialiased 32, x/255"
+    features = 84
 
     def __init__(self, weights: str):
         super().__init__(weights)

@@ -1,24 +1,36 @@
-"""The formula of the Inception score on another classifier. Salimans et al. 2016."""
+"""The Inception score, and its formula on another classifier. Salimans et al. 2016."""
 
-from typing import Annotated
+from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
 import torch
 from annotated_types import Gt
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
+from gan_runner.errors import UserError
 from gan_runner.metrics.metric import Metric
+
+if TYPE_CHECKING:
+    from gan_runner.extractors import Extractor
+
+SEED = 2020  # of the shuffle, with NumPy's old generator: the choice of torch-fidelity, so that figures agree digit by digit
 
 
 def classifier_score(logits: Tensor, splits: int) -> Tensor:
     """exp E KL(p(y|x) || p(y)) of every split, float64, from logits N K; split i holds rows i N // splits ... (i + 1) N // splits.
 
-    From 1 (all alike, or undecided) to K (sure of each, and all classes alike). A class of probability 0 adds nothing.
+    From 1 (all alike, or undecided) to K (sure of each, and all classes alike). A class of probability 0 adds nothing, and a logit may be
+    -inf. ValueError for fewer rows than splits, and for logits that are no log-probabilities: nan, inf, or a row of -inf.
     """
     n = len(logits)
     if n < splits:
         raise ValueError(f"a classifier score over {splits} splits needs at least as many samples, and there are {n}")
     log_p = logits.double().log_softmax(1)
+    if log_p.isnan().any():
+        raise ValueError("logits that are nan or infinite have no classifier score")
     scores = []
     for i in range(splits):
         part = log_p[i * n // splits : (i + 1) * n // splits]
@@ -28,26 +40,34 @@ def classifier_score(logits: Tensor, splits: int) -> Tensor:
 
 
 class ClassifierScore(Metric):
-    """Mean and standard deviation (over splits, ddof 0) of the classifier score, under cs/<extractor> and cs/<extractor>/std.
+    """Mean and standard deviation (over splits, ddof 0) of the score, under is/<extractor> or cs/<extractor>, and /std.
 
-    Not comparable with an Inception score, whose name is kept for Inception's weights. Splits are made in order, without shuffling, so
-    samples sorted by class score low. Memory: the logits, N K float32.
+    shuffle: samples are put into a fixed random order first, as torch-fidelity does; without it splits are made in the order of the
+    samples, and samples sorted by class score low. Memory: the logits, N K float32.
     """
 
-    reads = "logits"
+    reads = ("logits",)
     logits: list[Tensor]
 
-    def __init__(self, splits: Annotated[int, Gt(0)] = 10):
+    def __init__(self, splits: Annotated[int, Gt(0)] = 10, shuffle: bool = True):
         super().__init__()
-        self.splits = splits
+        self.splits, self.shuffle = splits, shuffle
         self.add_state("logits", [], dist_reduce_fx="cat")
 
-    def prefix(self, extractor: str | None) -> str:
-        return f"cs/{extractor}"
+    def prefix(self, extractor: Extractor | None) -> str:
+        assert extractor is not None
+        return extractor.named("cs", "is")
 
-    def update(self, values: Tensor) -> None:
-        self.logits.append(values.detach().float())
+    def update(self, *values: Tensor) -> None:
+        (logits,) = values
+        self.logits.append(logits.detach().float())
 
     def compute(self) -> dict[str, Tensor]:
-        scores = classifier_score(dim_zero_cat(self.logits), self.splits)
+        logits = dim_zero_cat(self.logits)
+        if self.shuffle:
+            logits = logits[torch.from_numpy(np.random.RandomState(SEED).permutation(len(logits))).to(logits.device)]
+        try:
+            scores = classifier_score(logits, self.splits)
+        except ValueError as error:
+            raise UserError(f"{error} (metric.classifier_score.splits={self.splits})") from error
         return {"": scores.mean(), "std": scores.std(correction=0)}

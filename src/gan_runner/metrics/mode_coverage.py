@@ -1,7 +1,9 @@
 """Mode coverage and sample quality, for data whose modes are known. Srivastava et al. 2017; Azadi et al. 2019."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from annotated_types import Gt
@@ -9,6 +11,9 @@ from torch import Tensor
 
 from gan_runner.datasets.spec import Spec
 from gan_runner.metrics.metric import Metric
+
+if TYPE_CHECKING:
+    from gan_runner.extractors import Extractor
 
 
 def nearest_mode(samples: Tensor, modes: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,7 +45,7 @@ class ModeCoverage(Metric):
     Samples of the data themselves give a high_quality of 1 - exp(-radius^2 / 2) in 2-D: 0.999665 at 4. Memory: one number a mode.
     """
 
-    reads = "samples"
+    reads = ("samples",)
     modes: Tensor
     counts: Tensor
     n: Tensor
@@ -57,13 +62,13 @@ class ModeCoverage(Metric):
         self.add_state("counts", torch.zeros(len(spec.exact.modes), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("n", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def prefix(self, extractor: str | None) -> str:
+    def prefix(self, extractor: Extractor | None) -> str:
         return "modes"
 
-    def update(self, values: Tensor) -> None:
-        index, distance = nearest_mode(values, self.modes)
+    def update(self, samples: Tensor) -> None:
+        index, distance = nearest_mode(samples, self.modes)
         self.counts.index_add_(0, index, (distance <= self.radius).double())
-        self.n += len(values)
+        self.n += len(samples)
 
     def compute(self) -> dict[str, Tensor]:
         return coverage(self.counts, self.n)

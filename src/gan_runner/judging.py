@@ -1,0 +1,158 @@
+"""The work of gan-eval: figures of a run's checkpoints, or of images from any source."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from gan_runner import build, directory, engine, evaluation
+from gan_runner.checkpoint import numbered
+from gan_runner.datasets import Dataset, Spec
+from gan_runner.datasets.stored import Stored
+from gan_runner.errors import UserError
+from gan_runner.evaluation import Findings
+from gan_runner.extractors import Extractor
+from gan_runner.loggers import add_to_curves
+from gan_runner.metrics import Metric
+from gan_runner.reference import Reference
+from gan_runner.reporting import Countdown, Reporter
+from gan_runner.sampling import TrainedRun
+from gan_runner.subjects import Collected, Generated, Subject
+
+
+class Judged(NamedTuple):
+    """One line of figures to be: a subject for every evaluation seed, and where it stands in its run."""
+
+    name: str
+    subjects: list[Subject]
+    step: int
+    images: int
+    protocol: dict[str, Any]
+
+
+def main(settings: dict[str, Any]) -> None:
+    """gan-eval: measure what the line asks for, print it, and add it to the run."""
+    if (settings["run"] is None) == (settings["samples"] is None):
+        raise UserError("say what to judge: either run=RUN_DIR or samples=FOLDER_OR_NPZ")
+    engine.use_threads(settings["threads"])
+    device, packages = engine.device_of(settings["accelerator"]), settings["packages"]
+    saved = build.plain(directory.read_config(Path(settings["run"]))) if settings["run"] else {}
+    if saved and settings["root"] is not None and "root" in saved["dataset"]:
+        saved["dataset"]["root"] = settings["root"]
+    config = parts(settings, saved, packages)
+    out = Path(settings["out"] or settings["run"]) if settings["out"] or settings["run"] else None
+    with Reporter() as reporter:
+        countdown = Countdown(reporter)
+        extractor: Extractor | None = build.make_one(config, packages, "extractor") if config["extractor"] else None
+        reference, metrics = None, None
+        for judged in subjects(settings, packages, device):
+            if metrics is None:
+                dataset = real(settings, config, packages)
+                spec = known(dataset, judged.subjects[0].spec)
+                metrics = build.make_list(config, packages, "metric", spec=spec)
+                if dataset is not None:
+                    reference = Reference(
+                        dataset, settings["split"], extractor,
+                        n=settings["n_real"], device=device, batch_size=settings["batch_size"], tick=countdown.at,
+                    )  # fmt: skip
+            measure(judged, metrics, extractor, reference, settings | {"metric": config["metric"]}, out, reporter)
+
+
+def parts(settings: dict[str, Any], saved: dict[str, Any], packages: Sequence[str]) -> dict[str, Any]:
+    """What the line chose, else what the run was trained with. UserError for parts that cannot be built, or if there is no metric."""
+    config = {"metric": settings["metric"] or saved.get("metric") or {}, "extractor": settings["extractor"] or saved.get("extractor")}
+    if "_target_" in settings["dataset"]:
+        config["dataset"] = settings["dataset"]
+    elif saved:
+        config["dataset"] = saved["dataset"]
+    if not config["metric"]:
+        raise UserError("no metric is chosen: say metric=[...]; gan-eval --help lists them")
+    mistakes = [line for part in build.parts_of(config) if part.path.split(".")[0] in config for line in build.mistakes_in(part, packages)]
+    if mistakes:
+        raise UserError("\n".join(mistakes))
+    return config
+
+
+def real(settings: dict[str, Any], config: dict[str, Any], packages: Sequence[str]) -> Dataset | None:
+    """The real samples that the line names, else those of the run."""
+    if settings["reference"] is not None and "_target_" not in settings["dataset"]:
+        return Stored(settings["reference"])
+    return build.make_one(config, packages, "dataset") if "dataset" in config else None
+
+
+def known(dataset: Dataset | None, spec: Spec) -> Spec:
+    """What metrics may know of the data. UserError where samples and real ones are of different shapes."""
+    if dataset is None:
+        return spec
+    there = dataset.spec
+    if there.shape != spec.shape:
+        raise UserError(f"the samples have the shape {spec.shape} and those of {dataset.name} {there.shape}: they cannot be compared")
+    return there
+
+
+def subjects(settings: dict[str, Any], packages: Sequence[str], device: torch.device) -> Iterator[Judged]:
+    """What is judged, one checkpoint after another."""
+    if settings["samples"] is not None:
+        stored = Stored(settings["samples"])
+        items = stored.open("train")
+        n = min(len(items), settings["n"])
+        protocol = {"samples": stored.name} | ({"lossy": "some images were compressed with loss (JPEG)"} if stored.lossy else {})
+        yield Judged(stored.name, [Collected(items, stored.spec, n, device)], 0, 0, protocol)
+        return
+    folder, which = Path(settings["run"]), settings["checkpoint"]
+    paths = [str(path) for path in numbered(folder / "checkpoints")] if which == "all" else [which]
+    if not paths:
+        raise UserError(f"there is no step_N.pt in {folder / 'checkpoints'}")
+    for path in paths:
+        run = TrainedRun(folder, path, packages, device)
+        make = partial(
+            Generated, run.generator, settings["n"], run.spec, device=device, discriminator=run.discriminator, snapshots=run.snapshots
+        )
+        seeds = range(settings["seed"], settings["seed"] + settings["seeds"])
+        protocol = {"checkpoint": run.path.name, "generator": "average of G" if run.averaged else "G"}
+        yield Judged(f"round {run.step}", [make(seed=seed) for seed in seeds], run.step, run.step * run.config["batch_size"], protocol)
+
+
+def measure(
+    judged: Judged,
+    metrics: dict[str, Metric],
+    extractor: Extractor | None,
+    reference: Reference | None,
+    settings: dict[str, Any],
+    out: Path | None,
+    reporter: Reporter,
+) -> None:
+    """Measure, print, and add a line, curves and pictures to the folder `out`. UserError where a metric cannot be computed."""
+    findings: list[Findings] = []
+    for subject in judged.subjects:
+        refuse_missing(evaluation.unmeasurable(metrics, extractor, evaluation.what_is_there(subject, reference)))
+        countdown = Countdown(reporter, f"judging {judged.name}", subject.n)
+        findings.append(evaluation.evaluate(subject, metrics, extractor, reference, batch_size=settings["batch_size"], tick=countdown))
+        refuse_missing(findings[-1].protocol.get("missing", {}))
+    found = findings[0]
+    numbers, protocol = found.numbers, found.protocol | judged.protocol | {"metrics": settings["metric"]}
+    if len(findings) > 1:
+        numbers, intervals = evaluation.over_seeds(findings)
+        protocol |= {"seeds": [subject.seed for subject in judged.subjects], "intervals_95": intervals}
+        for key, (low, high) in intervals.items():
+            reporter.say(f"{judged.name}: {key} {numbers[key]:.5g}  [{low:.5g}, {high:.5g}]")
+    else:
+        for name, figures in found.figures.items():
+            reporter.say(f"{judged.name}: {metrics[name].sentence(figures)}")
+    print(json.dumps({"step": judged.step, "images": judged.images, "metrics": numbers, "protocol": protocol}), file=sys.stdout, flush=True)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        directory.add_evaluation(out, judged.step, judged.images, numbers, protocol, found.pictures)
+        add_to_curves(out, judged.step, {key: value for key, value in numbers.items() if value is not None}, found.pictures)
+
+
+def refuse_missing(reasons: dict[str, str]) -> None:
+    """UserError where a metric cannot be computed, for these reasons by name."""
+    if reasons:
+        raise UserError("\n".join(f"{name} cannot be computed: {reason}" for name, reason in reasons.items()))

@@ -1,0 +1,160 @@
+"""From one command to the processes that train together, and back to one result or one error.
+
+Three ways lead here. One device: the run is played in this process. Several: it is composed and checked once, here, and as many workers
+are started as there are devices; they meet in a store that this process holds, so that no port is chosen twice. Under torchrun or srun this
+process is one of several that somebody else started, and only joins them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from omegaconf import OmegaConf
+
+from gan_runner import distributed
+from gan_runner.errors import Diverged, Failed, Interrupted, UserError
+from gan_runner.reporting import log
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+GRACE_S = 30.0  # that the other workers have to end by themselves once one has failed
+KINDS = {kind.__name__: kind for kind in (UserError, Failed, Diverged)}
+
+Work = Callable[[Path, Any, Sequence[str], Path | None], float | None]
+"""(folder, config, packages, the checkpoint to go on from) -> the run's objective. A function of a module, for workers import it."""
+
+
+def devices_of(devices: int | str, accelerator: str) -> int:
+    """How many processes train together. UserError where there are not so many devices; CPU processes share the cores."""
+    there = torch.cuda.device_count() if accelerator in ("auto", "cuda") else 0
+    if devices == "auto":
+        return max(there, 1)
+    assert isinstance(devices, int)
+    if there and devices > there:
+        raise UserError(f"trainer.devices={devices}: there are {there} GPUs; say trainer.devices={there}, or trainer.accelerator=cpu")
+    if not there and devices > 1 and accelerator == "mps":
+        raise UserError(f"trainer.devices={devices}: there is one MPS device; say trainer.devices=1")
+    return devices
+
+
+def launch(work: Work, devices: int, folder: Path, config: Any, packages: Sequence[str], start: Path | None) -> float | None:
+    """Do the work of a run in as many processes as there are devices; what the first returns, or the error of the one that failed first."""
+    if devices == 1 or distributed.size() > 1:
+        return work(folder, config, packages, start)
+    with tempfile.TemporaryDirectory(prefix="gan-runner-") as room:
+        return Workers(work, devices, Path(room)).run(folder, OmegaConf.to_yaml(OmegaConf.create(config)), list(packages), start)
+
+
+class Workers:
+    """Processes of this machine that train together; signals that come here go to them, and a second one kills."""
+
+    def __init__(self, work: Work, n: int, room: Path):
+        self.work, self.n, self.room = work, n, room
+        self.signals: list[int] = []
+        self.context: Any = None
+
+    def run(self, folder: Path, config: str, packages: list[str], start: Path | None) -> float | None:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DistributedDataParallel warns of find_unused_parameters in every process
+        store = dist.TCPStore("127.0.0.1", 0, world_size=None, is_master=True, wait_for_workers=False)
+        before = {number: signal.signal(number, self.forward) for number in SIGNALS}
+        try:
+            self.context = mp.start_processes(
+                _worker,
+                args=(self.work, self.n, store.port, self.room, folder, config, packages, start),
+                nprocs=self.n,
+                join=False,
+                start_method="spawn",
+            )
+            self.wait()
+            return self.outcome()
+        finally:
+            for process in self.context.processes if self.context else ():
+                if process.is_alive():
+                    process.kill()
+                process.join()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def forward(self, number: int, frame: FrameType | None) -> None:
+        """Pass a signal on; the second of its kind kills."""
+        again = number in self.signals
+        self.signals.append(number)
+        for process in self.context.processes if self.context else ():
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGKILL if again else number)
+
+    def wait(self) -> None:
+        """Until all have ended; once one has failed, the others for GRACE_S longer."""
+        deadline: float | None = None
+        while any(process.is_alive() for process in self.context.processes):
+            time.sleep(0.05)
+            failed = any(process.exitcode not in (None, 0) for process in self.context.processes)
+            if failed and deadline is None:
+                deadline = time.monotonic() + GRACE_S
+            if deadline is not None and time.monotonic() > deadline:
+                return
+
+    def outcome(self) -> float | None:
+        """What the first worker returned, or the error of the one that failed first and not because another had."""
+        told = {rank: json.loads(path.read_text()) for rank in range(self.n) if (path := self.room / f"{rank}.json").is_file()}
+        if all(rank in told and told[rank]["kind"] == "done" for rank in range(self.n)):
+            return told[0]["value"]
+        interrupted = next((each for each in told.values() if each["kind"] == "Interrupted"), None)
+        if interrupted:
+            raise Interrupted(interrupted["signal"])
+        errors = sorted((each["at"], rank, each) for rank, each in told.items() if each["kind"] not in ("done", "lost"))
+        if errors:
+            _, rank, first = errors[0]
+            kind = KINDS.get(first["kind"], Failed)
+            raise kind(first["message"] if first["kind"] in KINDS else f"process {rank} of {self.n} failed: {first['message']}")
+        if self.signals:
+            raise Interrupted(self.signals[0])
+        for rank, process in enumerate(self.context.processes):
+            if rank not in told and process.exitcode is not None and process.exitcode < 0:
+                name = signal.Signals(-process.exitcode).name
+                why = ": out of memory? the kernel's log (dmesg) says so" if name == "SIGKILL" else ""
+                raise Failed(f"process {rank} of {self.n} was killed by {name}{why}; go on with resume=RUN_DIR")
+        silent = [rank for rank in range(self.n) if rank not in told]
+        lost = next((each["message"] for each in told.values() if each["kind"] == "lost"), "")
+        raise Failed(
+            f"process {', '.join(map(str, silent)) or '?'} of {self.n} does not answer any more ({lost}); go on with resume=RUN_DIR"
+        )
+
+
+def _worker(
+    rank: int, work: Work, n: int, port: int, room: Path, folder: Path, config: str, packages: list[str], start: Path | None
+) -> None:
+    """One of the workers: joins the others, does the work, and leaves word of how it went."""
+    os.setpgid(0, 0)  # a Ctrl-C of the terminal reaches the parent alone, which passes it on
+    word: dict[str, Any]
+    try:
+        distributed.join(rank, n, rank, dist.TCPStore("127.0.0.1", port, is_master=False))
+        value = work(folder, OmegaConf.create(config), packages, start)
+        word = {"kind": "done", "value": value}
+        distributed.leave()
+    except Interrupted as error:
+        word = {"kind": "Interrupted", "signal": error.signal}
+        distributed.leave()
+    except (UserError, Failed, Diverged) as error:
+        word = {"kind": type(error).__name__, "message": str(error)}
+    except Exception as error:
+        kind = "lost" if distributed.lost(error) else "error"
+        log.error("".join(traceback.format_exception(error)))
+        word = {"kind": kind, "message": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
+    (room / f"{rank}.part").write_text(json.dumps(word | {"at": time.time()}))
+    (room / f"{rank}.part").rename(room / f"{rank}.json")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0 if word["kind"] in ("done", "Interrupted") else 1)  # threads of a broken process group could keep it from ending

@@ -1,0 +1,69 @@
+"""A generator as a model that has a density: p(x|z) = N(x; G(z), sigma^2 I). Wu et al. 2017."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gan_runner.architectures.network import Generator
+from gan_runner.draws import Draws, seeded
+from gan_runner.errors import UserError
+
+LogDensity = Callable[[Tensor], Tensor]  # C M Z -> C M: of M targets, each for C latents
+
+
+class Noise(Draws):
+    """Standard normal noise e (N E) in the place of random numbers: what was uniform on [0, 1) becomes Phi(e), differentiably.
+
+    So a prior, whatever its law, is a function of noise that is standard normal.
+    """
+
+    def __init__(self, e: Tensor):
+        self.e, self.read = e, 0
+
+    def normal(self, *shape: int) -> Tensor:
+        start, self.read = self.read, self.read + math.prod(shape)
+        return self.e[:, start : self.read].unflatten(1, shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.special.ndtr(self.normal(*shape))
+
+    def integers(self, high: int) -> Tensor:
+        raise UserError("ais needs a continuous prior, and this generator's latents are integers; take it out: ~metric.ais")
+
+
+class Decoder:
+    """N(x; G(z), sigma^2 I), the density that gives a generator a likelihood; images count in [0, 1].
+
+    Chains are float64; G computes in float32, which leaves an error of some 1e-7 of log p(x|z).
+    """
+
+    def __init__(self, generator: Generator, sigma: float, is_image: bool, device: torch.device):
+        self.generator, self.sigma, self.is_image, self.device = generator, sigma, is_image, device
+        self.home = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
+        counted = Draws(seeded("ais"), 1)
+        generator.prior(counted)
+        self.noise = sum(drawn.numel() for drawn in counted.made)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Samples as data, N ..., as rows N D on the scale of sigma; float64."""
+        rows = x.to(self.home).double().flatten(1)
+        return (rows + 1) / 2 if self.is_image else rows
+
+    def __call__(self, e: Tensor, y: Tensor | None) -> Tensor:
+        """What G makes (N D) of noise e (N E) and labels y (N)."""
+        z = self.generator.prior(Noise(e.to(self.device, torch.float32)))
+        return self.rows(self.generator.show(self.generator(z, None if y is None else y.to(self.device))))
+
+    def log_likelihood(self, x: Tensor, y: Tensor | None) -> LogDensity:
+        """Of M targets x (M D) with labels y (M): C M E -> C M."""
+        constant = x.shape[1] / 2 * math.log(2 * math.pi * self.sigma**2)
+
+        def density(e: Tensor) -> Tensor:
+            made = self(e.flatten(0, 1), None if y is None else y.repeat(len(e))).unflatten(0, e.shape[:2])
+            return -(x - made).square().sum(2) / (2 * self.sigma**2) - constant
+
+        return density

@@ -1,0 +1,58 @@
+"""What the metrics share that compare the features of all samples with those of all real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torchmetrics.utilities import dim_zero_cat
+
+from gan_runner.datasets.dataset import Split
+from gan_runner.draws import seeded
+from gan_runner.errors import UserError
+from gan_runner.metrics.metric import Metric
+
+
+def choice(rows: Tensor, n: int | None) -> Tensor:
+    """At most n of the rows (None: all), in their order; the same choice every time, at random because data may be sorted by class."""
+    if n is None or n >= len(rows):
+        return rows
+    return rows[torch.randperm(len(rows), generator=seeded("choice of rows"))[:n].sort().values.to(rows.device)]
+
+
+def last_part(figures: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Figures by the last part of their keys."""
+    return {key.rpartition("/")[2]: value for key, value in figures.items()}
+
+
+class FeatureSets(Metric):
+    """Keeps the features of the samples. Memory: N F float32, shared by all such metrics while the samples come in."""
+
+    reads = ("features",)
+    needs = frozenset({"reference"})
+    features: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("features", [], dist_reduce_fx="cat")
+
+    def update(self, *values: Tensor) -> None:
+        (features,) = values
+        self.features.append(features.detach())
+
+    def fake(self, at_least: int) -> Tensor:
+        """Features of the samples, N F; UserError where they are fewer, or not finite."""
+        return self._usable(dim_zero_cat(self.features), at_least, "samples")
+
+    def real(self, at_least: int, n: int | None = None, split: Split | None = None) -> Tensor:
+        """Features of at most n real samples (None: all) of a split (None: that of the reference), on the metric's device."""
+        reference = self.reference if split is None else self.reference.of(split)
+        return self._usable(choice(reference.features(), n).to(self.device), at_least, f"real samples ({reference.split})")
+
+    def _usable(self, rows: Tensor, at_least: int, what: str) -> Tensor:
+        if len(rows) < at_least:
+            raise UserError(f"{type(self).__name__} needs at least {at_least} {what}, and there are {len(rows)}")
+        if not bool(rows.isfinite().all()):
+            raise UserError(f"{type(self).__name__} cannot compare features that are NaN or infinite, and some of the {what} have such")
+        return rows

@@ -1,0 +1,161 @@
+"""The Frechet distance between samples and real ones, whole or class by class. Heusel et al. 2017; Miyato and Koyama 2018."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torchmetrics.utilities import dim_zero_cat
+
+from gan_runner.errors import UserError
+from gan_runner.metrics.metric import Metric
+from gan_runner.metrics.moments import Moments
+
+if TYPE_CHECKING:
+    from gan_runner.extractors import Extractor
+
+CHUNK = 512  # rows from which on a matrix product costs more than the merge of its result
+EPSILON = torch.finfo(torch.float64).eps
+PIVOT = 1e-10  # share of a feature's variance that is not explained by the features before it; with less, rounding may be all there is
+TOLERANCE = 3e-10  # of the distance: the greatest estimate of its error that the quick route may have; errors were at most 0.36 of it
+
+
+def frechet(a: Moments, b: Moments) -> Tensor:
+    """|m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2), a float64 scalar on the CPU: the squared Frechet distance of two normal laws.
+
+    Dowson and Landau 1982. With S = L L^T the last trace is the nuclear norm of L1^T L2, the sum of its singular values: exact for
+    singular covariances (fewer samples than features, constant features), where eigenvalues of S1 S2 lose half of the digits to their
+    square roots. Where the covariances are so well conditioned that those digits are not missed, the singular values are square roots of
+    eigenvalues of (L1^T L2)^T (L1^T L2), which is several times as fast.
+
+    ValueError for fewer than 2 rows on a side, values that are not finite, or different numbers of features. Memory: some 8 matrices F F.
+    """
+    a, b = (Moments(*(part.cpu() for part in each)) for each in (a, b))
+    for name, each in (("first", a), ("second", b)):
+        if each.n < 2:
+            raise ValueError(f"a Frechet distance needs at least 2 samples on each side, and the {name} has {each.n:.0f}")
+        if not (each.mean.isfinite().all() and each.scatter.isfinite().all()):
+            raise ValueError(f"features of the {name} side are not finite (nan or inf, or too large to be squared)")
+    if len(a.mean) != len(b.mean):
+        raise ValueError(f"a Frechet distance compares features of the same kind, and there are {len(a.mean)} and {len(b.mean)} of them")
+    s1, s2 = a.covariance, b.covariance
+    apart = (a.mean - b.mean).square().sum() + s1.trace() + s2.trace()
+    (l1, regular1), (l2, regular2) = factor(s1), factor(s2)
+    product = l1.T @ l2
+    if regular1 and regular2:
+        squares = torch.linalg.eigvalsh(product.T @ product)
+        # An eigenvalue is off by about EPSILON times the largest one, its square root by that over twice the root, and signs are random.
+        error = EPSILON * squares[-1] * squares.reciprocal().sum().sqrt()
+        distance = apart - 2 * squares.sqrt().sum()
+        if squares[0] > 0 and error <= TOLERANCE * distance:
+            return distance
+    return (apart - 2 * torch.linalg.svdvals(product).sum()).clamp_min(0)  # below 0 by rounding alone
+
+
+def factor(covariance: Tensor) -> tuple[Tensor, bool]:
+    """(L with L L^T = covariance, F R; whether it is regular, R = F, by Cholesky). R is the rank, 0 for constant features.
+
+    Of the correlations, so that features of very different scales keep their digits; eigenvalues below F epsilon times the largest are
+    rounding (as in numpy's matrix_rank).
+    """
+    scale = covariance.diagonal().sqrt()
+    scale = torch.where(scale == 0, 1, scale)
+    correlation = covariance / scale / scale[:, None]
+    lower, failed = torch.linalg.cholesky_ex(correlation)
+    if not failed and lower.diagonal().square().min() > PIVOT:
+        return scale[:, None] * lower, True
+    values, vectors = torch.linalg.eigh(correlation)
+    kept = values > len(values) * EPSILON * values[-1]
+    return scale[:, None] * vectors[:, kept] * values[kept].sqrt(), False
+
+
+def distance_to_real(fake: Moments, real: Moments) -> Tensor:
+    """frechet(fake, real), whose complaints are about what the user can mend."""
+    try:
+        return frechet(fake, real)
+    except ValueError as error:
+        raise UserError(f"{error} (first: the samples that are judged; second: the real ones)") from error
+
+
+def joined(moments: Tensor) -> Tensor:
+    """Packed moments of P processes, P F+1 F+1, as one."""
+    return reduce(Moments.merged, map(Moments.unpacked, moments)).packed
+
+
+class FrechetDistance(Metric):
+    """The Frechet distance to the real samples in the space of features, under fid/<extractor> or fd/<extractor>.
+
+    Biased upwards by about (2 F + F (F + 1) / 2) / N for whitened features: compare figures of the same N only, and take N > F.
+    Memory: a matrix F F of float64 and fewer than 512 rows of features besides, whatever N is; a few such matrices at the end.
+    """
+
+    reads = ("features",)
+    needs = frozenset({"reference"})
+    moments: Tensor
+    waiting: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("moments", torch.zeros(1, 1, dtype=torch.float64), dist_reduce_fx=joined)  # packed; the first batch gives the size
+        self.add_state("waiting", [], dist_reduce_fx="cat")
+
+    def prefix(self, extractor: Extractor | None) -> str:
+        assert extractor is not None
+        return extractor.named("fd", "fid")
+
+    def update(self, *values: Tensor) -> None:
+        (features,) = values
+        moments = Moments.unpacked(self.moments) if self.waiting else Moments.zero(features.shape[1], features.device)
+        rows = torch.cat([*self.waiting, features.detach()])
+        whole = len(rows) // CHUNK * CHUNK  # the same chunks, and so the same bits, whatever the size of the batches
+        for chunk in rows[:whole].split(CHUNK):
+            moments = moments.merged(Moments.of(chunk))
+        self.moments, self.waiting = moments.packed, [rows[whole:].clone()]
+
+    def compute(self) -> dict[str, Tensor]:
+        fake = Moments.unpacked(self.moments).merged(Moments.of(dim_zero_cat(self.waiting)))
+        return {"": distance_to_real(fake, self.reference.moments())}
+
+
+class IntraClassFrechet(Metric):
+    """The mean over classes of the Frechet distance between samples and real samples of that class; that of class k under ".../k".
+
+    Named intra_fid/<extractor> or intra_fd/<extractor>. UserError for a class of fewer than 2 samples on a side. Memory: the features, N F
+    float32, and a few matrices F F; moments kept for each class would take more from N / (2 F) classes on.
+    """
+
+    reads = ("features", "y")
+    needs = frozenset({"reference", "labels"})
+    features: list[Tensor]
+    y: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("features", [], dist_reduce_fx="cat")
+        self.add_state("y", [], dist_reduce_fx="cat")
+
+    def prefix(self, extractor: Extractor | None) -> str:
+        assert extractor is not None
+        return extractor.named("intra_fd", "intra_fid")
+
+    def update(self, *values: Tensor) -> None:
+        features, y = values
+        self.features.append(features.detach().float())
+        self.y.append(y)
+
+    def compute(self) -> dict[str, Tensor]:
+        fake, fake_y = dim_zero_cat(self.features), dim_zero_cat(self.y)
+        real, real_y = self.reference.features(), self.reference.labels
+        assert real_y is not None  # `needs` says so
+        classes = torch.cat([fake_y.cpu(), real_y.cpu()]).unique().tolist()
+        few = [
+            f"class {k}: {n} samples, {n_real} real ones"
+            for k in classes
+            if min(n := int((fake_y == k).sum()), n_real := int((real_y == k).sum())) < 2
+        ]
+        if few:
+            raise UserError("a Frechet distance within classes needs at least 2 samples of each on both sides; " + "; ".join(few))
+        by_class = {str(k): distance_to_real(Moments.of(fake[fake_y == k]), Moments.of(real[real_y == k])) for k in classes}
+        return {"": torch.stack(list(by_class.values())).mean(), **by_class}

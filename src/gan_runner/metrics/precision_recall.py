@@ -1,0 +1,83 @@
+"""Fidelity and diversity as shares of samples within balls around samples. Kynkaanniemi et al. 2019; Naeem et al. 2020."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge
+from torch import Tensor
+
+from gan_runner.metrics.feature_sets import FeatureSets, last_part
+from gan_runner.metrics.neighbours import held, radii
+
+if TYPE_CHECKING:
+    from gan_runner.extractors import Extractor
+
+
+def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[Tensor, Tensor]:
+    """Share of fakes (M F) in the ball of any real row (N F), and of real rows in the ball of any fake; float64 scalars.
+
+    A ball reaches from a row to its k-th nearest other row of the same set, and holds its edge, as in the paper. Identical sets have 1, 1.
+    """
+    precise, _ = held(fake, real, radii(real, k), closed=True)
+    recalled, _ = held(real, fake, radii(fake, k), closed=True)
+    return (precise > 0).double().mean(), (recalled > 0).double().mean()
+
+
+def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[Tensor, Tensor]:
+    """Mean over fakes (M F) of the real balls that hold one, over k; share of the real balls (N F) that hold a fake; float64 scalars.
+
+    The balls are open, as in the authors' code, so that identical sets have 1, 1. For fakes of the real distribution, whatever it is, the
+    expectations are 1 and 1 - prod_{j=1..k} (N - j) / (N + M - j), about 1 - 2^-k for N = M. Density may exceed 1.
+    """
+    balls, fakes = held(fake, real, radii(real, k), closed=False)
+    return balls.double().mean() / k, (fakes > 0).double().mean()
+
+
+class PrecisionRecall(FeatureSets):
+    """pr/<extractor>/precision and /recall. They depend on how many samples there are: compare figures of the same numbers.
+
+    n_real: at most so many real samples, None: all; a fixed random choice. Work: about 2 (N + M)^2 F operations in float64.
+    """
+
+    def __init__(self, k: Annotated[int, Ge(1)] = 3, n_real: Annotated[int, Ge(2)] | None = 10_000):
+        super().__init__()
+        self.k, self.n_real = k, n_real
+
+    def prefix(self, extractor: Extractor | None) -> str:
+        assert extractor is not None
+        return f"pr/{extractor.name}"
+
+    def compute(self) -> dict[str, Tensor]:
+        precision, recall = precision_recall(self.real(self.k + 1, self.n_real), self.fake(self.k + 1), self.k)
+        return {"precision": precision, "recall": recall}
+
+    def sentence(self, figures: Mapping[str, float | None]) -> str:
+        return _shares(figures)
+
+
+class DensityCoverage(FeatureSets):
+    """dc/<extractor>/density and /coverage. Coverage depends on how many samples there are, the expectation of density does not.
+
+    n_real: at most so many real samples, None: all; a fixed random choice. Work: about 2 N (N + M) F operations in float64.
+    """
+
+    def __init__(self, k: Annotated[int, Ge(1)] = 5, n_real: Annotated[int, Ge(2)] | None = 10_000):
+        super().__init__()
+        self.k, self.n_real = k, n_real
+
+    def prefix(self, extractor: Extractor | None) -> str:
+        assert extractor is not None
+        return f"dc/{extractor.name}"
+
+    def compute(self) -> dict[str, Tensor]:
+        density, coverage = density_coverage(self.real(self.k + 1, self.n_real), self.fake(1), self.k)
+        return {"density": density, "coverage": coverage}
+
+    def sentence(self, figures: Mapping[str, float | None]) -> str:
+        return _shares(figures)
+
+
+def _shares(figures: Mapping[str, float | None]) -> str:
+    return ", ".join(f"{key} {'null' if value is None else f'{value:.3f}'}" for key, value in last_part(figures).items())

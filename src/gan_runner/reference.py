@@ -1,0 +1,213 @@
+"""The real samples that a figure compares with, seen through an extractor; what was seen once is kept on disk.
+
+What is kept is found by its content: the data, the network with its weights, and how an image comes to it. So other data, another
+resolution or other weights never meet stale numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gan_runner import checkpoint
+from gan_runner.datasets import Dataset, Items, Spec, Split, to_float
+from gan_runner.draws import seeded
+from gan_runner.errors import Failed, UserError
+from gan_runner.extractors import Extractor
+from gan_runner.metrics.moments import Moments
+
+VERSION = 1  # of what is kept
+
+Tick = Callable[[str, int, int], None]
+"""Is told what is being done, and how many of how many samples are done."""
+
+
+def cache_folder() -> Path:
+    """Where features of real data are kept: $GAN_RUNNER_CACHE, else gan-runner in the user's folder for caches."""
+    if named := os.environ.get("GAN_RUNNER_CACHE"):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gan-runner"
+
+
+class Reference:
+    """Real samples of one split, in a fixed order, and their features.
+
+    n: how many of them, chosen by chance but always the same ones; None: all. tick: is told how a pass over the data goes.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: Split = "train",
+        extractor: Extractor | None = None,
+        *,
+        n: int | None = None,
+        device: torch.device | str = "cpu",
+        batch_size: int = 500,
+        tick: Tick = lambda what, done, n: None,
+    ):
+        self.dataset, self.split, self.extractor, self.asked = dataset, split, extractor, n
+        self.device, self.batch_size, self.tick = torch.device(device), batch_size, tick
+        self._others: dict[Split, Reference] = {split: self}
+
+    @property
+    def name(self) -> str:
+        """Of the data set, as a protocol states it."""
+        return self.dataset.name
+
+    @property
+    def spec(self) -> Spec:
+        return self.dataset.spec
+
+    def of(self, split: Split) -> Reference:
+        """The same data, another split. UserError where there is no such split."""
+        if split not in self._others:
+            settings = {"n": self.asked, "device": self.device, "batch_size": self.batch_size, "tick": self.tick}
+            other = Reference(self.dataset, split, self.extractor, **settings)  # type: ignore[arg-type]
+            other._others = self._others
+            self._others[split] = other
+        return self._others[split]
+
+    # ---- samples --------------------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _items(self) -> Items:
+        self.dataset.prepare()
+        return self.dataset.open(self.split)
+
+    @cached_property
+    def _chosen(self) -> Tensor:
+        """Indices of the samples, n."""
+        n = len(self._items)
+        if self.asked is None or self.asked >= n:
+            return torch.arange(n)
+        return torch.randperm(n, generator=seeded("reference", self.split))[: self.asked].sort().values
+
+    @property
+    def n(self) -> int:
+        return len(self._chosen)
+
+    @cached_property
+    def labels(self) -> Tensor | None:
+        """int64, n; None where the data have none."""
+        return None if self._items.labels is None else self._items.labels[self._chosen]
+
+    def at(self, indices: Tensor) -> Tensor:
+        """The samples with these indices as data: N ..., float32."""
+        return to_float(self._items.take(self._chosen[indices])[0])
+
+    def samples(self) -> Tensor:
+        """All of them as data: n ..., float32."""
+        return self.at(torch.arange(self.n))
+
+    # ---- features -------------------------------------------------------------------------------------------------------------------
+
+    def features(self) -> Tensor:
+        """n F, float32, on the CPU; mapped from the disk where it was possible to keep them."""
+        if "_features" not in vars(self):
+            self._look(keep_features=True)
+        return self._features
+
+    def moments(self) -> Moments:
+        """Of the features; float64."""
+        if "_moments" not in vars(self):
+            self._look(keep_features=False)
+        return self._moments
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 of the split, all of it."""
+        return self.dataset.checksum(self.split)
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What the features are of and how they came about: the key under which they are kept."""
+        assert self.extractor is not None
+        return {
+            "version": VERSION,
+            "data": self.checksum,
+            "n": self.n,
+            "extractor": self.extractor.name,
+            "extractor_sha256": self.extractor.checksum,
+            "preprocessing": self.extractor.preprocessing,
+        }
+
+    @cached_property
+    def _folder(self) -> Path:
+        key = hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()
+        return cache_folder() / f"{self.name}-{self.split}-{self.about['extractor']}-n{self.n}-{key[:16]}"
+
+    def _look(self, keep_features: bool) -> None:
+        """Set `_moments`, and `_features` where they are asked for: from the disk, else by a pass over the data."""
+        try:
+            if json.loads((self._folder / "about.json").read_text()) == self.about:
+                with np.load(self._folder / "moments.npz", allow_pickle=False) as kept:
+                    self._moments = Moments(*(torch.from_numpy(kept[name]) for name in Moments._fields))
+                if keep_features:
+                    self._features = self._mapped()
+                return
+        except (OSError, ValueError, KeyError, EOFError):
+            pass  # not kept, or not whole: it is made anew
+        self._pass(keep_features)
+
+    def _mapped(self) -> Tensor:
+        array = np.load(self._folder / "features.npy", mmap_mode="c", allow_pickle=False)  # copy on write: nothing is written back
+        if array.shape[0] != self.n or array.dtype != np.float32:
+            raise ValueError("not the features that were asked for")
+        return torch.from_numpy(array)
+
+    def _pass(self, keep_features: bool) -> None:
+        """Look at every sample once. Memory: one batch, and n F float32 where the features are asked for."""
+        assert self.extractor is not None
+        self.extractor.to(self.device)
+        moments: Moments | None = None
+        kept: list[Tensor] = []
+        for start in range(0, self.n, self.batch_size):
+            x, _ = self._items.take(self._chosen[start : start + self.batch_size])
+            rows = self.extractor(x.to(self.device)).features.cpu()
+            part = Moments.of(rows)
+            moments = part if moments is None else moments.merged(part)
+            kept += [rows] if keep_features else []
+            self.tick(f"{self.name} ({self.split}) through {self.extractor.name}", start + len(rows), self.n)
+        if moments is None:
+            raise UserError(f"{self.name} has no sample in its {self.split} split to compare with")
+        if not bool(moments.scatter.isfinite().all()):
+            raise UserError(f"extractor {self.extractor.name} gives features of {self.name} that are not finite")
+        self._moments = moments
+        if keep_features:
+            self._features = torch.cat(kept)
+        with contextlib.suppress(OSError, Failed):  # a cache that cannot be written costs time, not the figure
+            self._keep(keep_features)
+
+    def _keep(self, features: bool) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        files: dict[str, bytes | memoryview] = {}
+        if features:
+            files["features.npy"] = _npy(self._features.numpy())
+        files["moments.npz"] = _npz({name: value.numpy() for name, value in self._moments._asdict().items()})
+        files["about.json"] = json.dumps(self.about, indent=2).encode()  # last: it says that the others are there
+        for name, content in files.items():
+            checkpoint.write_bytes(self._folder / name, content)
+
+
+def _npy(array: np.ndarray) -> memoryview:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getbuffer()
+
+
+def _npz(arrays: dict[str, np.ndarray]) -> memoryview:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getbuffer()

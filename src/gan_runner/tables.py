@@ -1,0 +1,186 @@
+"""What gan-runs shows of runs: a row of the table each, columns of a comparison, lines for programs."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gan_runner.explain import say
+from gan_runner.inventory import STATES, Run
+from gan_runner.reporting import duration
+from gan_runner.untrusted import Value
+
+COLOURS = {"running": "cyan", "dead": "red", "failed": "red", "diverged": "magenta", "interrupted": "yellow", "finished": "green"}
+ARROWS = {"max": " \u2191", "min": " \u2193"}
+UNITS = {10**9: "G", 10**6: "M", 10**3: "k", 1: ""}
+
+
+def standing(run: Run, asked: str | None) -> tuple[str | None, str | None, float | None, float | None]:
+    """(metric, "min" | "max", best, last); which is the best is not known without a direction."""
+    metric, mode = run.followed(asked)
+    best = run.best(metric, mode) if metric else None
+    return metric, mode, best[1] if best else None, run.last(metric) if metric else None
+
+
+# -------------------------------------------------------------------------------------------------------------------------------- words
+
+
+def counted(runs: Sequence[Run]) -> str:
+    """3 runs: 2 finished, 1 failed"""
+    states = Counter(run.state for run in runs)
+    said = ", ".join(f"{states[state]} {'unreadable' if state == '?' else state}" for state in reversed(STATES) if states[state])
+    return f"{len(runs)} run{'s' * (len(runs) != 1)}{': ' * bool(runs)}{said}"
+
+
+def shown(value: Value, unknown: str = "-") -> str:
+    """A figure, or a value of a configuration."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return unknown if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def amount(n: int | None) -> str:
+    """950, 51.2k, 12.8M"""
+    if n is None:
+        return "?"
+    unit = next(unit for unit in UNITS if n >= unit or unit == 1)
+    return f"{n / unit:.4g}{UNITS[unit]}"
+
+
+def since(then: float | None) -> str:
+    """3 d, 2 h, 5 min: how long ago."""
+    return "?" if not then else " ".join(duration(max(time.time() - then, 0)).split()[:2])
+
+
+def when(seconds: float | None) -> str | None:
+    """ISO 8601, UTC."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def arrow(metric: str | None, mode: str | None) -> str:
+    """The metric, and which way is better."""
+    return f"{metric or '-'}{ARROWS.get(mode or '', '')}"
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Paths without the folders that all of them begin with."""
+    parts = [name.strip("/").split("/") for name in names]
+    while min(map(len, parts)) > 1 and len({each[0] for each in parts}) == 1:
+        parts = [each[1:] for each in parts]
+    return ["/".join(each) for each in parts]
+
+
+# ------------------------------------------------------------------------------------------------------------------------------- tables
+
+
+def row(run: Run, metric: str | None) -> dict[str, str]:
+    """What the table shows of a run."""
+    key, mode, best, last = standing(run, metric)
+    return {
+        "run": run.name,
+        "state": run.state,
+        "step": f"{shown(run.step, '?')}/{shown(run.steps, '?')}",
+        "images": amount(run.images),
+        "metric": arrow(key, mode),
+        "best": shown(best),
+        "last": shown(last),
+        "took": "?" if run.seconds is None else duration(run.seconds),
+        "age": since(run.started),
+        "changed": "?" if run.overrides is None else " ".join(run.overrides),
+    }
+
+
+def show(runs: Sequence[Run], metric: str | None) -> None:
+    """The table. A metric that all runs share is said once."""
+    rows = [row(run, metric) for run in runs]
+    shared = {each["metric"] for each in rows}
+    columns = [column for column in (rows[0] if rows else ()) if column != "metric" or len(shared) > 1]
+    if len(shared) == 1 and shared != {"-"}:
+        say("gan-runs", f"best and last: {min(shared)}")
+    if mixed := unlike(runs, metric):
+        say("gan-runs", f"not all figures were measured alike; they differ in {', '.join(mixed[:5])}: see --compare")
+    if unknown := {each["metric"] for each in rows if each["last"] != "-" and each["best"] == "-"}:
+        say("gan-runs", f"which {min(unknown)} is the best? Say --metric {min(unknown)}:min or :max")
+    if rows:
+        print_table(columns, [[each[column] for column in columns] for each in rows])
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table: for a terminal as `fitted` lays it out, for whatever else reads it a line for each row."""
+    console = Console(highlight=False)
+    if console.is_terminal:
+        console.print(fitted(columns, rows, console.width))
+        return
+    widths = [max(cell_len(line[i]) for line in (columns, *rows)) for i in range(len(columns))]
+    for line in (columns, *rows):
+        print("  ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths)).rstrip())
+
+
+def fitted(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
+    """The names of runs come last, what was changed below them; where they have less than 40 columns, others give way."""
+    lines = [dict(zip(columns, row)) for row in rows]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    names = "run" in columns
+    kept = [column for column in columns if column not in ("run", "changed")]
+    for spare in ("took", "images", "age", "metric") if names else ():
+        if width - sum(2 + max(cell_len(line[column]) for line in [{column: column}, *lines]) for column in kept) < 40 and spare in kept:
+            kept.remove(spare)
+    for column in kept:
+        table.add_column(Text(column), no_wrap=names, overflow="fold")
+    if names:
+        table.add_column(Text("run"), overflow="fold")
+    for line in lines:
+        cells = [Text(line[column], COLOURS.get(line[column], "") if column == "state" else "") for column in kept]
+        below = ("\n" + line["changed"], "dim") if line.get("changed") else ""
+        table.add_row(*cells, *([Text.assemble(line["run"], below)] if names else []))
+    return table
+
+
+def unlike(runs: Sequence[Run], asked: str | None) -> list[str]:
+    """In what the protocols differ of runs that the table shows by the same metric: their figures are not to be compared."""
+    found: dict[str, None] = {}
+    for metric in {run.followed(asked)[0] for run in runs}:
+        found |= dict.fromkeys(differences([run.protocol() for run in runs if run.followed(asked)[0] == metric and run.protocol()]))
+    return list(found)
+
+
+def differences(trees: list[dict[str, Value]]) -> dict[str, list[Value]]:
+    """What is not the same in all of them, by key; None: not there."""
+    said = [{key: "null" if value is None else value for key, value in tree.items()} for tree in trees]
+    rows = {key: [tree.get(key) for tree in said] for key in dict.fromkeys(key for tree in said for key in tree)}
+    return {key: cells for key, cells in rows.items() if len(set(map(repr, cells))) > 1}
+
+
+def side_by_side(runs: Sequence[Run], asked: str | None) -> dict[str, dict[str, list[Value]]]:
+    """What differs between the configurations of runs, and between the protocols of their figures; and all figures. None: not there."""
+    figures: dict[str, list[Value]] = {}
+    for key in dict.fromkeys(key for run in runs for key in run.keys):
+        same = asked if asked and asked.rpartition(":")[0] == key else key
+        modes = [run.followed(same)[1] for run in runs]
+        mode = next((mode for mode in modes if mode), None)
+        if mode:
+            best = [run.best(key, mode) for run in runs]
+            figures[f"{arrow(key, mode)} best"] = [point[1] if point else None for point in best]
+        figures[f"{key} last"] = [run.last(key) for run in runs]
+    return {
+        "configuration": differences([run.config for run in runs]),
+        "protocol of the figures": differences([run.protocol() for run in runs]),
+        "metrics": figures,
+    }
+
+
+def as_json(run: Run, asked: str | None) -> dict[str, Any]:
+    """What is known of a run, for programs."""
+    metric, mode, best, last = standing(run, asked)
+    return {
+        "name": run.name, "path": str(run.folder), "state": run.state, "step": run.step, "steps": run.steps, "images": run.images,
+        "metric": metric, "mode": mode, "best": best, "last": last, "metrics": {key: run.last(key) for key in run.keys},
+        "overrides": run.overrides, "error": run.error, "seconds": run.seconds,
+        "started": when(run.started), "ended": when(run.ended), "written": when(run.written),
+    }  # fmt: skip

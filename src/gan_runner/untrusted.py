@@ -1,0 +1,109 @@
+"""Files that may come from strangers: read without executing anything, without following links, and within bounds."""
+
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Value = bool | int | float | str | None
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def content(path: Path, limit: int = 2**18, cut: bool = False) -> bytes | None:
+    """The bytes of a regular file; None where it is none, or larger than the limit (cut: its beginning)."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            return file.read(limit) if stat.S_ISREG(status.st_mode) and (cut or status.st_size <= limit) else None
+    except (OSError, ValueError):
+        return None
+
+
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder; nothing where it is a link or cannot be read."""
+    try:
+        return [] if folder.is_symlink() else list(os.scandir(folder))
+    except OSError:
+        return []
+
+
+def parsed_json(data: bytes | None) -> Any:
+    """A JSON document; None where it is none."""
+    try:
+        return json.loads(data or b"")
+    except (ValueError, RecursionError):
+        return None
+
+
+def parsed_yaml(data: bytes | None) -> Any:
+    """A YAML document of plain values; None where it is none, has aliases (they grow when they are read), or more than 50 levels."""
+    try:
+        text, depth = (data or b"").decode(), 0
+        for event in yaml.parse(text, Loader=LOADER):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > 50 or isinstance(event, yaml.AliasEvent):
+                return None
+        return yaml.load(text, Loader=LOADER)  # the safe one, in C where there is one
+    except Exception:  # whatever a document can do to a parser
+        return None
+
+
+def flat(tree: Any) -> Iterator[tuple[str, Value]]:
+    """The leaves of nested dicts by dotted key, no more than 5,000; what is below the 20th level is one leaf."""
+
+    def visit(node: dict[Any, Any], path: str, depth: int) -> Iterator[tuple[str, Value]]:
+        for key, value in node.items():
+            name = f"{path}{leaf(key)}"
+            if isinstance(value, dict) and value and depth < 20:
+                yield from visit(value, f"{name}.", depth + 1)
+            else:
+                yield name, leaf(value)
+
+    return islice(visit(tree if isinstance(tree, dict) else {}, "", 1), 5000)
+
+
+def leaf(value: Any) -> Value:
+    """A value as it can be shown, and written as JSON."""
+    if value is None or isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**63):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    try:
+        return printable(str(value))
+    except (ValueError, RecursionError):  # a number of 100,000 digits
+        return "?"
+
+
+def printable(text: str, limit: int = 500) -> str:
+    """A text on one line that moves no cursor and turns no direction of reading."""
+    shown = "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text[:limit])
+    return shown + ("..." if len(text) > limit else "")
+
+
+def whole(value: Any) -> int | None:
+    """A whole number from 0 that a float holds exactly; None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
+
+
+def number(value: Any) -> float | None:
+    """A finite number; None for anything else."""
+    try:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def moment(text: Any) -> float | None:
+    """ISO 8601 as seconds since 1970; None for anything else."""
+    try:
+        seconds = datetime.fromisoformat(text).timestamp()
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
+    return seconds if seconds >= 0 else None

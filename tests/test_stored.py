@@ -1,0 +1,118 @@
+"""Images from any source, as they are."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gan_runner.datasets.stored import Stored
+from gan_runner.errors import UserError
+
+PIXELS = np.random.default_rng(0).integers(256, size=(6, 5, 4, 3), dtype=np.uint8)  # N H W C
+
+
+def folder(path, pixels=PIXELS, suffix="png", names=None):
+    for i, image in enumerate(pixels):
+        file = path / (names[i] if names else ".") / f"{i}.{suffix}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+    return path
+
+
+def everything(path, split="train"):
+    return Stored(str(path)).load(split)
+
+
+def test_a_folder_of_pictures_is_read_as_it_is(tmp_path):
+    data = Stored(str(folder(tmp_path)))
+    assert data.spec.shape == (3, 5, 4)
+    assert data.spec.classes is None
+    assert np.array_equal(data.load("train").x.permute(0, 2, 3, 1), PIXELS)
+    assert not data.lossy
+
+
+def test_class_folders_are_labels(tmp_path):
+    samples = everything(folder(tmp_path, names=["a", "b", "a", "b", "b", "a"]))
+    assert samples.y.tolist() == [0, 0, 0, 1, 1, 1]
+    assert Stored(str(tmp_path)).spec.classes == 2
+
+
+def test_one_set_is_one_split(tmp_path):
+    data = Stored(str(folder(tmp_path)))
+    assert len(data.open("test")) == 6
+    with pytest.raises(UserError, match="is one set of samples, and a train split is asked for too"):
+        data.open("train")
+    for split, n in (("train", 4), ("test", 2)):
+        folder(tmp_path / "both" / split, PIXELS[:n])
+    both = Stored(str(tmp_path / "both"))
+    assert [len(both.open(split)) for split in ("train", "test")] == [4, 2]
+
+
+def test_lossy_pictures_are_told(tmp_path):
+    assert Stored(str(folder(tmp_path, suffix="jpg"))).lossy
+
+
+@pytest.mark.parametrize("key", ["samples", "images", "arr_0"])
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW", "NHW"])
+def test_arrays_of_any_layout(tmp_path, key, layout):
+    x = {"NHWC": PIXELS, "NCHW": PIXELS.transpose(0, 3, 1, 2), "NHW": PIXELS[..., 0]}[layout]
+    np.savez(tmp_path / "x.npz", **{key: x, "labels": np.arange(6)})
+    samples = everything(tmp_path / "x.npz")
+    want = PIXELS[..., :1] if layout == "NHW" else PIXELS
+    assert np.array_equal(samples.x.permute(0, 2, 3, 1), want)
+    assert samples.y.tolist() == list(range(6))
+
+
+def test_points(tmp_path):
+    np.savez(tmp_path / "x.npz", samples=np.ones((3, 2)))
+    assert torch.equal(everything(tmp_path / "x.npz").x, torch.ones(3, 2))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"samples": PIXELS / 255}, r"array float64 of shape \(6, 5, 4, 3\): expected images as uint8"),
+        ({"samples": PIXELS.astype(np.int64)}, "array int64"),
+        ({"samples": PIXELS[..., :2].repeat(2, 3)}, "images of 4 channels"),
+        ({"samples": PIXELS[:0]}, "has no sample"),
+        ({"pictures": PIXELS}, "none of the arrays samples, images, arr_0"),
+        ({"samples": PIXELS, "labels": np.arange(5)}, r"labels int64 of shape \(5,\) for 6 samples"),
+        ({"samples": PIXELS, "labels": np.ones(6)}, "labels float64"),
+        ({"samples": np.array([[np.nan, 0.0]])}, "not finite"),
+        ({"samples": np.array([{}], dtype=object)}, "cannot be read as arrays"),
+    ],
+)
+def test_arrays_that_are_no_samples_are_refused(tmp_path, arrays, message):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(UserError, match=message):
+        everything(tmp_path / "x.npz")
+
+
+def test_files_that_are_no_samples_are_refused(tmp_path):
+    (tmp_path / "x.npz").write_bytes(b"no zip")
+    with pytest.raises(UserError, match="cannot be read as arrays"):
+        everything(tmp_path / "x.npz")
+    with pytest.raises(UserError, match="neither a folder of images nor a .npz file"):
+        everything(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="there is no image"):
+        everything(tmp_path / "empty")
+    (tmp_path / "empty" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="cannot decode"):
+        everything(tmp_path / "empty")
+
+
+def test_pictures_of_several_sizes_or_depths_are_refused(tmp_path):
+    folder(tmp_path / "a", [PIXELS[0], PIXELS[1][:, :2]])
+    with pytest.raises(UserError, match=r"1.png is 2x5 RGB, and .*0.png is 4x5 RGB: all images .* must have one size"):
+        everything(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    Image.fromarray(np.full((4, 4), 60_000, dtype=np.uint16)).save(tmp_path / "b" / "0.png")
+    with pytest.raises(UserError, match="more than 8 bits"):
+        everything(tmp_path / "b")
+
+
+def test_the_checksum_of_a_folder_is_of_its_content(tmp_path):
+    a, b, c = (folder(tmp_path / name, pixels) for name, pixels in (("a", PIXELS), ("b", PIXELS), ("c", 255 - PIXELS)))
+    sums = [Stored(str(path)).checksum("train") for path in (a, b, c)]
+    assert sums[0] == sums[1] != sums[2]
