@@ -134,22 +134,50 @@ def test_features_are_float32_whatever_precision_training_asked_for(kind, tmp_pa
         torch.set_float32_matmul_precision(before)
 
 
-def test_settings_of_precision_are_put_back_even_after_an_error():
+OLD_AND_NEW = [(torch.backends.cuda.matmul, "allow_tf32"), (torch.backends.cudnn, "allow_tf32")]
+if hasattr(torch.backends.cudnn, "conv"):
+    kinds = (torch.backends.cudnn.conv, torch.backends.cuda.matmul, torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul)
+    OLD_AND_NEW += [(kind, "fp32_precision") for kind in kinds]
+
+
+@pytest.fixture
+def settings():
+    """What torch says of its precision; put back afterwards."""
+
+    def read():
+        return [torch.get_float32_matmul_precision()] + [getattr(part, name) for part, name in OLD_AND_NEW]
+
+    before = read()
+    yield read
+    torch.set_float32_matmul_precision(before[0])
+    for (part, name), value in zip(OLD_AND_NEW, before[1:], strict=True):
+        setattr(part, name, value)
+
+
+@pytest.mark.parametrize("asked", ["highest", "high", "medium"])
+@pytest.mark.parametrize("tf32", [True, False])
+def test_settings_of_precision_are_put_back_even_after_an_error(asked, tf32, settings):
     def fail():
         with exact(torch.device("cpu")):
             assert not torch.backends.cuda.matmul.allow_tf32
+            assert not torch.backends.cudnn.allow_tf32
+            assert torch.get_float32_matmul_precision() == "highest"
             raise RuntimeError("inside")
 
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    try:
-        for asked in (True, False):
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = asked
-            with pytest.raises(RuntimeError, match="inside"):
-                fail()
-            assert torch.backends.cuda.matmul.allow_tf32 == asked
-            assert torch.backends.cudnn.allow_tf32 == asked
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.set_float32_matmul_precision(asked)
+    before = settings()
+    with pytest.raises(RuntimeError, match="inside"):
+        fail()
+    assert settings() == before
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="needs torch 2.9, which has a setting for each operation")
+def test_settings_of_single_operations_are_put_back(settings):
+    torch.backends.cudnn.conv.fp32_precision = torch.backends.cuda.matmul.fp32_precision = "tf32"
+    with exact(torch.device("cpu")):
+        assert torch.backends.cudnn.conv.fp32_precision == torch.backends.cuda.matmul.fp32_precision == "ieee"
+    assert torch.backends.cudnn.conv.fp32_precision == torch.backends.cuda.matmul.fp32_precision == "tf32"
 
 
 def test_only_published_figures_have_published_names(tmp_path):

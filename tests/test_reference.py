@@ -86,14 +86,12 @@ def test_what_was_seen_once_is_not_looked_at_again():
     assert again.images == 0
 
 
-def test_moments_alone_need_no_features_and_a_later_wish_for_them_makes_them():
-    first = Linear()
-    Reference(Noise(), "train", first).moments()
-    second = Linear()
-    assert Reference(Noise(), "train", second).moments().n == 40
-    assert second.images == 0
-    assert Reference(Noise(), "train", second).features().shape == (40, 5)
-    assert second.images == 40
+def test_one_pass_gives_moments_and_features():
+    extractor = Linear()
+    real = Reference(Noise(), "train", extractor)
+    moments = real.moments()
+    assert torch.allclose(real.features().double().mean(0), moments.mean)
+    assert extractor.images == 40
 
 
 @pytest.mark.parametrize(

@@ -116,13 +116,13 @@ class Reference:
     def features(self) -> Tensor:
         """n F, float32, on the CPU; mapped from the disk where it was possible to keep them."""
         if "_features" not in vars(self):
-            self._look(keep_features=True)
+            self._look(features=True)
         return self._features
 
     def moments(self) -> Moments:
-        """Of the features; float64."""
+        """Of the features; float64. Memory: one batch and a few matrices F F."""
         if "_moments" not in vars(self):
-            self._look(keep_features=False)
+            self._look(features=False)
         return self._moments
 
     @cached_property
@@ -148,18 +148,18 @@ class Reference:
         key = hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()
         return cache_folder() / f"{self.name}-{self.split}-{self.about['extractor']}-n{self.n}-{key[:16]}"
 
-    def _look(self, keep_features: bool) -> None:
+    def _look(self, features: bool) -> None:
         """Set `_moments`, and `_features` where they are asked for: from the disk, else by a pass over the data."""
         try:
             if json.loads((self._folder / "about.json").read_text()) == self.about:
                 with np.load(self._folder / "moments.npz", allow_pickle=False) as kept:
                     self._moments = Moments(*(torch.from_numpy(kept[name]) for name in Moments._fields))
-                if keep_features:
+                if features:
                     self._features = self._mapped()
                 return
         except (OSError, ValueError, KeyError, EOFError):
             pass  # not kept, or not whole: it is made anew
-        self._pass(keep_features)
+        self._pass(features)
 
     def _mapped(self) -> Tensor:
         array = np.load(self._folder / "features.npy", mmap_mode="c", allow_pickle=False)  # copy on write: nothing is written back
@@ -167,47 +167,64 @@ class Reference:
             raise ValueError("not the features that were asked for")
         return torch.from_numpy(array)
 
-    def _pass(self, keep_features: bool) -> None:
-        """Look at every sample once. Memory: one batch, and n F float32 where the features are asked for."""
+    def _pass(self, features: bool) -> None:
+        """Look at every sample once, and keep what was seen; on the disk, which may refuse, for that costs time and not the figure."""
         assert self.extractor is not None
         self.extractor.to(self.device)
         moments: Moments | None = None
-        kept: list[Tensor] = []
+        rows_kept: list[Tensor] = []
+        file = _Rows(self._folder / "features.npy", self.n)
         for start in range(0, self.n, self.batch_size):
             x, _ = self._items.take(self._chosen[start : start + self.batch_size])
             rows = self.extractor(x.to(self.device)).features.cpu()
             part = Moments.of(rows)
             moments = part if moments is None else moments.merged(part)
-            kept += [rows] if keep_features else []
+            file.add(rows.numpy())
+            rows_kept += [rows] if features else []
             self.tick(f"{self.name} ({self.split}) through {self.extractor.name}", start + len(rows), self.n)
         if moments is None:
             raise UserError(f"{self.name} has no sample in its {self.split} split to compare with")
         if not bool(moments.scatter.isfinite().all()):
             raise UserError(f"extractor {self.extractor.name} gives features of {self.name} that are not finite")
         self._moments = moments
-        if keep_features:
-            self._features = torch.cat(kept)
-        with contextlib.suppress(OSError, Failed):  # a cache that cannot be written costs time, not the figure
-            self._keep(keep_features)
-
-    def _keep(self, features: bool) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        files: dict[str, bytes | memoryview] = {}
         if features:
-            files["features.npy"] = _npy(self._features.numpy())
-        files["moments.npz"] = _npz({name: value.numpy() for name, value in self._moments._asdict().items()})
-        files["about.json"] = json.dumps(self.about, indent=2).encode()  # last: it says that the others are there
-        for name, content in files.items():
-            checkpoint.write_bytes(self._folder / name, content)
+            self._features = torch.cat(rows_kept)
+        with contextlib.suppress(OSError, Failed):
+            file.close()
+            buffer = io.BytesIO()
+            np.savez(buffer, **{name: value.numpy() for name, value in moments._asdict().items()})
+            checkpoint.write_bytes(self._folder / "moments.npz", buffer.getbuffer())
+            checkpoint.write_bytes(self._folder / "about.json", json.dumps(self.about, indent=2).encode())  # last: the others are there
 
 
-def _npy(array: np.ndarray) -> memoryview:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getbuffer()
+class _Rows:
+    """n rows of float32 on their way into a .npy file, which is there whole or not at all."""
 
+    def __init__(self, path: Path, n: int):
+        self.path, self.n = path, n
+        self.part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self.error: OSError | None = None
+        self.begun = False
 
-def _npz(arrays: dict[str, np.ndarray]) -> memoryview:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getbuffer()
+    def add(self, rows: np.ndarray) -> None:
+        """Some more rows; an error of the disk is kept for the end."""
+        if self.error is not None:
+            return
+        try:
+            self.part.parent.mkdir(parents=True, exist_ok=True)
+            with self.part.open("ab" if self.begun else "wb") as file:
+                if not self.begun:
+                    header = {"descr": "<f4", "fortran_order": False, "shape": (self.n, rows.shape[1])}
+                    np.lib.format.write_array_header_1_0(file, header)
+                    self.begun = True
+                file.write(np.ascontiguousarray(rows, "<f4").data)
+        except OSError as error:
+            self.error = error
+            with contextlib.suppress(OSError):
+                self.part.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Put the file to its place. OSError where that, or a write before it, failed."""
+        if self.error is not None:
+            raise self.error
+        os.replace(self.part, self.path)

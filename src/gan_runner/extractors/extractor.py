@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -153,21 +154,36 @@ def aside() -> AbstractContextManager[None]:
 @contextlib.contextmanager
 def exact(device: torch.device) -> Iterator[None]:
     """float32 that is float32, whatever training asked for: no autocast, and neither TF32 nor bfloat16 inside a product."""
-    backends: Any = torch.backends
-    if hasattr(backends.cudnn, "conv"):  # torch 2.9 has a setting for each operation, and complains of a mixture with the old ones
-        parts = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)
-        settings: list[tuple[Any, str, Any]] = [(part, "fp32_precision", "ieee") for part in parts]
-    else:
-        settings = [(backends.cudnn, "allow_tf32", False), (backends.cuda.matmul, "allow_tf32", False)]
-    before = [getattr(part, name) for part, name, _ in settings]
+    before: list[tuple[Switch, Any]] = []
+    for switch in switches():
+        with contextlib.suppress(RuntimeError):  # torch refuses to read an old setting that a new one contradicts
+            before.append((switch, switch.read()))
     try:
-        for part, name, value in settings:
-            setattr(part, name, value)
+        for switch, _ in before:
+            switch.write(switch.exact)
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        for (part, name, _), value in zip(settings, before, strict=True):
-            setattr(part, name, value)
+        for switch, value in before:
+            switch.write(value)
+
+
+class Switch(NamedTuple):
+    """A setting of torch, and the value that keeps float32 whole."""
+
+    read: Callable[[], Any]
+    write: Callable[[Any], None]
+    exact: Any
+
+
+def switches() -> Iterator[Switch]:
+    """Since 2.9 each operation has a setting of its own; torch wants them to agree with the old ones, so those are set first."""
+    cudnn, cuda, mkldnn = (cast(Any, backend) for backend in (torch.backends.cudnn, torch.backends.cuda, torch.backends.mkldnn))
+    yield Switch(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest")
+    yield Switch(partial(getattr, cudnn, "allow_tf32"), partial(setattr, cudnn, "allow_tf32"), False)
+    if hasattr(cudnn, "conv"):
+        for part in (cudnn.conv, cuda.matmul, mkldnn.conv, mkldnn.matmul):
+            yield Switch(partial(getattr, part, "fp32_precision"), partial(setattr, part, "fp32_precision"), "ieee")
 
 
 def unit(images: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CHUNK = 512  # rows from which on a matrix product costs more than the merge of its result
 EPSILON = torch.finfo(torch.float64).eps
 PIVOT = 1e-10  # share of a feature's variance that is not explained by the features before it; with less, rounding may be all there is
-TOLERANCE = 3e-10  # of the distance: the greatest estimate of its error that the quick route may have; errors were at most 0.36 of it
+TOLERANCE = 1e-6  # of the distance: the greatest bound on its error with which the quick route is taken; real errors are far below it
 
 
 def frechet(a: Moments, b: Moments) -> Tensor:
