@@ -120,7 +120,7 @@ def svg(run: Run, key: str, mode: str | None) -> str:
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
     """What an axis spans: the values, or some room around a single one."""
-    low, high = max(min(values), -1e300), min(max(values), 1e300)
+    low, high = min(values), max(values)
     if high - low > 1e-9 * max(abs(low), abs(high)) and high - low > 1e-300:
         return low, high
     room = abs(low) / 10 if abs(low) > 1e-9 else 0.5

@@ -1,7 +1,9 @@
 """`gan-runs`: all runs of a folder at a glance, side by side, on a page, and out of the way. Imports no torch."""
 
 import argparse
+import io
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -87,6 +89,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """The work of gan-runs; its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without arrows shows ? for them
+            stream.reconfigure(errors="replace")
     if "--help" in argv or "-h" in argv:
         print(parser().format_help(), end="")
         return DONE

@@ -89,7 +89,7 @@ def why_not(run: Run, root: Path) -> str | None:
 
 def delete(run: Run, root: Path) -> int:
     """Delete a run directory that is still as it was read; the bytes freed. UserError where it must stay, Failed where it does."""
-    state, freed = {"dead": "running"}.get(run.state, run.state), size(run.folder)
+    state = {"dead": "running"}.get(run.state, run.state)
     try:
         lock = os.open(run.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except OSError as error:
@@ -99,6 +99,7 @@ def delete(run: Run, root: Path) -> int:
         said = parsed_json(content(run.folder / "status.json"))
         if reason := why_not(run, root) if isinstance(said, dict) and str(said.get("state")) == state else "it has changed meanwhile":
             raise UserError(f"{run.name} stays: {reason}")
+        freed = size(run.folder)
         shutil.rmtree(run.folder.resolve())
     except BlockingIOError as error:
         raise UserError(f"{run.name} stays: a process is writing it") from error

@@ -93,11 +93,8 @@ def whole(value: Any) -> int | None:
 
 
 def number(value: Any) -> float | None:
-    """A finite number; None for anything else."""
-    try:
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
-    except OverflowError:
-        return None
+    """A number whose square is finite, too; None for anything else."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e150 else None
 
 
 def moment(text: Any) -> float | None:
