@@ -2,13 +2,14 @@
 """How fast evaluation is, and what memory it takes, beside torch-fidelity and torchmetrics: a table in Markdown.
 
     pip install torch-fidelity
-    python scripts/benchmark_evaluation.py features frechet streaming neighbours --threads 2
+    python scripts/benchmark_evaluation.py features frechet streaming neighbours agreement --threads 2
 
 Contenders take turns, so that whatever else the machine does meets all of them; figures are medians, and the spread is from the fastest to
 the slowest turn. CPU seconds say more than seconds on a machine that is shared. Networks have the same random weights.
 """
 
 import argparse
+import hashlib
 import os
 import platform
 import resource
@@ -106,6 +107,61 @@ def random_weights(path: Path) -> None:
             state |= {f"{name}.bn.{key}": torch.zeros(n) for key in ("bias", "running_mean")}
             state[f"{name}.bn.num_batches_tracked"] = torch.tensor(0)
     torch.save(state, path)
+
+
+def agreement(images: int, data: str) -> None:
+    """Figures of CIFAR-10 test images, one half against the other, by this project from end to end and by torch-fidelity."""
+    from torch_fidelity import calculate_metrics
+
+    from gan_runner.datasets import CIFAR10, Samples
+    from gan_runner.evaluation import evaluate
+    from gan_runner.extractors import InceptionV3TF
+    from gan_runner.metrics import ClassifierScore, FrechetDistance, KernelDistance
+    from gan_runner.reference import Reference
+    from gan_runner.subjects import Collected
+
+    dataset, half = CIFAR10(data), images // 2
+    x = dataset.load("test").x[:images]
+
+    class Half(CIFAR10):
+        def load(self, split: str) -> Samples:  # type: ignore[override]
+            return Samples(x[half:])
+
+        open = load
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["GAN_RUNNER_CACHE"] = folder
+        path = Path(folder, "weights.pth")
+        random_weights(path)
+        extractor = InceptionV3TF(str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+        metrics = {"fid": FrechetDistance(), "is": ClassifierScore(), "kid": KernelDistance(subset_size=half // 2)}
+        real = Reference(Half(data), "test", extractor, batch_size=64)
+        found = evaluate(Collected(Samples(x[:half]), dataset.spec), metrics, extractor, real, batch_size=64).figures
+        ours = {name: next(iter(figures.values())) for name, figures in found.items()}
+        settings = {"isc": True, "fid": True, "kid": True, "kid_subset_size": half // 2, "verbose": False, "cuda": False, "batch_size": 64}
+        halves = {"input1": Images(x[:half]), "input2": Images(x[half:])}
+        said = calculate_metrics(**halves, **settings, feature_extractor_weights_path=str(path))
+    theirs = {name: said[key] for name, key in THEIR_NAMES.items()}
+    print(f"\n{images} test images of CIFAR-10, halves against each other, random weights\n\n| | ours | torch-fidelity | relative |")
+    print("|---|---|---|---|")
+    for name, value in ours.items():
+        print(f"| {name} | {value:.9g} | {theirs[name]:.9g} | {abs(value - theirs[name]) / abs(theirs[name]):.1e} |", flush=True)
+
+
+THEIR_NAMES = {"fid": "frechet_inception_distance", "is": "inception_score_mean", "kid": "kernel_inception_distance_mean"}
+
+
+class Images(torch.utils.data.Dataset):
+    """Images as torch-fidelity takes them: each by itself."""
+
+    def __init__(self, x: Tensor):
+        self.x = x
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.x[i]
 
 
 def features(turns: int, images: int, side: int) -> None:
@@ -218,13 +274,15 @@ def machine(threads: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ("features", "frechet", "streaming", "neighbours")
+    parts = ("features", "frechet", "streaming", "neighbours", "agreement")
     parser.add_argument("parts", nargs="*", default=parts, metavar="PART", help=", ".join(parts) + "; all by default")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--images", type=int, default=32, help="images at once")
     parser.add_argument("--side", type=int, default=32, help="of an image, pixels")
     parser.add_argument("--samples", type=int, default=10_000, help="for the Frechet step, and on each side of precision and recall")
+    parser.add_argument("--data", default=os.environ.get("GAN_RUNNER_DATA", "data"), help="folder of CIFAR-10, for agreement")
+    parser.add_argument("--compared", type=int, default=2000, help="images of the agreement")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(parts):
         parser.error(f"there is no part {', '.join(unknown)}")
@@ -239,6 +297,8 @@ def main() -> None:
         streaming(arguments.threads)
     if "neighbours" in arguments.parts:
         neighbours(arguments.threads, arguments.samples)
+    if "agreement" in arguments.parts:
+        agreement(arguments.compared, arguments.data)
 
 
 if __name__ == "__main__":
