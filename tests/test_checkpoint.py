@@ -77,3 +77,28 @@ def test_candidates_are_newest_first(tmp_path):
     for name in ("step_00000010.pt", "step_00000002.pt", "last.pt", "best.pt", ".step_3.pt.1.part"):
         (tmp_path / name).touch()
     assert [path.name for path in checkpoint.candidates(tmp_path)] == ["last.pt", "step_00000010.pt", "step_00000002.pt"]
+
+
+def test_no_damage_goes_unnoticed(tmp_path):
+    """Cut at 20 places, and with each of 200 flipped bytes: refused, or read as it was (a byte that carries nothing)."""
+    generator = torch.Generator().manual_seed(0)
+    state = {"version": checkpoint.VERSION, "a": torch.randn(500, generator=generator), "b": [1, 2.5, "x"]}
+    whole, path = tmp_path / "whole.pt", tmp_path / "damaged.pt"
+    checkpoint.save(whole, state)
+    content = whole.read_bytes()
+    for cut in torch.randint(len(content), (20,), generator=generator).tolist():
+        path.write_bytes(content[:cut])
+        with pytest.raises(checkpoint.Damaged):
+            checkpoint.load(path)
+    refused = 0
+    for place in torch.randint(len(content), (200,), generator=generator).tolist():
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            read = checkpoint.load(path)
+        except checkpoint.Damaged:
+            refused += 1
+        else:
+            assert read.keys() == state.keys()
+            assert torch.equal(read["a"], state["a"])
+            assert read["b"] == state["b"]
+    assert refused > 150

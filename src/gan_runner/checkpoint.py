@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,9 @@ def _reason(error: Exception, folder: Path) -> str:
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a state. Damaged where the file is cut, altered beyond reading, or of another kind."""
     try:
+        with zipfile.ZipFile(path) as file:
+            if altered := file.testzip():  # torch.load does not look at checksums: flipped bits would be weights
+                raise ValueError(f"the checksum of {altered} is wrong")
         state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise

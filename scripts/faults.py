@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""Wrong lines by the hundred: each has to end in one clear message and exit code 2, within seconds, with nothing created.
+
+    python scripts/faults.py --lines 500
+
+Lines are made from good ones by chance: misspelt keys and options, values of a wrong type or out of range, parts that do not fit, nonsense.
+They are run in this process, in an empty folder. A line that comes out right (a typo in a value that takes anything) does not count.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import random
+import shutil
+import string
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from gan_runner import cli, jobs
+from gan_runner.config import compose
+from gan_runner.usage import catalogue
+
+KEYS = {  # key -> values that it cannot take
+    "batch_size": ["0", "-4", "many", "1.5", "null", "[64]", "true"],
+    "seed": ["x", "1.5", "null", "{}"],
+    "trainer.steps": ["0", "-1", "ten", "1e3", "null"],
+    "trainer.accumulate": ["0", "7", "half"],
+    "trainer.precision": ["8", "fp16", "'32'"],
+    "trainer.accelerator": ["tpu", "1", "cuda:0"],
+    "trainer.devices": ["0", "-1", "some", "3"],
+    "optimizer.generator.lr": ["-1", "fast", "[1e-4]", "null"],
+    "optimizer.discriminator.betas": ["[0.5]", "[2,3]", "x"],
+    "architecture.generator.width": ["0", "-8", "wide", "1.5"],
+    "architecture.generator.latent": ["0", "none"],
+    "rule.d_steps": ["0", "-1", "two"],
+    "callback.evaluate.n": ["0", "all"],
+    "callback.evaluate.best.mode": ["up", "1"],
+    "callback.checkpoint.keep": ["0", "-2", "x"],
+    "callback.grid.every_steps": ["0", "often"],
+    "dataset.n": ["0", "-3", "x"],
+    "metric.mode_coverage.radius_sigmas": ["0", "-1", "x"],
+    "trick.ema.halflife_kimg": ["-1", "x"],
+}
+MISMATCHES = [
+    ["architecture=dcgan"], ["architecture=resnet"], ["trick=[label_smoothing]", "loss=hinge"], ["penalty=[auxiliary_classifier]"],
+    ["dataset=image_folder"], ["dataset=image_folder", "dataset.path=nowhere", "dataset.resolution=32"], ["dataset=swiss_roll"],
+    ["batch_size=10", "trainer.accumulate=3"], ["penalty=[feature_matching]", "trainer.accumulate=2"], ["resume=nowhere"],
+    ["hydra.run.dir="], ["~loss"], ["+loss=hinge"], ["loss=[hinge,wasserstein]"], ["loss=hinge,wasserstein"], ["seed=1,2"],
+    ["hydra.sweep.dir=x", "seed=1,2"], ["experiment=gaussians25"], ["loss._target_=os.system"], ["+penalty.x._target_=subprocess.Popen"],
+    ["loss._target_=gan_runner.rules.Alternate"], ["packages=[os.path]", "loss._target_=os.path.join"],
+    ["penalty=[r1]", "penalty.r1.weight={_target_: builtins.exec}"],
+]  # fmt: skip
+
+
+def misspelt(word: str, chance: random.Random) -> str:
+    """A word with one letter lost, doubled, changed or swapped with its neighbour."""
+    at = chance.randrange(len(word) - 1)
+    kind = chance.randrange(4)
+    letter = chance.choice(string.ascii_lowercase)
+    return (
+        word[:at] + word[at + 1 :],
+        word[:at] + word[at] + word[at:],
+        word[:at] + letter + word[at + 1 :],
+        word[:at] + word[at + 1] + word[at] + word[at + 2 :],
+    )[kind]
+
+
+def nonsense(chance: random.Random) -> str:
+    return "".join(chance.choice(string.ascii_letters + string.digits + "=[]{},.:+~'\"$!@#%/ ") for _ in range(chance.randrange(1, 25)))
+
+
+def line(chance: random.Random, options: dict[str, list[str]]) -> tuple[str, list[str]]:
+    """(kind, a line with one mistake in it)."""
+    good = ["+experiment=gaussians25", "trainer.steps=2"]
+    key = chance.choice(list(KEYS))
+    group = chance.choice([group for group in options if group not in ("experiment", "study")])
+    kinds: dict[str, Callable[[], list[str]]] = {
+        "misspelt key": lambda: [*good, f"{misspelt(key, chance)}=1"],
+        "misspelt key, added": lambda: [*good, f"+{misspelt(key, chance)}=1"],
+        "misspelt option": lambda: [*good, f"{group}={misspelt(chance.choice(options[group]) + 'x', chance)}"],
+        "misspelt experiment": lambda: [f"+experiment={misspelt(chance.choice(options['experiment']) + 'x', chance)}"],
+        "wrong value": lambda: [*good, f"{key}={chance.choice(KEYS[key])}"],
+        "does not fit": lambda: [*good, *chance.choice(MISMATCHES)],
+        "nonsense": lambda: [*good, nonsense(chance)],
+    }
+    kind = chance.choice(list(kinds))
+    return kind, kinds[kind]()
+
+
+def is_right(words: list[str]) -> bool:
+    """Whether a line composes and fits, so that there is nothing to refuse."""
+    try:
+        jobs.check(compose(words))
+    except Exception:
+        return False
+    return True
+
+
+def outcome(words: list[str]) -> tuple[int | str, str, float]:
+    """(exit code, what was said, seconds) of `gan-train` with these words."""
+    said, begun = io.StringIO(), time.monotonic()
+    sys.argv = ["gan-train", *words]
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        try:
+            code: int | str = cli.train()
+        except BaseException as error:
+            code = f"{type(error).__name__} escaped: {error}"
+    return code, said.getvalue(), time.monotonic() - begun
+
+
+def wrong(code: int | str, said: str, seconds: float, folder: Path) -> str | None:
+    """What was not as promised."""
+    if code != 2:
+        return f"exit code {code}"
+    if "Traceback" in said or not said.strip():
+        return "a traceback, or nothing said"
+    if seconds > 20:
+        return f"{seconds:.0f} s"
+    if left := [path.name for path in folder.iterdir()]:
+        return f"it created {', '.join(left)}"
+    return None
+
+
+def main(lines: int, seed: int) -> int:
+    chance, options = random.Random(seed), {group: list(names) for group, names in catalogue().items() if names}
+    counts: Counter[str] = Counter()
+    failures, slowest, right = [], 0.0, 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.chdir(folder)
+        while sum(counts.values()) < lines:
+            kind, words = line(chance, options)
+            if is_right(words):
+                right += 1
+                continue
+            code, said, seconds = outcome(words)
+            counts[kind] += 1
+            slowest = max(slowest, seconds)
+            if reason := wrong(code, said, seconds, folder):
+                failures.append((reason, words, said[-300:]))
+                for path in folder.iterdir():
+                    shutil.rmtree(path, ignore_errors=True)
+        os.chdir("/")
+    print(f"{lines} wrong lines, seed {seed}; {len(failures)} not refused as they should be; the slowest took {slowest:.1f} s")
+    print(f"({right} that came out right by chance are not counted)\n\n| mistake | lines |\n|---|---|")
+    for kind, n in sorted(counts.items()):
+        print(f"| {kind} | {n} |")
+    for reason, words, said in failures:
+        print(f"\n{reason}: gan-train {' '.join(words)}\n{said}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lines", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    sys.exit(main(arguments.lines, arguments.seed))
