@@ -78,6 +78,12 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"] if not tag.startswith(WATCHED)}
 
 
+def state(folder: Path) -> str | None:
+    """The state that a run says it is in."""
+    file = folder / "status.json"
+    return json.loads(file.read_text())["state"] if file.exists() else None
+
+
 def differences(victim: Path, reference: Path) -> list[str]:
     """What a run that was killed has otherwise than one that was left alone."""
     found = []
@@ -125,7 +131,7 @@ def torment(folder: Path, words: list[str], kills: int, seconds: float, chance: 
                 counts[how.name] += 1
                 code = process.wait(120)
                 counts[f"exit {code}"] += 1
-        if process.wait(600) == 0:
+        if process.wait(600) == 0 or state(folder) == "finished":  # or killed once all was done
             return done
         if left := wait_gone(folder):
             sys.exit(f"{folder}: processes {left} are left")

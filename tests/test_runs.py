@@ -402,3 +402,15 @@ def test_schedules_that_follow_the_run_are_named_when_it_grows(tmp_path, capfd):
     assert "changed: trainer.steps from 4 to 6" in said
     assert "follow the length of the run" in said
     assert "players.generator.schedules.lr" in said
+
+
+def test_a_run_that_was_killed_after_its_last_round_is_finished_by_a_resume(tmp_path):
+    train(tmp_path / "run", "trainer.steps=4", "callback.evaluate.every_steps=2")
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in ("metrics.jsonl", "checkpoints/last.pt")}
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    (tmp_path / "run" / "status.json").write_text(json.dumps(status | {"state": "running"}))
+    runs.resume(tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "finished"
+    assert before == {name: (tmp_path / "run" / name).read_bytes() for name in before}
+    with pytest.raises(UserError, match="has played its 4 rounds"):
+        runs.resume(tmp_path / "run")

@@ -100,6 +100,14 @@ class Status:
             checkpoint.write_bytes(self.path, json.dumps(entry, indent=2).encode())
 
 
+def state_of(folder: Path) -> str | None:
+    """The state in status.json; None where it cannot be read."""
+    try:
+        return json.loads((folder / "status.json").read_text())["state"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def write_picture(path: Path, picture: Tensor) -> None:
     """A PNG of uint8 3 H W, or 1 H W for grey; whole or not at all."""
     pixels = picture.permute(1, 2, 0).numpy()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from functools import cache
 from inspect import signature
 from typing import Any
 
@@ -59,7 +61,7 @@ def join(rank: int, size: int, local: int, store: Any = None) -> None:
     os.environ["LOCAL_RANK"] = str(local)
     if store is not None:
         os.environ["LOCAL_WORLD_SIZE"] = str(size)
-    timeout = timedelta(seconds=float(os.environ.get("GAN_RUNNER_TIMEOUT_S", 600)))
+    timeout = timedelta(seconds=patience())
     on_gpu = torch.cuda.is_available() and dist.is_nccl_available()
     if on_gpu:
         torch.cuda.set_device(local % torch.cuda.device_count())
@@ -86,11 +88,25 @@ def leave() -> None:
     _control = None
 
 
-def lost(error: BaseException) -> bool:
-    """Whether an error only says that another process is gone."""
-    said = f"{type(error).__name__}: {error}"
-    signs = ("Connection reset", "Connection closed", "Broken pipe", "Timed out", "timed out", "DistBackendError", "DistNetworkError")
-    return any(sign in said for sign in signs)
+def patience() -> float:
+    """How many seconds a process waits for another."""
+    return float(os.environ.get("GAN_RUNNER_TIMEOUT_S", 600))
+
+
+class Lost(Failed):
+    """Another process is gone, or does not answer."""
+
+
+@contextmanager
+def losing() -> Iterator[None]:
+    """Turns what a process group raises when another process is gone into Lost."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = f"{type(error).__name__}: {error}"
+        if not re.search(r"Connection (reset|closed)|Broken pipe|[Tt]imed out|Dist(Backend|Network|Store)Error", said):
+            raise
+        raise Lost(f"another process is gone, or has not answered for {patience():g} s; go on with resume=RUN_DIR") from error
 
 
 # ---- what the hosts tell each other ------------------------------------------------------------------------------------------------------
@@ -141,13 +157,14 @@ def copy_buffers(net: nn.Module) -> None:
 
 @torch.no_grad()
 def compare(net: nn.Module) -> None:
-    """Failed, with the name of the first tensor, where the weights of the processes are not the same bits."""
+    """Failed, with names of tensors, where the weights of the processes are not the same bits."""
     if size() == 1:
         return
     names, sums = zip(*((name, _checksum(p)) for name, p in net.named_parameters()))
-    for name, *theirs in zip(names, *everyones(torch.stack(sums).tolist()), strict=True):
-        if len(set(theirs)) > 1:
-            raise Failed(f"the processes no longer agree on {name}: a machine may have miscalculated; go on with resume=RUN_DIR")
+    apart = [name for name, *theirs in zip(names, *everyones(torch.stack(sums).tolist()), strict=True) if len(set(theirs)) > 1]
+    if apart:
+        named = ", ".join(apart[:3]) + (f" and {len(apart) - 3} more" if apart[3:] else "")
+        raise Failed(f"the processes no longer agree on {named}: a machine may have miscalculated; go on with resume=RUN_DIR")
 
 
 def _checksum(tensor: Tensor) -> Tensor:
@@ -162,13 +179,19 @@ def _checksum(tensor: Tensor) -> Tensor:
 def parallel(module: nn.Module) -> tuple[Callable[..., Any], Callable[[], AbstractContextManager]]:
     """How to call `module` so that its gradients are averaged over the processes, and the context in which they are not.
 
-    The wrapper itself is not registered anywhere, so a state_dict has the same keys for any number of processes.
+    The wrapper itself is not registered anywhere, so a state_dict has the same keys for any number of processes. It is made when it is
+    first called, since making it takes all processes: one that only checks a configuration must not wait for the others.
     """
     if size() == 1 or not any(p.requires_grad for p in module.parameters()):
         return module.__call__, nullcontext
-    buffers = "forward_sync_buffers" if "forward_sync_buffers" in signature(DistributedDataParallel).parameters else "broadcast_buffers"
-    wrapper = DistributedDataParallel(module, find_unused_parameters=True, **{buffers: False})
-    return wrapper.__call__, wrapper.no_sync
+
+    @cache
+    def wrapper() -> DistributedDataParallel:
+        known = signature(DistributedDataParallel).parameters
+        buffers: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+        return DistributedDataParallel(module, find_unused_parameters=True, **buffers)
+
+    return lambda *given: wrapper()(*given), lambda: wrapper().no_sync()
 
 
 def share(batch_size: int, accumulate: int, processes: int | None = None) -> int:

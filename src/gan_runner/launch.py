@@ -8,6 +8,7 @@ process is one of several that somebody else started, and only joins them.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -17,35 +18,35 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from omegaconf import OmegaConf
 
-from gan_runner import distributed
+from gan_runner import directory, distributed, engine
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 from gan_runner.reporting import log
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-GRACE_S = 30.0  # that the other workers have to end by themselves once one has failed
+GRACE_S = 10.0  # that the other workers have to end by themselves once one has failed
 KINDS = {kind.__name__: kind for kind in (UserError, Failed, Diverged)}
 
 Work = Callable[[Path, Any, Sequence[str], Path | None], float | None]
 """(folder, config, packages, the checkpoint to go on from) -> the run's objective. A function of a module, for workers import it."""
 
 
-def devices_of(devices: int | str, accelerator: str) -> int:
+def devices_of(devices: int | Literal["auto"], accelerator: engine.Accelerator) -> int:
     """How many processes train together. UserError where there are not so many devices; CPU processes share the cores."""
-    there = torch.cuda.device_count() if accelerator in ("auto", "cuda") else 0
+    kind = engine.device_of(accelerator).type
+    there = torch.cuda.device_count() if kind == "cuda" else 1
     if devices == "auto":
-        return max(there, 1)
-    assert isinstance(devices, int)
-    if there and devices > there:
+        return there
+    if devices > there and kind == "cuda":
         raise UserError(f"trainer.devices={devices}: there are {there} GPUs; say trainer.devices={there}, or trainer.accelerator=cpu")
-    if not there and devices > 1 and accelerator == "mps":
-        raise UserError(f"trainer.devices={devices}: there is one MPS device; say trainer.devices=1")
+    if devices > 1 and kind == "mps":
+        raise UserError(f"trainer.devices={devices}: there is one MPS device; say trainer.devices=1, or trainer.accelerator=cpu")
     return devices
 
 
@@ -54,7 +55,7 @@ def launch(work: Work, devices: int, folder: Path, config: Any, packages: Sequen
     if devices == 1 or distributed.size() > 1:
         return work(folder, config, packages, start)
     with tempfile.TemporaryDirectory(prefix="gan-runner-") as room:
-        return Workers(work, devices, Path(room)).run(folder, OmegaConf.to_yaml(OmegaConf.create(config)), list(packages), start)
+        return Workers(work, devices, Path(room)).run(folder, directory.portable(config), list(packages), start)
 
 
 class Workers:
@@ -65,10 +66,11 @@ class Workers:
         self.signals: list[int] = []
         self.context: Any = None
 
-    def run(self, folder: Path, config: str, packages: list[str], start: Path | None) -> float | None:
+    def run(self, folder: Path, config: dict[str, Any], packages: list[str], start: Path | None) -> float | None:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DistributedDataParallel warns of find_unused_parameters in every process
         store = dist.TCPStore("127.0.0.1", 0, world_size=None, is_master=True, wait_for_workers=False)
         before = {number: signal.signal(number, self.forward) for number in SIGNALS}
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # workers are born so, until trainer.Signals can save what they do
         try:
             self.context = mp.start_processes(
                 _worker,
@@ -77,6 +79,7 @@ class Workers:
                 join=False,
                 start_method="spawn",
             )
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             self.wait()
             return self.outcome()
         finally:
@@ -84,6 +87,7 @@ class Workers:
                 if process.is_alive():
                     process.kill()
                 process.join()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -114,11 +118,14 @@ class Workers:
         interrupted = next((each for each in told.values() if each["kind"] == "Interrupted"), None)
         if interrupted:
             raise Interrupted(interrupted["signal"])
-        errors = sorted((each["at"], rank, each) for rank, each in told.items() if each["kind"] not in ("done", "lost"))
+        errors = sorted((each["at"], rank, each) for rank, each in told.items() if each["kind"] not in ("done", "Lost"))
         if errors:
             _, rank, first = errors[0]
-            kind = KINDS.get(first["kind"], Failed)
-            raise kind(first["message"] if first["kind"] in KINDS else f"process {rank} of {self.n} failed: {first['message']}")
+            if first["kind"] in KINDS:
+                raise KINDS[first["kind"]](first["message"])
+            failure = Failed(f"process {rank} of {self.n} failed: {first['message']}; train.log says where")
+            failure.add_note(first["trace"])
+            raise failure
         if self.signals:
             raise Interrupted(self.signals[0])
         for rank, process in enumerate(self.context.processes):
@@ -126,33 +133,33 @@ class Workers:
                 name = signal.Signals(-process.exitcode).name
                 why = ": out of memory? the kernel's log (dmesg) says so" if name == "SIGKILL" else ""
                 raise Failed(f"process {rank} of {self.n} was killed by {name}{why}; go on with resume=RUN_DIR")
-        silent = [rank for rank in range(self.n) if rank not in told]
-        lost = next((each["message"] for each in told.values() if each["kind"] == "lost"), "")
+        silent = ", ".join(str(rank) for rank in range(self.n) if rank not in told)
         raise Failed(
-            f"process {', '.join(map(str, silent)) or '?'} of {self.n} does not answer any more ({lost}); go on with resume=RUN_DIR"
+            f"process {silent or '?'} of {self.n} has not answered for {distributed.patience():g} s ($GAN_RUNNER_TIMEOUT_S); "
+            "go on with resume=RUN_DIR"
         )
 
 
 def _worker(
-    rank: int, work: Work, n: int, port: int, room: Path, folder: Path, config: str, packages: list[str], start: Path | None
+    rank: int, work: Work, n: int, port: int, room: Path, folder: Path, config: dict[str, Any], packages: list[str], start: Path | None
 ) -> None:
     """One of the workers: joins the others, does the work, and leaves word of how it went."""
     os.setpgid(0, 0)  # a Ctrl-C of the terminal reaches the parent alone, which passes it on
+    log.addHandler(logging.NullHandler())  # the trace of an error goes into the word; without a handler, it would be printed
     word: dict[str, Any]
     try:
-        distributed.join(rank, n, rank, dist.TCPStore("127.0.0.1", port, is_master=False))
-        value = work(folder, OmegaConf.create(config), packages, start)
-        word = {"kind": "done", "value": value}
-        distributed.leave()
-    except Interrupted as error:
-        word = {"kind": "Interrupted", "signal": error.signal}
-        distributed.leave()
+        with distributed.losing():
+            distributed.join(rank, n, rank, dist.TCPStore("127.0.0.1", port, is_master=False))
+            try:
+                word = {"kind": "done", "value": work(folder, OmegaConf.create(config), packages, start)}
+            except Interrupted as error:
+                word = {"kind": "Interrupted", "signal": error.signal}
+            distributed.leave()
     except (UserError, Failed, Diverged) as error:
         word = {"kind": type(error).__name__, "message": str(error)}
     except Exception as error:
-        kind = "lost" if distributed.lost(error) else "error"
-        log.error("".join(traceback.format_exception(error)))
-        word = {"kind": kind, "message": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
+        message = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        word = {"kind": "error", "message": message, "trace": "".join(traceback.format_exception(error))}
     (room / f"{rank}.part").write_text(json.dumps(word | {"at": time.time()}))
     (room / f"{rank}.part").rename(room / f"{rank}.json")
     sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import sys
@@ -44,7 +45,7 @@ def train(config: Any, folder: Path, overrides: Sequence[str] = (), packages: Se
     with directory.locked(folder) if first else nullcontext():
         if first:
             directory.lay_out(folder, config, list(overrides))
-        return launch(work, processes(config), folder, config, packages, None)
+        return played(folder, config, packages, None)
 
 
 def resume(folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] = ()) -> float | None:
@@ -59,16 +60,37 @@ def resume(folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] 
     with directory.locked(folder) if first else nullcontext():
         with Reporter(folder / "train.log" if first else None, silent=not first) as reporter:
             path, state = directory.newest(folder, reporter.say)
-            if state["step"] >= config.trainer.steps:
-                raise UserError(f"{folder} has played its {state['step']} rounds; to go on, say trainer.steps=N with a larger N")
+            step, steps = state["step"], config.trainer.steps
+            if step > steps or (step == steps and directory.state_of(folder) == "finished"):  # else it was killed after its last round
+                raise UserError(f"{folder} has played its {step} rounds; to go on, say trainer.steps=N with a larger N")
             report_changes(saved, config, game, reporter.say)
         del state, game
-        return launch(work, processes(config), folder, config, packages, path)
+        return played(folder, config, packages, path)
 
 
-def processes(config: Any) -> int:
-    """How many processes play a run."""
-    return devices_of(config.trainer.devices, config.trainer.accelerator)
+def played(folder: Path, config: Any, packages: Sequence[str], start: Path | None) -> float | None:
+    """`work`, in as many processes as the run asks for."""
+    path, n = folder / "status.json", devices_of(config.trainer.devices, config.trainer.accelerator)
+    before = path.stat().st_mtime_ns if path.exists() else None
+    try:
+        return launch(work, n, folder, config, packages, start)
+    except (Failed, UserError) as error:
+        begun = start is None or path.stat().st_mtime_ns != before
+        if begun and n > 1 and distributed.size() == 1:
+            bury(folder, error)
+        raise
+
+
+def bury(folder: Path, error: Exception) -> None:
+    """Tell in train.log and status.json what ended processes that may not have known it, or could not say so any more."""
+    with Reporter(folder / "train.log", silent=True):
+        log.error("\n".join([str(error), *getattr(error, "__notes__", ())]))
+        try:
+            path = folder / "status.json"
+            last = json.loads(path.read_text()) if path.exists() else {"step": 0, "images": 0}
+            directory.Status(folder).write("failed", last["step"], last["images"], str(error))
+        except (Failed, OSError) as trouble:
+            log.error("%s", trouble)
 
 
 def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None) -> float | None:
@@ -81,29 +103,30 @@ def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None)
         status, run = directory.Status(folder, writes=first), None
         begun = start is None  # a resume that is refused leaves the run as it was
         try:
-            if begun:
-                status.write("running", 0, 0)
-            assembly = assemble(config, packages)
-            engine.determine(assembly.config["deterministic"])
-            engine.use_threads(assembly.trainer.threads)
-            engine.draw_apart(assembly.config["seed"])
-            run = Run(assembly, folder, reporter)
-            reporter.say(f"run directory: {folder}")
-            if distributed.size() > 1:
-                reporter.say(together(run))
-            if start is not None:
-                run.restore(checkpoint.load(start))
-                begun = True
+            with distributed.losing():
+                if begun:
+                    status.write("running", 0, 0)
+                assembly = assemble(config, packages)
+                engine.determine(assembly.config["deterministic"])
+                engine.use_threads(assembly.trainer.threads)
+                engine.draw_apart(assembly.config["seed"])
+                run = Run(assembly, folder, reporter)
+                reporter.say(f"run directory: {folder}")
+                if distributed.size() > 1:
+                    reporter.say(together(run))
+                if start is not None:
+                    run.restore(checkpoint.load(start))
+                    begun = True
+                    if first:
+                        directory.write_config(folder, config)
+                        directory.forget_after(folder, run.step)
+                    status.write("running", run.step, run.images)
+                    reporter.say(f"going on after round {run.step}")
                 if first:
-                    directory.write_config(folder, config)
-                    directory.forget_after(folder, run.step)
-                status.write("running", run.step, run.images)
-                reporter.say(f"going on after round {run.step}")
-            if first:
-                directory.write_environment(folder)
-                for logger in assembly.loggers.values():
-                    run.log_to(logger)
-            play(run, signals)
+                    directory.write_environment(folder)
+                    for logger in assembly.loggers.values():
+                        run.log_to(logger)
+                play(run, signals)
         except BaseException as error:
             if begun:
                 finish(run, status, ending(error), str(error) or type(error).__name__)

@@ -114,9 +114,9 @@ class Run:
             raise UserError(f"the checkpoint does not fit the run's configuration: {str(error).splitlines()[-1].strip()}") from error
         for name, callback in self.callbacks.items():
             callback.load_state_dict(state["callbacks"].get(name, {}))
-        if len(state["rng"]) == distributed.size():
+        if distributed.rank() < len(state["rng"]):
             engine.set_rng_state(state["rng"][distributed.rank()], self.device)
-        else:
+        if len(state["rng"]) != distributed.size():
             self.reporter.say(
                 f"played by {len(state['rng'])} processes until now and by {distributed.size()} from here on: the same run up to rounding, "
                 "but for networks that couple samples (batch norm) or draw inside forward (dropout)"
@@ -175,6 +175,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         self.before = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.before)  # workers are born with these held back
         return self
 
     def __exit__(self, *error: object) -> None:
