@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gan_runner.errors import Failed
+from gan_runner.errors import Failed, UserError
 
 # what srun calls what torchrun calls RANK, WORLD_SIZE and LOCAL_RANK
 SLURM = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
@@ -89,8 +89,12 @@ def leave() -> None:
 
 
 def patience() -> float:
-    """How many seconds a process waits for another."""
-    return float(os.environ.get("GAN_RUNNER_TIMEOUT_S", 600))
+    """How many seconds a process waits for another. UserError where the environment does not say a number."""
+    said = os.environ.get("GAN_RUNNER_TIMEOUT_S", "600")
+    try:
+        return float(said)
+    except ValueError:
+        raise UserError(f"GAN_RUNNER_TIMEOUT_S={said} is not a number of seconds") from None
 
 
 class Lost(Failed):

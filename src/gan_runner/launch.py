@@ -16,6 +16,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -70,6 +71,7 @@ class Workers:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DistributedDataParallel warns of find_unused_parameters in every process
         store = dist.TCPStore("127.0.0.1", 0, world_size=None, is_master=True, wait_for_workers=False)
         before = {number: signal.signal(number, self.forward) for number in SIGNALS}
+        resource_tracker.ensure_running()  # starting it later would unblock signals
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # workers are born so, until trainer.Signals can save what they do
         try:
             self.context = mp.start_processes(
@@ -157,7 +159,7 @@ def _worker(
             distributed.leave()
     except (UserError, Failed, Diverged) as error:
         word = {"kind": type(error).__name__, "message": str(error)}
-    except Exception as error:
+    except BaseException as error:  # somebody's sys.exit, too
         message = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         word = {"kind": "error", "message": message, "trace": "".join(traceback.format_exception(error))}
     (room / f"{rank}.part").write_text(json.dumps(word | {"at": time.time()}))

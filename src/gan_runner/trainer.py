@@ -191,8 +191,9 @@ class Signals:
 
     def agreed(self) -> bool:
         """Whether to stop: as soon as one process has received a signal, all of them know."""
-        self.received = distributed.agree(self.received or 0) or None
-        return self.received is not None
+        greatest = distributed.agree(self.received or 0)  # a signal that comes meanwhile is for the next round
+        self.received = greatest or self.received
+        return greatest > 0
 
 
 def play(run: Run, signals: Signals) -> None:
