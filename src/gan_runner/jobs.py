@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gan_runner.composer import Composer
 from gan_runner.config import Composed, gathered, named_packages, parsed, recorded, without_line_keys
 from gan_runner.errors import Interrupted, UserError
-from gan_runner.explain import DIVERGED, DONE, FAILED, rendered, say, verdict
+from gan_runner.explain import DIVERGED, DONE, FAILED, WRONG, rendered, say, verdict
 
 BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
 
@@ -38,7 +38,7 @@ def run(composer: Composer, name: str, overrides: list[str]) -> int:
     composed = composer.compose(overrides, name)
     if composed.hydra.mode == RunMode.MULTIRUN:  # an experiment that is a sweep
         return sweep(composer, name, overrides)
-    for note in composed.notes:
+    for note in composed.notes if speaks() else ():
         say("gan-train", f"note: {note}")
     refuse_missing(composed.hydra, "run.dir")
     with joined() as with_others:
@@ -49,12 +49,17 @@ def run(composer: Composer, name: str, overrides: list[str]) -> int:
         from gan_runner import distributed
         from gan_runner.runs import train
 
+        mistake = ""
         if distributed.is_first():
-            check(composed)  # and download
-            distributed.shared(None)
+            try:
+                check(composed)  # and download
+            except UserError as error:
+                mistake = str(error)
+        if mistake := distributed.shared(mistake):
+            distributed.leave()
+            return refused(mistake)
+        if distributed.is_first():
             return _run(composer, name, overrides)
-        distributed.shared(None)
-        check(composed)
         train(composed.config, Path(), overrides, composed.packages)  # in the directory that the first has made
         return DONE
 
@@ -64,22 +69,36 @@ def started_by_others() -> bool:
     return int(os.environ.get("WORLD_SIZE", 1)) > 1 or (int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "MASTER_ADDR" in os.environ)
 
 
+def speaks() -> bool:
+    """Whether this process tells the user what all of those that were started together have found."""
+    return not started_by_others() or os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+
+
+def refused(message: str) -> int:
+    """What all of the processes that were started together have found wrong: UserError in the first, its exit code in the others."""
+    if speaks():
+        raise UserError(message)
+    return WRONG
+
+
 @contextmanager
 def joined() -> Iterator[bool]:
     """Joins the processes that were started together with this one, if any, for a while; whether there are any."""
     if not started_by_others():
         yield False
         return
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DistributedDataParallel warns of find_unused_parameters in every process
 
     from gan_runner import distributed
 
-    distributed.join_others()
-    try:
-        yield True
-    except Interrupted:
+    with distributed.losing():
+        distributed.join_others()
+        try:
+            yield True
+        except Interrupted:
+            distributed.leave()
+            raise
         distributed.leave()
-        raise
-    distributed.leave()
 
 
 def _run(composer: Composer, name: str, overrides: list[str]) -> int:
@@ -176,7 +195,7 @@ class Job:
 def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
     """Every job of a sweep; all of them are composed and checked before the first directory is made."""
     if started_by_others():
-        raise UserError("a sweep is not for torchrun or srun: its jobs start their own processes with trainer.devices=N")
+        return refused("a sweep is not for torchrun or srun: its jobs start their own processes with trainer.devices=N")
     overrides = gathered(overrides)
     frame = composer.load_configuration(name, overrides, RunMode.MULTIRUN)
     refuse_missing(frame.hydra, "sweep.dir", "sweeper", "launcher")
