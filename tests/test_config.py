@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from gan_runner import config
 from gan_runner.composer import Composer
@@ -347,3 +348,10 @@ def test_of_two_files_with_one_name_the_users_is_taken(tmp_path: Path):
     (tmp_path / "experiment" / "ring8.yaml").write_text("# @package _global_\n# My ring\nseed: 77\n")
     assert compose(["+experiment=ring8"], [tmp_path]).config.seed == 77
     assert compose(["+experiment=ring8"]).config.seed == 0
+
+
+@pytest.mark.parametrize("name", ["hydra._internal.utils.os.system", "hydra.utils.sys.exit", "os.system", "hydra", "hydrant.x"])
+def test_code_that_a_trusted_module_has_imported_is_not_trusted(name):
+    settings = OmegaConf.create({"callbacks": {"x": {"_target_": name}}})
+    with pytest.raises(UserError, match="is refused"):
+        config.refuse_foreign_code(settings, [])

@@ -1,6 +1,7 @@
 """What a configuration is, and what a command line says. Imports no torch."""
 
 import copy
+import importlib.util
 import os
 import re
 from collections.abc import Sequence
@@ -153,12 +154,22 @@ def chosen_names(loaded: DictConfig, group: str) -> list[str]:
     return [str(name) for name in entries or () if is_part(entries._get_node(name))]
 
 
+def is_of(name: str, packages: Sequence[str]) -> bool:
+    """Whether a dotted name is one in a module of these packages; `hydra._internal.utils.os.system` is one of `os`."""
+    if not any(name.startswith(f"{package}.") for package in packages):
+        return False
+    try:
+        return importlib.util.find_spec(name.rpartition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False
+
+
 def refuse_foreign_code(hydra: DictConfig, packages: Sequence[str]) -> None:
     """Hydra builds its callbacks, launcher, sweeper and log handlers from names in the configuration; a file must not smuggle others in."""
 
     def visit(node: Any, path: str, trusted: Sequence[str], names: Sequence[str]) -> None:
         for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-            if key in names and isinstance(value, str) and not any(value == one or value.startswith(f"{one}.") for one in trusted):
+            if key in names and isinstance(value, str) and not is_of(value, trusted):
                 raise UserError(f"{path}.{key}={value} is refused: only code of {', '.join(trusted)}, or of packages=[...], runs there")
             if isinstance(value, dict | list):
                 visit(value, f"{path}.{key}", trusted, names)
