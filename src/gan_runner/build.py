@@ -214,6 +214,9 @@ def build_game(config: dict[str, Any], packages: Sequence[str], trainer: Trainer
     refuse_mismatch(nets, terms, rule)
     if trainer.sync_batch_norm and device.type == "cuda":
         nets = {side: torch.nn.SyncBatchNorm.convert_sync_batchnorm(net) for side, net in nets.items()}
+    if trainer.channels_last:
+        nets = {side: engine.lay_out(net, device) for side, net in nets.items()}
+    precision = engine.precision_of(trainer.precision, device, spec.is_image)
     optimizers = {}
     for side in nets:
         node = {**config["optimizer"][side], "_partial_": True}
@@ -232,8 +235,8 @@ def build_game(config: dict[str, Any], packages: Sequence[str], trainer: Trainer
             accumulate=trainer.accumulate,
             seed=config["seed"],
             device=device,
-            precision=engine.autocast(trainer.precision, device),
-            scaler=partial(engine.gradient_scaler, trainer.precision, device),
+            precision=engine.autocast(precision, device),
+            scaler=partial(engine.gradient_scaler, precision, device),
         )
     except ValueError as error:
         raise UserError(str(error)) from error

@@ -1,4 +1,4 @@
-"""How a round is executed: on which device, how precisely, and whether bit for bit the same every time."""
+"""On what a round is executed: device, precision, layout in memory, threads, and whether it is bit for bit the same every time."""
 
 import os
 from collections.abc import Callable
@@ -7,13 +7,14 @@ from functools import partial
 from typing import Literal
 
 import torch
+from torch import nn
 
 from gan_runner import distributed
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
 
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal[32, 16, "bf16"]
+Precision = Literal["auto", 32, 16, "bf16"]
 
 
 def device_of(accelerator: Accelerator) -> torch.device:
@@ -26,16 +27,39 @@ def device_of(accelerator: Accelerator) -> torch.device:
     return torch.device(accelerator, distributed.local_rank()) if accelerator == "cuda" else torch.device(accelerator)
 
 
+def precision_of(precision: Precision, device: torch.device, images: bool) -> Precision:
+    """The precision to compute in; auto: bf16 for images where the processor multiplies it in hardware, else 32."""
+    if precision != "auto":
+        return precision
+    return "bf16" if images and multiplies_bf16(device) else 32
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for products of bf16: tensor cores; AVX512-BF16 or AMX on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    features = torch.backends.cpu.get_cpu_capability(), torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_amx_tile_supported()
+    return features[0].startswith("AVX512") and any(features[1:])
+
+
 def autocast(precision: Precision, device: torch.device) -> Callable[[], AbstractContextManager]:
-    """The context in which objectives are computed."""
+    """The context in which objectives are computed. Casts of weights are not kept: a CUDA graph would hold on to those of its recording."""
     if precision == 32:
         return nullcontext
-    return partial(torch.autocast, device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+    number = torch.bfloat16 if precision == "bf16" else torch.float16
+    return partial(torch.autocast, device.type, number, cache_enabled=device.type != "cuda")
 
 
 def gradient_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
     """What keeps small gradients alive in float16; does nothing at other precisions."""
     return torch.amp.GradScaler(device.type, enabled=precision == 16)
+
+
+def lay_out(net: nn.Module, device: torch.device) -> nn.Module:
+    """Channels last: how convolutions of CPUs and tensor cores read their weights; without, each of them reorders first."""
+    return net.to(memory_format=torch.channels_last) if device.type in ("cpu", "cuda") else net  # type: ignore[call-overload]
 
 
 THREADS = torch.get_num_threads()  # as many as torch takes
@@ -58,6 +82,7 @@ def determine(deterministic: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
+    torch.set_float32_matmul_precision("highest" if deterministic else "high")  # convolutions of GPUs have TF32 by default; products, too
 
 
 def rng_state(device: torch.device) -> dict[str, torch.Tensor]:

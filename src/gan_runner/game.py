@@ -58,8 +58,17 @@ class DiscriminatorOutput(NamedTuple):
 class Play:
     """What the terms of a move may look at: real, fake and D's output on each, computed once and only when asked for."""
 
-    def __init__(self, G: Generator, D: Discriminator, batch: Batch, draws: Draws, augment: Callable[[Sample, Draws], Sample]):
+    def __init__(
+        self,
+        G: Generator,
+        D: Discriminator,
+        batch: Batch,
+        draws: Draws,
+        augment: Callable[[Sample, Draws], Sample],
+        passes: Mapping[str, Callable[..., Any]] | None = None,  # the networks as functions that are differentiated once
+    ):
         self.G, self.D, self.draws, self.augment = G, D, draws, augment
+        self.passes = passes or {"generator": G, "discriminator": D}
         self.x, self.y = batch
 
     @cached_property
@@ -76,15 +85,15 @@ class Play:
 
     @cached_property
     def fake(self) -> Sample:
-        return tree.map(Tensor.float, self.G(self.z, self.fake_y))
+        return tree.map(Tensor.float, self.passes["generator"](self.z, self.fake_y))
 
     @cached_property
     def on_real(self) -> DiscriminatorOutput:
-        return self.on_both[0] if "on_both" in vars(self) else self.judge(self.real, self.y)
+        return self.on_both[0] if "on_both" in vars(self) else self._see(self.real, self.y)
 
     @cached_property
     def on_fake(self) -> DiscriminatorOutput:
-        return self.on_both[1] if "on_both" in vars(self) else self.judge(self.fake, self.fake_y)
+        return self.on_both[1] if "on_both" in vars(self) else self._see(self.fake, self.fake_y)
 
     @cached_property
     def on_both(self) -> tuple[DiscriminatorOutput, DiscriminatorOutput]:
@@ -92,13 +101,17 @@ class Play:
         if self.D.couples_samples or vars(self).keys() & {"on_real", "on_fake"}:
             return self.on_real, self.on_fake
         shown = tree.cat(self.augment(self.real, self.draws), self.augment(self.fake, self.draws))
-        both = self.D(shown, None if self.fake_y is None or self.y is None else torch.cat([self.y, self.fake_y]))
+        y = None if self.fake_y is None or self.y is None else torch.cat([self.y, self.fake_y])
+        both = self.passes["discriminator"](shown, y)
         real, fake = zip(*(t.float().chunk(2) for t in both), strict=True)
         return DiscriminatorOutput(*real), DiscriminatorOutput(*fake)
 
     def judge(self, sample: Sample, y: Tensor | None) -> DiscriminatorOutput:
-        """D on one more sample, shown to it as any other."""
+        """D on one more sample, shown to it as any other; may be differentiated twice."""
         return DiscriminatorOutput(*map(Tensor.float, self.D(self.augment(sample, self.draws), y)))
+
+    def _see(self, sample: Sample, y: Tensor | None) -> DiscriminatorOutput:
+        return DiscriminatorOutput(*map(Tensor.float, self.passes["discriminator"](self.augment(sample, self.draws), y)))
 
     @cached_property
     def whole(self) -> Play:
@@ -149,6 +162,7 @@ class Player(nn.Module):
         super().__init__()
         self.name, self.objective, self.scaler = name, Objective(name, net, owned), scaler
         self.schedules = nn.ModuleDict({key: value for key, value in optimizer.keywords.items() if isinstance(value, Schedule)})
+        self.capturable = False  # whether the optimiser may be part of a CUDA graph
         self.on_device = bool(optimizer.keywords.get("fused"))  # others read the number on the host
         self.optimizer = optimizer([p for p in self.objective.parameters() if p.requires_grad], **self.scheduled(0, 1))
         self.evaluate, self.no_sync = distributed.parallel(self.objective)
@@ -164,13 +178,20 @@ class Player(nn.Module):
     def prepare(self, step: int, run: int) -> None:
         """Tie the optimiser to its schedules: loading a state has put copies there."""
         for group in self.optimizer.param_groups:
-            group.update(self.scheduled(step, run))
+            group.update(self.scheduled(step, run) | self.capturing(group))
+
+    def capturing(self, group: Mapping[str, Any]) -> dict[str, bool]:
+        return {"capturable": self.capturable} if "capturable" in group else {}
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
+        saved = state["optimizer"]  # the groups say where the optimiser counts its steps: on this device, not on that of the file
+        groups = [group | self.capturing(group) for group in saved["param_groups"]]
+        self.optimizer.load_state_dict(saved | {"param_groups": groups})
+        for p, of_p in self.optimizer.state.items():  # fused kernels read weight and state side by side, as they lie in memory
+            of_p.update({key: torch.empty_like(p, dtype=t.dtype).copy_(t) for key, t in of_p.items() if t.shape == p.shape != ()})
         self.scaler.load_state_dict(state["scaler"])
 
 
@@ -222,6 +243,7 @@ class Game(nn.Module):
         self.terms = terms  # a dict: each term is registered once, with its owner
         players = {side: Player(side, net, owned[side], optimizers[side], scaler()).to(device) for side, net in nets.items()}
         self.players: Mapping[str, Player] = nn.ModuleDict(players)  # type: ignore[assignment]
+        self.passes: dict[str, Callable[..., Any]] = {side: player.net for side, player in players.items()}  # an engine may compile them
         rule.build(self)
         sampler = self.G
         for trick in tricks.values():
@@ -251,10 +273,13 @@ class Game(nn.Module):
 
     # ---- the training step ----------------------------------------------------------------------------------------------------------
 
-    def round(self, batches: Batches) -> Logs:
-        """One round: what the host decides, then what the device does. The second is the same operations for every set of due terms."""
+    def round(self, batches: Batches, turn: Callable[[Any], Logs] | None = None) -> Logs:
+        """One round: what the host decides, then what the device does. The second is the same operations for every set of due terms.
+
+        turn: how an engine executes it.
+        """
         self.prepare(batches)
-        logs = self.turn(batches)
+        logs = (turn or self.turn)(batches)
         self.step += 1
         return logs
 
@@ -285,7 +310,7 @@ class Game(nn.Module):
         player.optimizer.zero_grad(set_to_none=True)
         with self.only(player):
             for micro, rows, last in self.micro_batches(batch):
-                play = Play(self.G, self.D, micro, draws.of(rows), self.augment)  # type: ignore[arg-type]
+                play = Play(self.G, self.D, micro, draws.of(rows), self.augment, self.passes)  # type: ignore[arg-type]
                 with nullcontext() if last else player.no_sync():
                     with self.precision():
                         value, parts = player.evaluate(play, self.due)

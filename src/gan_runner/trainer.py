@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -13,7 +15,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from gan_runner import checkpoint, distributed, engine
+from gan_runner import checkpoint, distributed, engine, execution
 from gan_runner.datasets import Dataset, Spec, stream
 from gan_runner.errors import Diverged, Interrupted, UserError
 from gan_runner.reporting import Reporter
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from gan_runner.metrics import Metric
 
 
+PROFILED = {"wait": 20, "warmup": 3, "active": 5}  # rounds
+
+
 class Trainer:
     """How long a run is, how precisely and on what it is computed."""
 
@@ -36,14 +41,18 @@ class Trainer:
         accelerator: engine.Accelerator = "auto",
         devices: Annotated[int, Ge(1)] | Literal["auto"] = 1,
         precision: engine.Precision = 32,
+        channels_last: bool = True,
+        engine: execution.Name = "auto",
         check_every_steps: Annotated[int, Ge(1)] = 50,
         compare_every_steps: Annotated[int, Ge(1)] = 1000,
         sync_batch_norm: bool = False,
         threads: Annotated[int, Ge(1)] | None = None,
+        profile: bool = False,
     ):
         self.steps, self.accumulate, self.accelerator, self.devices = steps, accumulate, accelerator, devices
         self.precision, self.check_every_steps, self.threads = precision, check_every_steps, threads
         self.compare_every_steps, self.sync_batch_norm = compare_every_steps, sync_batch_norm
+        self.channels_last, self.engine, self.profile = channels_last, engine, profile
 
 
 @dataclass
@@ -200,19 +209,40 @@ def play(run: Run, signals: Signals) -> None:
     """Rounds until the end of the run. Interrupted by a signal, after the state was saved; Diverged at a loss that is not finite."""
     callbacks = sorted(run.callbacks.values(), key=lambda callback: callback.order)
     callbacks = [callback for callback in callbacks if callback.everywhere or distributed.is_first()]
-    for callback in callbacks:
-        callback.begin(run)
-    while run.step < run.steps and not signals.agreed():
-        logs = distributed.mean(run.game.round(run.batches))
-        run.recent.append(logs)
-        if run.step % run.trainer.check_every_steps == 0:
-            run.look()
-        if run.step % run.trainer.compare_every_steps == 0:
-            distributed.compare(run.game)
+    with execution.one_stream(run.device), profiled(run) as next_round:
+        executor = execution.engine_of(run.trainer.engine, run.game, run.reporter.say)
         for callback in callbacks:
-            callback.after_round(run, logs)
-    run.look()
-    for callback in callbacks:
-        callback.end(run)
+            callback.begin(run)
+        while run.step < run.steps and not signals.agreed():
+            logs = distributed.mean(run.game.round(run.batches, executor.turn))
+            next_round()
+            run.recent.append(logs)
+            if run.step % run.trainer.check_every_steps == 0:
+                run.look()
+            if run.step % run.trainer.compare_every_steps == 0:
+                distributed.compare(run.game)
+            for callback in callbacks:
+                callback.after_round(run, logs)
+        run.look()
+        for callback in callbacks:
+            callback.end(run)
     if signals.received is not None and run.step < run.steps:
         raise Interrupted(signals.received)
+
+
+@contextmanager
+def profiled(run: Run) -> Iterator[Callable[[], None]]:
+    """With trainer.profile: what a few rounds do, in a file for Perfetto or TensorBoard's profiler. Yields what to call after a round."""
+    if not (run.trainer.profile and distributed.is_first()):
+        yield lambda: None
+        return
+
+    def write(profile: torch.profiler.profile) -> None:
+        path = run.folder / "profile.pt.trace.json"
+        profile.export_chrome_trace(str(path))
+        device = "cuda" if run.device.type == "cuda" else "cpu"
+        table = profile.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=12, max_name_column_width=40)
+        run.reporter.say(f"{table}\nprofile of {PROFILED['active']} rounds: {path} (open it in ui.perfetto.dev)")
+
+    with torch.profiler.profile(schedule=torch.profiler.schedule(**PROFILED, repeat=1), on_trace_ready=write) as profile:
+        yield profile.step

@@ -1,0 +1,207 @@
+"""Engines: each gives what rounds executed operation by operation give, and steps back where it cannot."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from games import adam, everything, flat, images, make, play
+from gan_runner import engine
+from gan_runner.architectures import DCGANDiscriminator, DCGANGenerator
+from gan_runner.datasets import Samples
+from gan_runner.datasets.batches import Streamed
+from gan_runner.errors import UserError
+from gan_runner.execution import Ambitious, Compiled, Engine, Staged, engine_of, uncapturable
+from gan_runner.losses import NonSaturating
+from gan_runner.penalties import R1
+from gan_runner.rules import Alternate
+from gan_runner.schedules import Linear
+from gan_runner.tricks import Trick
+
+
+def silent(line):
+    pass
+
+
+def played(game, batches, executor, rounds):
+    return [game.round(batches, executor.turn) for _ in range(rounds)]
+
+
+# ---- compiled -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_compiled_networks_give_the_eager_result():
+    eager, _ = play(6, **everything())
+    game, batches = make(**everything())
+    said = []
+    executor = Compiled(game, said.append, backend="aot_eager")
+    logs = played(game, batches, executor, 6)
+    assert executor.able, said
+    assert "r1/d" in logs[0]  # differentiated twice, beside the compiled passes
+    assert (flat(eager) - flat(game)).abs().max() < 1e-5
+
+
+def test_compiled_passes_are_the_ones_that_are_used():
+    game, batches = make(terms={"loss": NonSaturating(), "r1": R1(1.0)})
+    used = []
+    game.passes = {side: (lambda *args, side=side, net=net: used.append(side) or net(*args)) for side, net in game.passes.items()}
+    game.round(batches)
+    assert used == ["generator", "discriminator", "generator", "discriminator"]  # and R1 asked D itself
+
+
+# ---- stepping back ------------------------------------------------------------------------------------------------------------------
+
+
+class Breaks(Ambitious):
+    """Plays a round, and says then that it could not."""
+
+    name = "compile"
+
+    def execute(self, due, batches):
+        self.game.turn(batches)
+        raise RuntimeError("no such instruction\nand a trace")
+
+
+@pytest.mark.parametrize("rounds", [0, 3])
+def test_an_engine_that_fails_leaves_the_run_as_it_was(rounds):
+    straight, _ = play(rounds + 5, **everything())
+    game, batches = make(**everything())
+    played(game, batches, Engine(game, silent), rounds)
+    said = []
+    executor = Breaks(game, said.append)
+    played(game, batches, executor, 5)
+    assert torch.equal(flat(straight), flat(game))
+    assert str(straight.state_dict()) == str(game.state_dict())
+    assert said == ["trainer.engine=compile cannot execute this run, which goes on with eager: no such instruction"]
+
+
+def test_an_error_of_the_user_is_not_the_engines():
+    class Unreadable(Breaks):
+        def execute(self, due, batches):
+            raise UserError("cat.png is cut off")
+
+    game, batches = make()
+    with pytest.raises(UserError, match="cut off"):
+        played(game, batches, Unreadable(game, silent), 1)
+
+
+def test_a_failed_compiler_gives_the_plain_networks_back():
+    def backend(graph, inputs):
+        raise RuntimeError("no compiler here")
+
+    straight, _ = play(3)
+    game, batches = make()
+    plain, said = game.passes, []
+    played(game, batches, Compiled(game, said.append, backend=backend), 3)
+    assert game.passes is plain
+    assert "cannot execute" in said[-1]
+    assert torch.equal(flat(straight), flat(game))
+
+
+class OnTheHost(Trick):
+    capturable = False
+
+
+class Deciding(Alternate):
+    capturable = False
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({}, None),
+        ({"tricks": {"restart": OnTheHost()}}, "OnTheHost decides on the host"),
+        ({"rule": Deciding()}, "Deciding decides on the host"),
+        ({"optimizer": partial(adam, lr=Linear(1e-3, 0.0))}, None),
+        ({"optimizer": partial(torch.optim.RMSprop, lr=Linear(1e-3, 0.0))}, "read on the host"),
+    ],
+)
+def test_what_cannot_be_captured_is_known_beforehand(settings, reason):
+    game, _ = make(**settings)
+    found = uncapturable(game)
+    assert (found is None) if reason is None else (reason in found)
+
+
+def test_choosing_an_engine():
+    game, _ = make()
+    assert type(engine_of("auto", game, silent)) is Engine
+    with pytest.raises(UserError, match="needs a CUDA device"):
+        engine_of("cuda_graph", game, silent)
+
+
+# ---- batches in fixed places --------------------------------------------------------------------------------------------------------
+
+
+def test_staged_batches_are_those_of_the_source():
+    samples = Samples(torch.arange(50.0)[:, None], torch.arange(50))
+    wanted, source = (Streamed(samples, 4, flip=False) for _ in range(2))
+    staged = Staged(source)
+    places = set()
+    for _ in range(6):
+        staged.fill()
+        for _ in range(3):
+            x, y = next(staged)
+            expected = next(wanted)
+            assert torch.equal(x, expected.x)
+            assert torch.equal(y, expected.y)
+            places.add(x.data_ptr())
+    assert len(places) == 3
+    assert staged.left == 0
+    assert source.position == wanted.position
+
+
+# ---- layout and precision -----------------------------------------------------------------------------------------------------------
+
+
+def convolutional(last):
+    spec, samples = images(64, 8)
+    nets = {"discriminator": partial(DCGANDiscriminator, width=4), "generator": partial(DCGANGenerator, width=4)}
+    if last:
+        nets = {side: (lambda spec, make=make: engine.lay_out(make(spec), torch.device("cpu"))) for side, make in nets.items()}
+    return {"nets": nets, "data": (spec, samples), "batch_size": 8, "optimizer": partial(torch.optim.SGD, lr=0.01)}
+
+
+def test_channels_last_changes_the_layout_and_not_the_result():
+    a, _ = play(4, **convolutional(False))
+    b, _ = play(4, **convolutional(True))
+    four = [p for p in b.parameters() if p.dim() == 4]
+    assert four
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in four)
+    assert (flat(a) - flat(b)).abs().max() < 1e-6
+
+
+def test_a_state_of_the_other_layout_continues():
+    """Fused kernels read weight and moments side by side, as they lie in memory."""
+    settings = {"optimizer": adam}
+    straight, _ = play(4, **convolutional(True) | settings)
+    half, batches = play(2, **convolutional(True) | settings)
+    state = half.state_dict()
+    for player in ("generator", "discriminator"):
+        moments = state[f"players.{player}._extra_state"]["optimizer"]["state"]
+        for each in moments.values():
+            each.update({key: t.contiguous() for key, t in each.items()})
+    resumed, _ = make(**convolutional(True) | settings)
+    resumed.load_state_dict(state)
+    for _ in range(2):
+        resumed.round(batches)
+    assert torch.equal(flat(straight), flat(resumed))
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_auto_takes_bf16_for_images_where_it_is_multiplied_in_hardware(monkeypatch, has):
+    monkeypatch.setattr(engine, "multiplies_bf16", lambda device: has)
+    cpu = torch.device("cpu")
+    assert engine.precision_of("auto", cpu, True) == ("bf16" if has else 32)
+    assert engine.precision_of("auto", cpu, False) == 32
+    assert engine.precision_of(16, cpu, True) == 16
+
+
+def test_in_bf16_losses_and_penalties_are_float32():
+    cpu = torch.device("cpu")
+    game, batches = make(terms={"loss": NonSaturating(), "r1": R1(1.0)}, precision=engine.autocast("bf16", cpu))
+    exact, same = make(terms={"loss": NonSaturating(), "r1": R1(1.0)})
+    a, b = game.round(batches), exact.round(same)
+    assert all(value.dtype == torch.float32 for value in a.values())
+    assert a["r1/d"] == b["r1/d"]  # before the first step, of the same weights
+    assert a["loss/d"] != b["loss/d"]
+    assert a["loss/d"] == pytest.approx(float(b["loss/d"]), rel=0.02)
