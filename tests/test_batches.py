@@ -35,7 +35,7 @@ def read(batches: Any, count: int) -> list[Batch]:
     made = []
     for _ in range(count):
         batches.prepare()
-        made.append(next(batches))
+        made.append(Batch(*next(batches)))
     return made
 
 
@@ -96,7 +96,7 @@ def test_a_long_run_stays_in_step_with_its_order() -> None:
 
 def test_a_round_may_read_more_than_lies_ahead() -> None:
     few, many = (Resident(numbered(), 10, seed=3, ahead=ahead) for ahead in (1, 64))
-    assert equal([next(few) for _ in range(40)], [next(many) for _ in range(40)])
+    assert equal([Batch(*next(few)) for _ in range(40)], [Batch(*next(many)) for _ in range(40)])
 
 
 @pytest.mark.parametrize("kind", [Resident, Streamed])
@@ -162,10 +162,33 @@ def test_a_resident_batch_asks_the_device_nothing_and_is_the_same_operations_eve
     for _ in range(8):
         batches.prepare()
         with NoHostRead() as watch:
-            next(batches), next(batches)
+            _ = [batch.x for batch in (next(batches), next(batches))]
         lists.append(watch.seen)
     assert lists[0]
     assert all(seen == lists[0] for seen in lists)
+
+
+def test_a_batch_that_nobody_looks_at_is_counted_and_not_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, batches = read(paths()[0], 4), paths()[0]
+    gathered = []
+    monkeypatch.setattr(Resident, "read", lambda self, offset, plain=Resident.read: gathered.append(offset) or plain(self, offset))
+    batches.prepare()
+    _, second, _, fourth = (next(batches) for _ in range(4))
+    assert torch.equal(fourth.x, expected[3].x)
+    assert torch.equal(second.x, expected[1].x)
+    assert gathered == [30, 10]
+    assert batches.position == 40
+
+
+def test_a_batch_is_not_read_in_another_round() -> None:
+    batches = paths()[0]
+    batches.prepare()
+    late, kept = next(batches), next(batches)
+    x = kept.x
+    batches.prepare()
+    with pytest.raises(RuntimeError, match="in the round that gave it"):
+        _ = late.x
+    assert kept.x is x
 
 
 @pytest.mark.gpu
@@ -176,7 +199,7 @@ def test_a_captured_resident_batch_goes_on_reading() -> None:
     graph = torch.cuda.CUDAGraph()
     batches.prepare()
     with torch.cuda.graph(graph):
-        batch = next(batches)
+        batch = Batch(*next(batches))
     batches.position = 0
     for want in expected:
         batches.prepare()

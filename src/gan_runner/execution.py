@@ -206,8 +206,8 @@ class Staged:
 
     def __next__(self) -> Batch:
         if not self.left:  # the first round finds no places
-            x, y = next(self.source)
-            self.places.append(Batch(x.clone(), None if y is None else y.clone()))
+            batch = next(self.source)
+            self.places.append(Batch(batch.x.clone(), None if batch.y is None else batch.y.clone()))
         self.given += 1
         return self.places[self.given - 1]
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
@@ -39,13 +40,23 @@ class Batch(NamedTuple):
     y: Tensor | None  # N
 
 
+class BatchLike(Protocol):
+    """A Batch, or what reads one when it is asked for x or y."""
+
+    @property
+    def x(self) -> Tensor: ...
+
+    @property
+    def y(self) -> Tensor | None: ...
+
+
 class Batches(Protocol):
     """An endless stream of this process's share of the global batches."""
 
     def prepare(self) -> None:
         """Before a round, on the host: have ready what the round will read."""
 
-    def __next__(self) -> Batch: ...
+    def __next__(self) -> BatchLike: ...
 
 
 class DiscriminatorOutput(NamedTuple):
@@ -62,14 +73,22 @@ class Play:
         self,
         G: Generator,
         D: Discriminator,
-        batch: Batch,
+        batch: BatchLike,
         draws: Draws,
         augment: Callable[[Sample, Draws], Sample],
         passes: Mapping[str, Callable[..., Any]] | None = None,  # the networks as functions that are differentiated once
     ):
         self.G, self.D, self.draws, self.augment = G, D, draws, augment
         self.passes = passes or {"generator": G, "discriminator": D}
-        self.x, self.y = batch
+        self.batch = batch
+
+    @cached_property
+    def x(self) -> Tensor:
+        return self.batch.x
+
+    @cached_property
+    def y(self) -> Tensor | None:
+        return self.batch.y
 
     @cached_property
     def real(self) -> Sample:
@@ -150,7 +169,7 @@ class Objective(nn.Module):
         values = {name: getattr(term, self.side)(play.whole if term.coupled else play) for name, term in due.items()}
         values = {f"{name}/{self.side[0]}": value for name, value in values.items() if value is not None}
         logs = values | {f"{self.side[0]}/{name}": value for name, value in play.verdicts().items()}
-        return sum(values.values()), {name: value.detach() for name, value in logs.items()}  # type: ignore[return-value]
+        return reduce(add, values.values()), {name: value.detach() for name, value in logs.items()}
 
 
 class Player(nn.Module):
@@ -170,6 +189,10 @@ class Player(nn.Module):
     @property
     def net(self) -> Any:
         return self.objective.net
+
+    def weights(self) -> Iterator[nn.Parameter]:
+        """What its optimiser moves."""
+        return (p for group in self.optimizer.param_groups for p in group["params"])
 
     def scheduled(self, step: int, run: int) -> dict[str, Any]:
         """The optimiser's scheduled hyper-parameters: device scalars that are filled elsewhere, or today's numbers."""
@@ -297,13 +320,13 @@ class Game(nn.Module):
             logs |= trick.after_round(self)
         return logs
 
-    def move(self, name: str, batch: Batch) -> Logs:
+    def move(self, name: str, batch: BatchLike) -> Logs:
         """Player `name` takes one step on one batch."""
         logs = self.gradients(name, batch)
         self.descend(name)
         return logs
 
-    def gradients(self, name: str, batch: Batch) -> Logs:
+    def gradients(self, name: str, batch: BatchLike) -> Logs:
         """Fill the gradients of player `name`, averaged over micro-batches and processes, while the others hold still."""
         player, draws = self.players[name], Draws(self.generator, self.batch_size)
         logs: Logs = {}
@@ -332,7 +355,7 @@ class Game(nn.Module):
     @contextmanager
     def only(self, player: Player) -> Iterator[None]:
         """The others are frozen: no graph is built through them, and none of their weights gets a gradient."""
-        others = [p for other in self.players.values() if other is not player for p in other.parameters() if p.requires_grad]
+        others = [p for other in self.players.values() if other is not player for p in other.weights() if p.requires_grad]
         for p in others:
             p.requires_grad_(False)
         try:
@@ -341,13 +364,14 @@ class Game(nn.Module):
             for p in others:
                 p.requires_grad_(True)
 
-    def micro_batches(self, batch: Batch) -> Iterator[tuple[Batch, slice, bool]]:
+    def micro_batches(self, batch: BatchLike) -> Iterator[tuple[BatchLike, slice, bool]]:
         """(part of this process's batch, its rows in the global batch, whether it is the last)."""
         n = self.micro_batch_size
         first = distributed.rank() * self.accumulate * n
         for i in range(self.accumulate):
             cut = slice(i * n, (i + 1) * n)
-            part = Batch(batch.x[cut], None if batch.y is None else batch.y[cut])
+            whole = self.accumulate == 1  # then it may not have been read yet, and may never be
+            part = batch if whole else Batch(batch.x[cut], None if batch.y is None else batch.y[cut])
             yield part, slice(first + i * n, first + (i + 1) * n), i == self.accumulate - 1
 
     def augment(self, sample: Sample, draws: Draws) -> Sample:

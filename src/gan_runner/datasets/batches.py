@@ -6,7 +6,7 @@ import atexit
 import signal
 import weakref
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from gan_runner import distributed
 from gan_runner.datasets.dataset import Dataset, Items, Samples, Split, to_float
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
-from gan_runner.game import Batch
+from gan_runner.game import Batch, BatchLike
 
 AHEAD = 64  # batches that a round may read: so many at least lie on the device
 PREFETCH = 4  # batches that a worker holds ready
@@ -65,10 +65,10 @@ class Stream:
     def prepare(self) -> None:
         """Before a round, on the host: have ready what the round will read."""
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[BatchLike]:
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> BatchLike:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -86,9 +86,9 @@ class Stream:
             )
         self.position = state["position"]
 
-    def batch(self, x: Tensor, y: Tensor | None, flips: Tensor) -> Batch:
+    def batch(self, x: Tensor, y: Tensor | None, flips: Tensor | None) -> Batch:
         """What the networks see: images mirrored where that was drawn."""
-        if self.order.flip:
+        if self.order.flip and flips is not None:
             x = torch.where(flips[:, None, None, None], x.flip(-1), x)
         return Batch(to_float(x), y)
 
@@ -96,8 +96,8 @@ class Stream:
 class Resident(Stream):
     """Batches of samples that lie on the device.
 
-    A few epochs of the order lie there, too, and a batch reads its slice of them by a device counter: `__next__` is the same operations
-    every time and asks the device nothing, so that a CUDA graph can hold it. Who replays such a graph adds what it read to `position`.
+    A few epochs of the order lie there, too, and a batch reads its slice of them by a device counter: a round is the same operations every
+    time and asks the device nothing, so that a CUDA graph can hold it. Who replays such a graph adds what it read to `position`.
     """
 
     def __init__(
@@ -109,7 +109,9 @@ class Resident(Stream):
         self.epochs = 2 + ahead * batch_size // n  # the one that is read, and as many as can be begun by then
         self.indices = torch.zeros(self.epochs, n, dtype=torch.int64, device=device)  # epoch e in row e % epochs
         self.flips = torch.zeros(self.epochs, n, dtype=torch.bool, device=device)
-        self.cursor = torch.zeros((), dtype=torch.int64, device=device)
+        self.cursor = torch.zeros((), dtype=torch.int64, device=device)  # where the round begins
+        self.given = 0  # samples since then
+        self.prepared = 0  # how often
         self.rows = torch.arange(self.first, self.first + self.share, device=device)
         self.laid = 0  # epochs before this one have been laid out
 
@@ -120,19 +122,50 @@ class Resident(Stream):
                 laid[e % self.epochs].copy_(drawn)
         self.laid = now + self.epochs
         self.cursor.fill_(self.position % self.indices.numel())
+        self.given = 0
+        self.prepared += 1
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> Unread:
         if self.position + self.batch_size > self.laid * self.order.n:  # a round of more than `ahead` batches
             self.prepare()
-        here = (self.cursor + self.rows) % self.indices.numel()
-        i, flips = self.indices.view(-1)[here], self.flips.view(-1)[here]
-        self.cursor += self.batch_size
+        batch = Unread(self, self.given)
+        self.given += self.batch_size
         self.position += self.batch_size
-        return self.batch(self.x[i], None if self.y is None else self.y[i], flips)
+        return batch
+
+    def read(self, offset: int) -> Batch:
+        """This process's rows of the batch that begins `offset` samples into the round."""
+        here = (self.cursor + (self.rows + offset)) % self.indices.numel()
+        i = self.indices.view(-1)[here]
+        return self.batch(self.x[i], None if self.y is None else self.y[i], self.flips.view(-1)[here] if self.order.flip else None)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         super().load_state_dict(state)
         self.laid = 0
+
+
+class Unread:
+    """A resident batch that is gathered when somebody asks for it, before the next round: most moves of G look at no real sample."""
+
+    def __init__(self, batches: Resident, offset: int):
+        self.batches, self.offset, self.prepared = batches, offset, batches.prepared
+
+    @cached_property
+    def read(self) -> Batch:
+        if self.prepared != self.batches.prepared:
+            raise RuntimeError("a batch is read for the first time in the round that gave it: ask for its x there, to keep it")
+        return self.batches.read(self.offset)
+
+    def __iter__(self) -> Iterator[Tensor | None]:
+        return iter(self.read)
+
+    @property
+    def x(self) -> Tensor:
+        return self.read.x
+
+    @property
+    def y(self) -> Tensor | None:
+        return self.read.y
 
 
 class Streamed(Stream):
