@@ -142,10 +142,11 @@ def agreement(images: int, data: str) -> None:
         halves = {"input1": Images(x[:half]), "input2": Images(x[half:])}
         said = calculate_metrics(**halves, **settings, feature_extractor_weights_path=str(path))
     theirs = {name: said[key] for name, key in THEIR_NAMES.items()}
-    print(f"\n{images} test images of CIFAR-10, halves against each other, random weights\n\n| | ours | torch-fidelity | relative |")
-    print("|---|---|---|---|")
+    print(f"\n{images} test images of CIFAR-10, halves against each other, random weights\n\n| | ours | torch-fidelity | difference | relative |")
+    print("|---|---|---|---|---|")
     for name, value in ours.items():
-        print(f"| {name} | {value:.9g} | {theirs[name]:.9g} | {abs(value - theirs[name]) / abs(theirs[name]):.1e} |", flush=True)
+        off = abs(value - theirs[name])
+        print(f"| {name} | {value:.9g} | {theirs[name]:.9g} | {off:.1e} | {off / abs(theirs[name]):.1e} |", flush=True)
 
 
 THEIR_NAMES = {"fid": "frechet_inception_distance", "is": "inception_score_mean", "kid": "kernel_inception_distance_mean"}
@@ -282,7 +283,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=32, help="of an image, pixels")
     parser.add_argument("--samples", type=int, default=10_000, help="for the Frechet step, and on each side of precision and recall")
     parser.add_argument("--data", default=os.environ.get("GAN_RUNNER_DATA", "data"), help="folder of CIFAR-10, for agreement")
-    parser.add_argument("--compared", type=int, default=2000, help="images of the agreement")
+    parser.add_argument("--compared", type=int, default=4000, help="images of the agreement, one half against the other")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(parts):
         parser.error(f"there is no part {', '.join(unknown)}")
