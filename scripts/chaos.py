@@ -55,6 +55,7 @@ RECIPES = {
 }  # fmt: skip
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 AIMS = ("any", "any", "start", "checkpoint", "evaluation")
+BEGUN = ("rounds", "evaluation", "checkpoint", "end")  # phases
 WATCHED = ("time/", "memory/")  # curves that tell of the machine and not of the training
 
 
@@ -96,9 +97,10 @@ class Command:
         except OSError:
             return "start"
 
-    def until(self, phases: tuple[str, ...]) -> bool:
-        """Wait until it is in one of them; False where it has ended before."""
-        while self.phase not in phases:
+    def until(self, phases: tuple[str, ...], seconds: float = float("inf")) -> bool:
+        """Wait until it is in one of them, or so long; False where it has ended before."""
+        deadline = time.monotonic() + seconds
+        while self.phase not in phases and time.monotonic() < deadline:
             if self.process.poll() is not None:
                 return False
             time.sleep(0.001)
@@ -192,11 +194,11 @@ def kill(command: Command, case: Case, chance: random.Random, counts: Counter) -
     """Kill it once, at a moment of chance, and see that it ends as promised; False where it had ended before."""
     aim, how = chance.choice(AIMS), chance.choice(SIGNALS)
     if aim == "start":
-        alive = command.lasts(chance.uniform(0, case.starting))
+        alive = command.until(BEGUN, chance.uniform(0, case.starting))
     elif aim == "any":
-        alive = command.until(("rounds", "evaluation", "checkpoint", "end")) and command.lasts(chance.uniform(0, case.playing / 5))
+        alive = command.until(BEGUN) and command.lasts(chance.uniform(0, case.playing / 10))
     else:
-        alive = command.until(("rounds",)) and command.lasts(chance.uniform(0, case.playing / 10))
+        alive = command.until(("rounds",)) and command.lasts(chance.uniform(0, case.playing / 20))
         alive = alive and command.until((aim,)) and command.lasts(chance.uniform(0, 0.02))
     if not alive:
         return False
@@ -266,14 +268,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("chaos"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--each", type=int, default=13, help="kills of one victim, at most")
-    parser.add_argument("--processes", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--processes", type=int, nargs="*", default=[1, 1, 2], help="of one victim after the other")
     parser.add_argument("--beside", type=int, default=2, help="victims beside each other")
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     os.environ |= {"GAN_RUNNER_CACHE": str(out / "cache"), "OMP_NUM_THREADS": "1"}
-    cases = [Case(name, n, out) for n in arguments.processes for name in RECIPES]
+    cases = [Case(name, n, out) for n in sorted(set(arguments.processes)) for name in RECIPES]
+    turns = [case for n in arguments.processes for case in cases if case.n == n]
     counts: Counter = Counter()
     begun, number = time.monotonic(), 0
     with ThreadPoolExecutor(arguments.beside) as pool:
@@ -283,7 +286,7 @@ def main() -> None:
             while (missing := arguments.kills - sum(case.kills for case in cases)) > 0:
                 quotas = [min(arguments.each, missing - start) for start in range(0, missing, arguments.each)]
                 jobs = [
-                    pool.submit(torment, number + i, cases[(number + i) % len(cases)], quota, arguments.seed, counts)
+                    pool.submit(torment, number + i, turns[(number + i) % len(turns)], quota, arguments.seed, counts)
                     for i, quota in enumerate(quotas)
                 ]
                 number += len(quotas)

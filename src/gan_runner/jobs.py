@@ -131,12 +131,18 @@ def _raw(node: Any, key: str) -> Any:
 def check(composed: Composed) -> None:
     """Everything that can be found wrong before a run. UserError with all mistakes, and the files that made them."""
     from gan_runner.build import check
+    from gan_runner.room import refuse_shortage
 
     try:
         composed.plain()
-        check(composed.config, composed.packages)
+        assembly = check(composed.config, composed.packages)
     except UserError as error:
         raise UserError(f"{error}{composed.sources(str(error))}") from error
+    try:
+        folder = composed.hydra.run.dir if composed.hydra.mode == RunMode.RUN else composed.hydra.sweep.dir
+    except OmegaConfBaseException as error:
+        raise UserError(rendered(error)) from error
+    refuse_shortage(assembly, Path(folder))
 
 
 @dataclass
