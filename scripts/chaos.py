@@ -221,7 +221,9 @@ def kill(command: Command, case: Case, chance: random.Random, counts: Counter) -
     promised = {-how} if how == signal.SIGKILL and not whose else {0, 1} if whose else {0, 128 + how}
     if phase == "start":  # Python itself is still being started
         promised |= {-how, 1}
-    elif "Traceback" in command.said():
+    elif phase == "end" and state(command.folder) == "finished":  # or ended
+        promised.add(-how)
+    if phase != "start" and "Traceback" in command.said():
         raise Wrong(f"a traceback after {how.name}{whose} in phase {phase}")
     if code not in promised:
         raise Wrong(f"exit code {code} after {how.name}{whose} in phase {phase}")

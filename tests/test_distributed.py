@@ -18,6 +18,7 @@ from gan_runner.errors import Failed, UserError
 from gan_runner.launch import devices_of
 from gan_runner.reference import Reference
 from gan_runner.subjects import Generated
+from played import floats, furthest
 from processes import spawn
 
 # ---- cases ------------------------------------------------------------------------------------------------------------------------------
@@ -136,16 +137,6 @@ def play(config, folder):
 def weights(folder):
     """Every tensor of floats in the state of the game, by name."""
     return floats(checkpoint.load(Path(folder) / "checkpoints" / "last.pt")["game"])
-
-
-def floats(state):
-    return {name: value.double() for name, value in state.items() if isinstance(value, torch.Tensor) and value.is_floating_point()}
-
-
-def furthest(a, b):
-    """(the greatest difference of two sets of weights, where it is)"""
-    assert a.keys() == b.keys()
-    return max(((a[name] - b[name]).abs().max().item(), name) for name in a)
 
 
 def figures():

@@ -1,6 +1,5 @@
 """Runs of several processes: what they leave behind, that they go on exactly, and how they end."""
 
-import json
 import os
 import signal
 import socket
@@ -11,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_runner import checkpoint, config, distributed, runs
+from gan_runner import config, distributed, runs
 from gan_runner.errors import Failed, Interrupted, UserError
 from gan_runner.trainer import Signals
+from played import curves, floats, furthest, lines, same, state_of, status_of
+from processes import COMMAND, command, ended
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMAND = "import sys; from gan_runner import cli; sys.exit(cli.train())"
 LINE = [
     "+experiment=gaussians25",
     *(
@@ -99,23 +98,6 @@ def faulty(tmp_path, monkeypatch):
     return words
 
 
-def command(*words, **environment):
-    """gan-train, as the user starts it."""
-    env = {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"} | os.environ | {key: str(value) for key, value in environment.items()}
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *map(str, words)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def ended(child):
-    """(exit code, what it said on stderr)"""
-    try:
-        _, said = child.communicate(timeout=240)
-    finally:
-        child.kill()
-    return child.returncode, said
-
-
 def until(there, child=None, seconds=240):
     """Wait for something."""
     deadline = time.monotonic() + seconds
@@ -139,47 +121,6 @@ def workers(folder):
 def train(folder, *words):
     composed = config.compose([*words])
     return runs.train(composed.config, Path(folder), [], composed.packages)
-
-
-def state_of(folder, name="last.pt"):
-    return checkpoint.load(Path(folder) / "checkpoints" / name)
-
-
-def status_of(folder):
-    return json.loads((Path(folder) / "status.json").read_text())
-
-
-def same(a, b, path=""):
-    """The first place at which two states differ; None where they are equal bit for bit."""
-    if isinstance(a, torch.Tensor):
-        return None if torch.equal(a, b) else path
-    if isinstance(a, dict):
-        if a.keys() != b.keys():
-            return f"{path}: {a.keys() ^ b.keys()}"
-        return next((found for key in a if (found := same(a[key], b[key], f"{path}/{key}"))), None)
-    if isinstance(a, list | tuple):
-        if len(a) != len(b):
-            return f"{path}: {len(a)} and {len(b)}"
-        return next((found for i, (x, y) in enumerate(zip(a, b, strict=True)) if (found := same(x, y, f"{path}/{i}"))), None)
-    return None if a == b or (a != a and b != b) else f"{path}: {a} != {b}"
-
-
-def furthest(a, b):
-    """(the greatest difference of the tensors of floats in two states of a game, where it is)"""
-    names = [name for name, value in a.items() if isinstance(value, torch.Tensor) and value.is_floating_point()]
-    assert names
-    return max(((a[name].double() - b[name].double()).abs().max().item(), name) for name in names)
-
-
-def curves(folder):
-    """tag -> steps and values in TensorBoard, but for what a clock says."""
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    events.Reload()
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"] if tag[:5] not in ("time/", "memor")}
-
-
-def lines(folder):
-    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
 
 
 # ---- the command ------------------------------------------------------------------------------------------------------------------------
@@ -213,7 +154,7 @@ def test_the_command_with_two_devices(tmp_path, capfd):
 
     # one process
     train(one, *words, "trainer.devices=1")
-    difference, where = furthest(state_of(one)["game"], state_of(straight)["game"])
+    difference, where = furthest(floats(state_of(one)["game"]), floats(state_of(straight)["game"]))
     print(f"after 200 rounds of one and of two processes: {difference:.2g} in {where}")
     assert difference < 1e-6
     alone = curves(one)
@@ -236,7 +177,7 @@ def test_the_command_with_two_devices(tmp_path, capfd):
     assert "changed: trainer.devices from 2 to 1" in said
     assert "played by 2 processes until now and by 1 from here on: the same run up to rounding" in said
     runs.resume(killed, ["trainer.steps=210"])
-    difference, where = furthest(state_of(straight)["game"], state_of(killed)["game"])
+    difference, where = furthest(floats(state_of(straight)["game"]), floats(state_of(killed)["game"]))
     assert difference < 1e-6, where
 
 
@@ -412,7 +353,7 @@ def test_two_nodes_of_torchrun_train_one_run(tmp_path):
     assert (tmp_path / "run" / "train.log").read_text().count("2 processes, 16 samples each") == 1
     assert len(lines(tmp_path / "run")) == 1
     train(tmp_path / "one", *words)
-    difference, where = furthest(state_of(tmp_path / "one")["game"], state_of(tmp_path / "run")["game"])
+    difference, where = furthest(*(floats(state_of(tmp_path / name)["game"]) for name in ("one", "run")))
     assert difference < 1e-6, where
 
 

@@ -139,7 +139,7 @@ def check(composed: Composed) -> None:
     except UserError as error:
         raise UserError(f"{error}{composed.sources(str(error))}") from error
     try:
-        folder = composed.hydra.run.dir if composed.hydra.mode == RunMode.RUN else composed.hydra.sweep.dir
+        folder = composed.hydra.sweep.dir if composed.hydra.mode == RunMode.MULTIRUN else composed.hydra.run.dir
     except OmegaConfBaseException as error:
         raise UserError(rendered(error)) from error
     refuse_shortage(assembly, Path(folder))
