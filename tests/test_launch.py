@@ -181,6 +181,27 @@ def test_the_command_with_two_devices(tmp_path, capfd):
     assert difference < 1e-6, where
 
 
+SMALL = ["trainer.steps=20", "callback.checkpoint.every_steps=20", "callback.evaluate.every_steps=20", "trainer.compare_every_steps=5"]
+KINDS = {
+    "a lazy penalty, a head, EMA, coupled features": [
+        "penalty=[r1,auxiliary_classifier,feature_matching]", "penalty.r1.every=4", "penalty.r1.weight=0.1",
+        "architecture.conditional=true",
+    ],
+    "spectral norm, EMA": ["trick=[spectral_norm,ema]", "loss=hinge", "penalty=[]"],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_command_with_two_devices_gives_the_weights_of_one(tmp_path, kind):
+    words = [*LINE, *SMALL, *KINDS[kind]]
+    children = [command(*words, f"trainer.devices={n}", f"hydra.run.dir={tmp_path}/{n}") for n in (1, 2)]
+    for code, said in map(ended, children):
+        assert code == 0, said
+    difference, where = furthest(*(floats(state_of(tmp_path / n)["game"]) for n in "12"))
+    assert difference < 1e-6, where
+
+
 def children_of(folder):
     """Processes whose run directory this is, by their open files."""
     found = []
@@ -274,6 +295,57 @@ def test_a_signal_before_the_first_round_is_not_lost(tmp_path, faulty):
 
 
 @pytest.mark.slow
+def test_a_second_signal_kills_processes_that_hang(tmp_path, faulty):
+    """The first waits for the end of a round that does not come; patience is ten minutes here."""
+    folder = tmp_path / "run"
+    child = command(*faulty("hang"), "trainer.devices=2", f"hydra.run.dir={folder}", PYTHONPATH=os.environ["PYTHONPATH"])
+    until((folder / "fault").exists, child)
+    child.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    code, said = ended(child)
+    assert code == 130, said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == "gan-train: interrupted by signal 2"
+    assert not any(is_alive(pid) for pid in workers(folder))
+    assert state_of(folder)["step"] == 2
+
+
+HEARING = """
+import os, signal, sys, time
+from multiprocessing import get_context
+from gan_runner.trainer import Signals
+
+def hear(path):
+    with Signals() as signals:
+        for number in (2, 2):
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+        assert signals.received == 2
+        open(path, "w").close()
+        os.kill(os.getpid(), 15)
+        time.sleep(10)
+
+if __name__ == "__main__":
+    child = get_context("spawn").Process(target=hear, args=(sys.argv[1],))
+    child.start()
+    child.join()
+    sys.exit(0 if child.exitcode == -15 else 1)
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_survives_that_its_parents_death_is_told_twice(tmp_path):
+    """Linux sends SIGINT once for each thread of the parent; a second signal of another kind kills."""
+    (tmp_path / "hearing.py").write_text(HEARING)
+    subprocess.run(
+        [sys.executable, tmp_path / "hearing.py", tmp_path / "heard"], check=True, env={"PYTHONPATH": str(ROOT / "src")} | os.environ
+    )
+    assert (tmp_path / "heard").exists()
+
+
+@pytest.mark.slow
 def test_workers_do_not_outlive_the_command(tmp_path, faulty):
     folder = tmp_path / "run"
     child = command(*faulty("nothing"), "trainer.devices=2", f"hydra.run.dir={folder}", PYTHONPATH=os.environ["PYTHONPATH"])
@@ -335,7 +407,8 @@ def free_port():
 def torchrun(node, port, *words):
     """One of two nodes."""
     script = f"import sys; sys.argv[:1] = ['gan-train']; {COMMAND}"
-    place = ["--nnodes=2", f"--node-rank={node}", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}", "--no-python"]
+    meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test", "--local-addr=127.0.0.1"]
+    place = ["--nnodes=2", f"--node-rank={node}", "--nproc-per-node=1", *meeting, "--no-python"]
     env = {"PYTHONPATH": str(ROOT / "src")} | os.environ | {"OMP_NUM_THREADS": "1"}
     line = [sys.executable, "-m", "torch.distributed.run", *place, sys.executable, "-c", script, *map(str, words)]
     return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
