@@ -3,9 +3,11 @@
 
     python scripts/chaos.py --kills 100 --out chaos
 
-Each victim is killed by SIGKILL, SIGTERM or SIGINT at a random moment, resumed, killed again, and at last allowed to finish. Then its
+Each victim is killed by SIGKILL, SIGTERM or SIGINT, resumed, killed again, and at last allowed to finish. Some kills are aimed at a phase
+(the start, an evaluation, the write of a checkpoint), the others fall at any time; SIGKILL also hits single workers. Then the victim's
 weights, optimisers and random states, its curves in TensorBoard and its metrics.jsonl must be those of the run that was left alone, bit for
-bit; no process and no half-written file may be left. Exit code 1 at the first difference. What happened is printed as Markdown tables.
+bit; no process and no half-written file may be left, and every exit code must be the one that is promised. Exit code 1 at the first
+difference. What happened is printed as Markdown tables.
 """
 
 import argparse
@@ -18,46 +20,121 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+HERE = Path(__file__).resolve().parent
+EVALUATE, CHECKPOINT = 25, 10  # every so many rounds
 COMMON = [
     "trainer.accelerator=cpu",
     "trainer.threads=1",
     "callback.log.every_steps=5",
-    "callback.checkpoint.every_steps=10",
     "callback.grid.n=16",
     "callback.grid.every_steps=50",
+    f"callback.checkpoint.every_steps={CHECKPOINT}",
+    f"callback.evaluate.every_steps={EVALUATE}",
+    *(
+        f"+callback.phase_{word}={{_target_: chaos_phases.Phase, word: {word}, order: {order}, every_steps: {every}, ends: {ends}}}"
+        for word, order, every, ends in (
+            ("evaluation", -1, EVALUATE, "true"),  # before what evaluates; the picture and the curves of the round are in it
+            ("checkpoint", 0.5, CHECKPOINT, "false"),
+            ("rounds", 2, 1, "false"),
+        )
+    ),
 ]
 RECIPES = {
-    "gaussians25": [
-        "+experiment=gaussians25", "batch_size=64", "trainer.steps=400", "callback.evaluate.every_steps=25", "callback.evaluate.n=500",
-    ],
+    "gaussians25": ["+experiment=gaussians25", "batch_size=64", "trainer.steps=400", "callback.evaluate.n=500"],
     "dcgan": [
         "dataset=triangles", "dataset.n_train=500", "dataset.n_test=100", "architecture=dcgan", "architecture.generator.width=8",
         "architecture.discriminator.width=8", "trick=[ema]", "penalty=[r1]", "batch_size=16", "trainer.steps=200",
-        "metric=[frechet_distance]", "extractor=random_conv", "callback.evaluate.every_steps=25", "callback.evaluate.n=100",
+        "metric=[frechet_distance]", "extractor=random_conv", "callback.evaluate.n=100",
     ],
 }  # fmt: skip
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+AIMS = ("any", "any", "start", "checkpoint", "evaluation")
+BEGUN = ("rounds", "evaluation", "checkpoint", "end")  # phases
 WATCHED = ("time/", "memory/")  # curves that tell of the machine and not of the training
 
 
-def start(folder: Path, words: list[str]) -> subprocess.Popen:
-    """The command, in a process group of its own."""
-    command = [sys.executable, "-c", "import sys; from gan_runner.cli import train; sys.exit(train())", *words]
-    with (folder.parent / f"{folder.name}.log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+class Wrong(Exception):
+    """Something is not as promised."""
 
 
-def orphans(folder: Path) -> list[int]:
-    """Processes that still know the folder, besides this one."""
-    found = []
+class Case:
+    """A recipe played by so many processes, and what became of its victims."""
+
+    def __init__(self, name: str, n: int, out: Path):
+        self.name, self.n, self.reference = name, n, out / f"{name}_{n}"
+        self.words = [*RECIPES[name], *COMMON, f"trainer.devices={n}"]
+        self.starting = self.playing = 0.0  # seconds that it takes when left alone
+        self.kills = 0
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.n} process{'es' * (self.n > 1)}"
+
+
+class Command:
+    """gan-train on a folder, in a process group of its own; what it says is added to the log beside the folder."""
+
+    def __init__(self, folder: Path, words: list[str]):
+        self.folder, self.log, self.phase_file = folder, folder.parent / f"{folder.name}.log", folder.parent / f"{folder.name}.phase"
+        self.phase_file.unlink(missing_ok=True)
+        self.said_before = self.log.stat().st_size if self.log.exists() else 0
+        env = os.environ | {"CHAOS_FOLDER": str(folder), "CHAOS_PHASE": str(self.phase_file)}
+        env["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+        line = [sys.executable, "-c", "import sys; from gan_runner.cli import train; sys.exit(train())", *words, "packages=[chaos_phases]"]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(line, env=env, stdout=log, stderr=log, start_new_session=True)
+
+    @property
+    def phase(self) -> str:
+        """What it is doing, as far as it has said so."""
+        try:
+            return self.phase_file.read_text().strip() or "start"
+        except OSError:
+            return "start"
+
+    def until(self, phases: tuple[str, ...], seconds: float = float("inf")) -> bool:
+        """Wait until it is in one of them, or so long; False where it has ended before."""
+        deadline = time.monotonic() + seconds
+        while self.phase not in phases and time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                return False
+            time.sleep(0.001)
+        return True
+
+    def lasts(self, seconds: float) -> bool:
+        """Whether it is still there after so many seconds."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
+    def said(self) -> str:
+        return self.log.read_bytes()[self.said_before :].decode(errors="replace")
+
+    def workers(self) -> list[int]:
+        """Processes that it has started to train together: those that know the folder and are not itself."""
+        return [pid for pid in knowing(self.folder) if pid != self.process.pid and b"spawn_main" in command_line(pid)]
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def knowing(folder: Path) -> list[int]:
+    """Processes with the folder in their environment."""
+    found, sought = [], f"CHAOS_FOLDER={folder}\0".encode()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if str(folder).encode() in (entry / "environ").read_bytes():
+            if sought in (entry / "environ").read_bytes():
                 found.append(int(entry.name))
         except OSError:
             continue
@@ -67,8 +144,8 @@ def orphans(folder: Path) -> list[int]:
 def wait_gone(folder: Path, seconds: float = 60) -> list[int]:
     """The processes of a run that have not ended after so many seconds."""
     deadline = time.monotonic() + seconds
-    while (left := orphans(folder)) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    while (left := knowing(folder)) and time.monotonic() < deadline:
+        time.sleep(0.05)
     return left
 
 
@@ -95,7 +172,9 @@ def differences(victim: Path, reference: Path) -> list[str]:
     if (victim / "metrics.jsonl").read_text() != (reference / "metrics.jsonl").read_text():
         found.append("metrics.jsonl")
     found += [f"a half file {path.name}" for path in victim.rglob(".*.part")]
-    if json.loads((victim / "status.json").read_text())["state"] != "finished":
+    files = [{str(path.relative_to(folder)) for path in folder.rglob("*") if "tfevents" not in path.name} for folder in (victim, reference)]
+    found += [f"the file {name}" for name in sorted(files[0] ^ files[1])]
+    if state(victim) != "finished":
         found.append("status.json")
     return found
 
@@ -111,38 +190,78 @@ def same(a: object, b: object) -> bool:
     return a == b
 
 
-def torment(folder: Path, words: list[str], kills: int, seconds: float, chance: random.Random, counts: Counter) -> int:
-    """Kill a run so many times, or until it is finished, and let it finish; how often it was killed."""
-    done = 0
+def kill(command: Command, case: Case, chance: random.Random, counts: Counter) -> bool:
+    """Kill it once, at a moment of chance, and see that it ends as promised; False where it had ended before."""
+    aim, how = chance.choice(AIMS), chance.choice(SIGNALS)
+    if aim == "start":
+        alive = command.until(BEGUN, chance.uniform(0, case.starting))
+    elif aim == "any":
+        alive = command.until(BEGUN) and command.lasts(chance.uniform(0, case.playing / 10))
+    else:
+        alive = command.until(("rounds",)) and command.lasts(chance.uniform(0, case.playing / 20))
+        alive = alive and command.until((aim,)) and command.lasts(chance.uniform(0, 0.02))
+    if not alive:
+        return False
+    workers = command.workers() if how == signal.SIGKILL and case.n > 1 else []
+    whom = chance.choice([command.process.pid, *workers])
+    phase = command.phase
+    try:
+        os.kill(whom, how)
+    except ProcessLookupError:  # a worker that has just done its work
+        return False
+    code = command.process.wait(120)
+    whose = "" if whom == command.process.pid else " to a worker"
+    counts["kill", f"{how.name}{whose}"] += 1
+    counts["phase", phase] += 1
+    counts["exit", f"{how.name}{whose}: {code}"] += 1
+    if left := wait_gone(command.folder):
+        raise Wrong(f"processes {left} are left after {how.name}{whose} in phase {phase}")
+    if any(command.folder.rglob(".*.part")):
+        counts["found", "a half-written file beside the whole one"] += 1
+    promised = {-how} if how == signal.SIGKILL and not whose else {0, 1} if whose else {0, 128 + how}
+    if phase == "start":  # Python itself is still being started
+        promised |= {-how, 1}
+    elif phase == "end" and state(command.folder) == "finished":  # or ended
+        promised.add(-how)
+    if phase != "start" and "Traceback" in command.said():
+        raise Wrong(f"a traceback after {how.name}{whose} in phase {phase}")
+    if code not in promised:
+        raise Wrong(f"exit code {code} after {how.name}{whose} in phase {phase}")
+    return True
+
+
+def torment(number: int, case: Case, kills: int, seed: int, counts: Counter) -> str:
+    """Kill a run so many times, or until it is finished, let it finish, and compare; a line that says so."""
+    folder, chance, done = case.reference.parent / f"victim_{number}", random.Random(f"{seed}/{number}"), 0
     while True:
         begun = (folder / "checkpoints" / "last.pt").exists()
-        if not begun and folder.exists():
-            shutil.rmtree(folder)  # killed before its first checkpoint: there is nothing to go on from
-        os.environ["CHAOS_FOLDER"] = str(folder)
-        process = start(folder, [f"resume={folder}"] if begun else [*words, f"hydra.run.dir={folder}"])
-        how = chance.choice(SIGNALS) if done < kills else None
-        if how is not None:
-            wait_until_playing(process, folder, begun)
-            try:
-                process.wait(chance.uniform(0, seconds))
-            except subprocess.TimeoutExpired:
-                os.kill(process.pid, how)
-                done += 1
-                counts[how.name] += 1
-                code = process.wait(120)
-                counts[f"exit {code}"] += 1
-        if process.wait(600) == 0 or state(folder) == "finished":  # or killed once all was done
-            return done
-        if left := wait_gone(folder):
-            sys.exit(f"{folder}: processes {left} are left")
+        if not begun:  # killed before its first checkpoint: there is nothing to go on from
+            shutil.rmtree(folder, ignore_errors=True)
+        command = Command(folder, [f"resume={folder}"] if begun else [*case.words, f"hydra.run.dir={folder}"])
+        if done < kills and kill(command, case, chance, counts):
+            done += 1
+            if state(folder) != "finished":
+                continue
+        elif code := command.process.wait(600):
+            raise Wrong(f"victim {number} ({case}) ended with {code}; see {command.log}")
+        break
+    if wrong := [*differences(folder, case.reference), *(f"process {pid}" for pid in wait_gone(folder))]:
+        raise Wrong(f"victim {number} ({case}) differs from the run that was left alone: {', '.join(wrong)}")
+    case.kills += done
+    shutil.rmtree(folder)
+    return f"victim {number}: {case}: {done} kills, equal"
 
 
-def wait_until_playing(process: subprocess.Popen, folder: Path, begun: bool) -> None:
-    """Until the run has begun its rounds, sometimes a little before: kills at the start are kills, too."""
-    log, before = folder.parent / f"{folder.name}.log", 0
-    before = log.stat().st_size if log.exists() else 0
-    while process.poll() is None and not (log.stat().st_size > before and (begun or folder.exists())):
-        time.sleep(0.02)
+def left_alone(case: Case) -> str:
+    """Play what the victims are compared with."""
+    begun = time.monotonic()
+    command = Command(case.reference, [*case.words, f"hydra.run.dir={case.reference}"])
+    command.until(("rounds",))
+    case.starting = time.monotonic() - begun
+    if command.process.wait(900):
+        raise Wrong(f"{case} does not even run alone; see {command.log}")
+    case.playing = time.monotonic() - begun - case.starting
+    return f"{case}, left alone: starts in {case.starting:.1f} s, plays for {case.playing:.1f} s"
 
 
 def main() -> None:
@@ -150,45 +269,43 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--out", type=Path, default=Path("chaos"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--each", type=int, default=10, help="kills of one victim, at most")
-    parser.add_argument("--processes", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--each", type=int, default=13, help="kills of one victim, at most")
+    parser.add_argument("--processes", type=int, nargs="*", default=[1, 1, 2], help="of one victim after the other")
+    parser.add_argument("--beside", type=int, default=2, help="victims beside each other")
     arguments = parser.parse_args()
-    out, chance = arguments.out.resolve(), random.Random(arguments.seed)
+    out = arguments.out.resolve()
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    os.environ["GAN_RUNNER_CACHE"] = str(out / "cache")
-    cases = [(name, n) for n in arguments.processes for name in RECIPES]
-    took: dict[tuple[str, int], float] = {}
-    for name, n in cases:
-        os.environ["CHAOS_FOLDER"] = str(out / f"{name}_{n}")
-        begun = time.monotonic()
-        process = start(out / f"{name}_{n}", [*RECIPES[name], *COMMON, f"trainer.devices={n}", f"hydra.run.dir={out / f'{name}_{n}'}"])
-        if process.wait(900):
-            sys.exit(f"{name} with {n} processes does not even run alone; see {out}/{name}_{n}.log")
-        took[name, n] = time.monotonic() - begun
-        print(f"{name}, {n} processes: {took[name, n]:.0f} s when left alone", flush=True)
-    killed: Counter = Counter()
+    os.environ |= {"GAN_RUNNER_CACHE": str(out / "cache"), "OMP_NUM_THREADS": "1"}
+    cases = [Case(name, n, out) for n in sorted(set(arguments.processes)) for name in RECIPES]
+    turns = [case for n in arguments.processes for case in cases if case.n == n]
     counts: Counter = Counter()
-    victims = 0
-    while sum(killed.values()) < arguments.kills:
-        name, n = cases[victims % len(cases)]
-        folder = out / f"victim_{victims}"
-        kills = min(arguments.each, arguments.kills - sum(killed.values()))
-        words = [*RECIPES[name], *COMMON, f"trainer.devices={n}"]
-        killed[name, n] += torment(folder, words, kills, took[name, n] / 5, chance, counts)
-        if wrong := [*differences(folder, out / f"{name}_{n}"), *(f"process {pid}" for pid in wait_gone(folder))]:
-            sys.exit(f"{folder} ({name}, {n} processes) differs from the run that was left alone: {', '.join(wrong)}")
-        shutil.rmtree(folder)
-        victims += 1
-        print(f"victim {victims}: {name}, {n} processes: equal; {sum(killed.values())} kills so far", flush=True)
-    times = sum(killed.values())
-    print(f"\n{times} kills of {victims} runs, seed {arguments.seed}: each equals the run that was left alone, bit for bit\n")
-    print("| recipe | processes | kills |\n|---|---|---|")
-    for (name, n), k in sorted(killed.items()):
-        print(f"| {name} | {n} | {k} |")
-    print("\n| | times |\n|---|---|")
-    for what, k in sorted(counts.items()):
-        print(f"| {what} | {k} |")
+    begun, number = time.monotonic(), 0
+    with ThreadPoolExecutor(arguments.beside) as pool:
+        try:
+            for line in pool.map(left_alone, cases):
+                print(line, flush=True)
+            while (missing := arguments.kills - sum(case.kills for case in cases)) > 0:
+                quotas = [min(arguments.each, missing - start) for start in range(0, missing, arguments.each)]
+                jobs = [
+                    pool.submit(torment, number + i, turns[(number + i) % len(turns)], quota, arguments.seed, counts)
+                    for i, quota in enumerate(quotas)
+                ]
+                number += len(quotas)
+                for job in jobs:
+                    print(job.result(), flush=True)
+        except Wrong as error:
+            pool.shutdown(cancel_futures=True)
+            sys.exit(f"{error}\nafter {sum(counts[key] for key in counts if key[0] == 'kill')} kills")
+    minutes, total = (time.monotonic() - begun) / 60, sum(case.kills for case in cases)
+    print(f"\n{total} kills of {number} runs, seed {arguments.seed}, in {minutes:.0f} min: each equals the run left alone, bit for bit")
+    print("\n| recipe | kills |\n|---|---|")
+    for case in cases:
+        print(f"| {case} | {case.kills} |")
+    for kind, title in (("kill", "signal"), ("phase", "what it was doing"), ("exit", "signal: exit code"), ("found", "found")):
+        print(f"\n| {title} | times |\n|---|---|")
+        for (_, what), times in sorted(item for item in counts.items() if item[0][0] == kind):
+            print(f"| {what} | {times} |")
 
 
 if __name__ == "__main__":

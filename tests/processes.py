@@ -1,10 +1,17 @@
-"""Functions of a test file, in processes of their own."""
+"""Functions of a test file, and the command, in processes of their own."""
 
 import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.multiprocessing as mp
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = "import sys; from gan_runner import cli; sys.exit(cli.train())"
 
 
 def call(rank: int, size: int, file: str, name: str, folder: str, arguments: tuple[Any, ...]) -> None:
@@ -27,3 +34,20 @@ def call(rank: int, size: int, file: str, name: str, folder: str, arguments: tup
 def spawn(size: int, file: str, name: str, folder: Any, *arguments: Any) -> None:
     """Run it in `size` processes and wait for them."""
     mp.spawn(call, (size, file, name, str(folder), arguments), nprocs=size)
+
+
+def command(*words: Any, **environment: Any) -> subprocess.Popen:
+    """gan-train, as the user starts it."""
+    env = {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"} | os.environ | {key: str(value) for key, value in environment.items()}
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *map(str, words)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def ended(child: subprocess.Popen) -> tuple[int, str]:
+    """(exit code, what it said on stderr)"""
+    try:
+        _, said = child.communicate(timeout=240)
+    finally:
+        child.kill()
+    return child.returncode, said

@@ -15,14 +15,16 @@ from omegaconf import OmegaConf
 from gan_runner import build, checkpoint, directory, distributed, evaluation, runs
 from gan_runner.config import compose, config_dir
 from gan_runner.errors import Failed, UserError
-from gan_runner.launch import devices_of
+from gan_runner.launch import Workers, devices_of
 from gan_runner.reference import Reference
 from gan_runner.subjects import Generated
+from played import floats, furthest
 from processes import spawn
 
 # ---- cases ------------------------------------------------------------------------------------------------------------------------------
 
 TERMS = """
+import torch
 import torch.nn.functional as F
 from gan_runner import Term
 
@@ -49,6 +51,19 @@ class FeaturesOnly(Term):
 
     def generator(self, play):
         return (play.on_fake.features - 1).square().mean()
+
+
+class Likelihood(Term):
+    \"\"\"Like the log_prob of a flow: reaches weights of G by a way other than its forward.\"\"\"
+
+    def discriminator(self, play):
+        real, fake = play.on_both
+        return F.softplus(-real.logits).mean() + F.softplus(fake.logits).mean()
+
+    def generator(self, play):
+        mean, scale = play.G.head.bias, play.G.head.weight.square().sum(1)
+        log_prob = -((play.real - mean).square() / (1 + scale) + torch.log1p(scale)).sum(1) / 2
+        return -log_prob.mean()
 """
 
 
@@ -102,7 +117,7 @@ CASES = {
     f"{loss}, {name} every {every}": partial(config_of, *penalty(name), loss=loss, every=every)
     for loss in named("loss")
     for name in named("penalty")
-    for every in (1, 4)
+    for every in (1, 2, 4)
 }
 CASES |= {f"{loss}, spectral norm, ema": partial(config_of, "trick=[spectral_norm,ema]", loss=loss) for loss in named("loss")}
 CASES |= {name: partial(config_of, f"trick=[{name}]") for name in named("trick")}
@@ -118,12 +133,16 @@ LONG = ["loss=wasserstein", *penalty("gradient_penalty"), "trick=[ema]", "rule.d
 CASES |= {
     "all terms and tricks": partial(config_of, *ALL, every=2),
     "relativistic average": partial(config_of, "loss._target_=given_terms.RelativisticAverage", *penalty("r1"), every=4),
+    "log_prob": partial(config_of, "loss._target_=given_terms.Likelihood"),
+    "log_prob, r1 every 2": partial(config_of, "loss._target_=given_terms.Likelihood", *penalty("r1"), every=2),
     "features only": partial(config_of, "loss._target_=given_terms.FeaturesOnly"),
     "features only, classifier": partial(config_of, "loss._target_=given_terms.FeaturesOnly", *penalty("auxiliary_classifier"), every=4),
     "micro-batches": partial(config_of, "trainer.accumulate=2", *penalty("gradient_penalty"), every=4),
     "pictures of every scale": partial(config_of, *PICTURES, "loss=hinge", *penalty("r1"), "trick=[ema,instance_noise]", every=4),
     "50 rounds": partial(config_of, "trainer.steps=50", *LONG),
 }
+BATCH_NORM = ["dataset=triangles", "dataset.n_train=64", "dataset.n_test=4", "dataset.resolution=16", "architecture=dcgan"]
+BATCH_NORM += ["architecture.generator.width=8", "architecture.discriminator.width=8"]
 JUDGED = [*POINTS, "extractor=identity", "metric=[mode_coverage,frechet_distance,kernel_distance,precision_recall,density_coverage]"]
 JUDGED += ["metric.kernel_distance.subset_size=100"]
 
@@ -136,16 +155,6 @@ def play(config, folder):
 def weights(folder):
     """Every tensor of floats in the state of the game, by name."""
     return floats(checkpoint.load(Path(folder) / "checkpoints" / "last.pt")["game"])
-
-
-def floats(state):
-    return {name: value.double() for name, value in state.items() if isinstance(value, torch.Tensor) and value.is_floating_point()}
-
-
-def furthest(a, b):
-    """(the greatest difference of two sets of weights, where it is)"""
-    assert a.keys() == b.keys()
-    return max(((a[name] - b[name]).abs().max().item(), name) for name in a)
 
 
 def figures():
@@ -423,6 +432,33 @@ def float32(monkeypatch):
 
 @pytest.mark.gpu
 @pytest.mark.slow
+@pytest.mark.usefixtures("float32")
+def test_a_group_of_one_gpu_is_one_gpu(tmp_path):
+    """It joins by NCCL, plays and leaves as one of several would."""
+    config = config_of("trainer.accelerator=cuda", *penalty("gradient_penalty"), "trick=[ema]")
+    alone, folder, room = by_gpus(tmp_path, 1, config), tmp_path / "group", tmp_path / "room"
+    for each in (folder, room):
+        each.mkdir()
+    directory.lay_out(folder, config, [])
+    Workers(runs.work, 1, room).run(folder, directory.portable(config), [], None)
+    difference, where = furthest(alone, weights(folder))
+    assert difference < 1e-5, where
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.usefixtures("float32")
+def test_synchronised_batch_norm_of_one_gpu_is_batch_norm(tmp_path):
+    """Under DistributedDataParallel it is compared over two, below."""
+    plain, synchronised = (
+        by_gpus(tmp_path / word, 1, config_of(*BATCH_NORM, f"trainer.sync_batch_norm={word}")) for word in ("false", "true")
+    )
+    difference, where = furthest(plain, synchronised)
+    assert difference < 1e-5, where
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
 @SEVERAL_GPUS
 @pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize("name", ["all terms and tricks", "pictures of every scale", "wasserstein, gradient_penalty every 4"])
@@ -437,8 +473,6 @@ def test_two_gpus_equal_one(tmp_path, name):
 @SEVERAL_GPUS
 @pytest.mark.usefixtures("float32")
 def test_synchronised_batch_norm_of_two_gpus_is_that_of_the_whole_batch(tmp_path):
-    words = ["dataset=triangles", "dataset.n_train=64", "dataset.n_test=4", "dataset.resolution=16", "architecture=dcgan"]
-    words += ["architecture.generator.width=8", "architecture.discriminator.width=8", "trainer.sync_batch_norm=true"]
-    one, two = (by_gpus(tmp_path, devices, config_of(*words)) for devices in (1, 2))
+    one, two = (by_gpus(tmp_path, devices, config_of(*BATCH_NORM, "trainer.sync_batch_norm=true")) for devices in (1, 2))
     difference, where = furthest(one, two)
     assert difference < 1e-5, where

@@ -1,6 +1,5 @@
 """Runs of several processes: what they leave behind, that they go on exactly, and how they end."""
 
-import json
 import os
 import signal
 import socket
@@ -11,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_runner import checkpoint, config, distributed, runs
+from gan_runner import config, distributed, runs
 from gan_runner.errors import Failed, Interrupted, UserError
 from gan_runner.trainer import Signals
+from played import curves, floats, furthest, lines, same, state_of, status_of
+from processes import COMMAND, command, ended
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMAND = "import sys; from gan_runner import cli; sys.exit(cli.train())"
 LINE = [
     "+experiment=gaussians25",
     *(
@@ -99,23 +98,6 @@ def faulty(tmp_path, monkeypatch):
     return words
 
 
-def command(*words, **environment):
-    """gan-train, as the user starts it."""
-    env = {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"} | os.environ | {key: str(value) for key, value in environment.items()}
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *map(str, words)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def ended(child):
-    """(exit code, what it said on stderr)"""
-    try:
-        _, said = child.communicate(timeout=240)
-    finally:
-        child.kill()
-    return child.returncode, said
-
-
 def until(there, child=None, seconds=240):
     """Wait for something."""
     deadline = time.monotonic() + seconds
@@ -139,47 +121,6 @@ def workers(folder):
 def train(folder, *words):
     composed = config.compose([*words])
     return runs.train(composed.config, Path(folder), [], composed.packages)
-
-
-def state_of(folder, name="last.pt"):
-    return checkpoint.load(Path(folder) / "checkpoints" / name)
-
-
-def status_of(folder):
-    return json.loads((Path(folder) / "status.json").read_text())
-
-
-def same(a, b, path=""):
-    """The first place at which two states differ; None where they are equal bit for bit."""
-    if isinstance(a, torch.Tensor):
-        return None if torch.equal(a, b) else path
-    if isinstance(a, dict):
-        if a.keys() != b.keys():
-            return f"{path}: {a.keys() ^ b.keys()}"
-        return next((found for key in a if (found := same(a[key], b[key], f"{path}/{key}"))), None)
-    if isinstance(a, list | tuple):
-        if len(a) != len(b):
-            return f"{path}: {len(a)} and {len(b)}"
-        return next((found for i, (x, y) in enumerate(zip(a, b, strict=True)) if (found := same(x, y, f"{path}/{i}"))), None)
-    return None if a == b or (a != a and b != b) else f"{path}: {a} != {b}"
-
-
-def furthest(a, b):
-    """(the greatest difference of the tensors of floats in two states of a game, where it is)"""
-    names = [name for name, value in a.items() if isinstance(value, torch.Tensor) and value.is_floating_point()]
-    assert names
-    return max(((a[name].double() - b[name].double()).abs().max().item(), name) for name in names)
-
-
-def curves(folder):
-    """tag -> steps and values in TensorBoard, but for what a clock says."""
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    events.Reload()
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"] if tag[:5] not in ("time/", "memor")}
-
-
-def lines(folder):
-    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
 
 
 # ---- the command ------------------------------------------------------------------------------------------------------------------------
@@ -213,7 +154,7 @@ def test_the_command_with_two_devices(tmp_path, capfd):
 
     # one process
     train(one, *words, "trainer.devices=1")
-    difference, where = furthest(state_of(one)["game"], state_of(straight)["game"])
+    difference, where = furthest(floats(state_of(one)["game"]), floats(state_of(straight)["game"]))
     print(f"after 200 rounds of one and of two processes: {difference:.2g} in {where}")
     assert difference < 1e-6
     alone = curves(one)
@@ -236,7 +177,28 @@ def test_the_command_with_two_devices(tmp_path, capfd):
     assert "changed: trainer.devices from 2 to 1" in said
     assert "played by 2 processes until now and by 1 from here on: the same run up to rounding" in said
     runs.resume(killed, ["trainer.steps=210"])
-    difference, where = furthest(state_of(straight)["game"], state_of(killed)["game"])
+    difference, where = furthest(floats(state_of(straight)["game"]), floats(state_of(killed)["game"]))
+    assert difference < 1e-6, where
+
+
+SMALL = ["trainer.steps=20", "callback.checkpoint.every_steps=20", "callback.evaluate.every_steps=20", "trainer.compare_every_steps=5"]
+KINDS = {
+    "a lazy penalty, a head, EMA, coupled features": [
+        "penalty=[r1,auxiliary_classifier,feature_matching]", "penalty.r1.every=4", "penalty.r1.weight=0.1",
+        "architecture.conditional=true",
+    ],
+    "spectral norm, EMA": ["trick=[spectral_norm,ema]", "loss=hinge", "penalty=[]"],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_command_with_two_devices_gives_the_weights_of_one(tmp_path, kind):
+    words = [*LINE, *SMALL, *KINDS[kind]]
+    children = [command(*words, f"trainer.devices={n}", f"hydra.run.dir={tmp_path}/{n}") for n in (1, 2)]
+    for code, said in map(ended, children):
+        assert code == 0, said
+    difference, where = furthest(*(floats(state_of(tmp_path / n)["game"]) for n in "12"))
     assert difference < 1e-6, where
 
 
@@ -333,6 +295,57 @@ def test_a_signal_before_the_first_round_is_not_lost(tmp_path, faulty):
 
 
 @pytest.mark.slow
+def test_a_second_signal_kills_processes_that_hang(tmp_path, faulty):
+    """The first waits for the end of a round that does not come; patience is ten minutes here."""
+    folder = tmp_path / "run"
+    child = command(*faulty("hang"), "trainer.devices=2", f"hydra.run.dir={folder}", PYTHONPATH=os.environ["PYTHONPATH"])
+    until((folder / "fault").exists, child)
+    child.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    code, said = ended(child)
+    assert code == 130, said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == "gan-train: interrupted by signal 2"
+    assert not any(is_alive(pid) for pid in workers(folder))
+    assert state_of(folder)["step"] == 2
+
+
+HEARING = """
+import os, signal, sys, time
+from multiprocessing import get_context
+from gan_runner.trainer import Signals
+
+def hear(path):
+    with Signals() as signals:
+        for number in (2, 2):
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+        assert signals.received == 2
+        open(path, "w").close()
+        os.kill(os.getpid(), 15)
+        time.sleep(10)
+
+if __name__ == "__main__":
+    child = get_context("spawn").Process(target=hear, args=(sys.argv[1],))
+    child.start()
+    child.join()
+    sys.exit(0 if child.exitcode == -15 else 1)
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_survives_that_its_parents_death_is_told_twice(tmp_path):
+    """Linux sends SIGINT once for each thread of the parent; a second signal of another kind kills."""
+    (tmp_path / "hearing.py").write_text(HEARING)
+    subprocess.run(
+        [sys.executable, tmp_path / "hearing.py", tmp_path / "heard"], check=True, env={"PYTHONPATH": str(ROOT / "src")} | os.environ
+    )
+    assert (tmp_path / "heard").exists()
+
+
+@pytest.mark.slow
 def test_workers_do_not_outlive_the_command(tmp_path, faulty):
     folder = tmp_path / "run"
     child = command(*faulty("nothing"), "trainer.devices=2", f"hydra.run.dir={folder}", PYTHONPATH=os.environ["PYTHONPATH"])
@@ -394,7 +407,8 @@ def free_port():
 def torchrun(node, port, *words):
     """One of two nodes."""
     script = f"import sys; sys.argv[:1] = ['gan-train']; {COMMAND}"
-    place = ["--nnodes=2", f"--node-rank={node}", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}", "--no-python"]
+    meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test", "--local-addr=127.0.0.1"]
+    place = ["--nnodes=2", f"--node-rank={node}", "--nproc-per-node=1", *meeting, "--no-python"]
     env = {"PYTHONPATH": str(ROOT / "src")} | os.environ | {"OMP_NUM_THREADS": "1"}
     line = [sys.executable, "-m", "torch.distributed.run", *place, sys.executable, "-c", script, *map(str, words)]
     return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -412,7 +426,7 @@ def test_two_nodes_of_torchrun_train_one_run(tmp_path):
     assert (tmp_path / "run" / "train.log").read_text().count("2 processes, 16 samples each") == 1
     assert len(lines(tmp_path / "run")) == 1
     train(tmp_path / "one", *words)
-    difference, where = furthest(state_of(tmp_path / "one")["game"], state_of(tmp_path / "run")["game"])
+    difference, where = furthest(*(floats(state_of(tmp_path / name)["game"]) for name in ("one", "run")))
     assert difference < 1e-6, where
 
 

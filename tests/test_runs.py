@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from gan_runner import build, checkpoint, config, runs
 from gan_runner.callbacks import Callback
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
+from played import curves, lines, same, state_of
 
 TINY = ["trainer.accelerator=cpu", "callback.log.every_steps=2", "callback.checkpoint.every_steps=4", "~callback.progress"]
 EVERYTHING = [
@@ -40,35 +41,6 @@ def composed(*overrides):
 
 def train(folder, *overrides, base=("+experiment=gaussians25", "callback.grid.n=16", "callback.evaluate.n=200", "batch_size=16")):
     return runs.train(composed(*base, *TINY, *overrides), Path(folder))
-
-
-def state_of(folder, name="last.pt"):
-    return checkpoint.load(Path(folder) / "checkpoints" / name)
-
-
-def same(a, b, path=""):
-    """The first place at which two states differ; None where they are equal bit for bit."""
-    if isinstance(a, torch.Tensor):
-        return None if torch.equal(a, b) else path
-    if isinstance(a, dict):
-        if a.keys() != b.keys():
-            return f"{path}: {a.keys() ^ b.keys()}"
-        return next((found for key in a if (found := same(a[key], b[key], f"{path}/{key}"))), None)
-    if isinstance(a, list | tuple):
-        return next((found for i, (x, y) in enumerate(zip(a, b, strict=True)) if (found := same(x, y, f"{path}/{i}"))), None)
-    return None if a == b or (a != a and b != b) else f"{path}: {a} != {b}"
-
-
-def curves(folder):
-    """tag -> steps and values in TensorBoard."""
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    events.Reload()
-    wall = ("time/", "memory/")
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"] if not tag.startswith(wall)}
-
-
-def lines(folder):
-    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
 
 
 # ---- what a run leaves behind -------------------------------------------------------------------------------------------------------

@@ -45,6 +45,10 @@ class Callback:
         """Names of the metrics by which this run is to be compared with others."""
         return []
 
+    def states(self) -> int:
+        """How many states of the run it keeps on the disk at a time."""
+        return 0
+
     def state_dict(self) -> dict[str, Any]:
         """What has to survive a resume."""
         return {}
@@ -250,6 +254,9 @@ class Evaluate(Callback):
     def follows(self) -> list[str]:
         return [self.best["metric"]] if self.best["metric"] else []
 
+    def states(self) -> int:
+        return len(self.follows())
+
     def is_better(self, value: float) -> bool:
         return self.value is None or (value > self.value if self.best["mode"] == "max" else value < self.value)
 
@@ -261,7 +268,10 @@ class Evaluate(Callback):
 
 
 class Checkpoint(Callback):
-    """Every `every_steps` rounds, at the end and at a signal: step_N.pt, of which the newest `keep` stay, and last.pt."""
+    """Every `every_steps` rounds, at the end and at a signal: step_N.pt, of which the newest `keep` stay, and last.pt.
+
+    That of the last round is written when all other callbacks have ended: who goes on from it does not do their work again.
+    """
 
     order = 1  # after what the state of this step has to contain
     everywhere = True
@@ -274,8 +284,11 @@ class Checkpoint(Callback):
             part.unlink(missing_ok=True)
 
     def after_round(self, run: Run, logs: Logs) -> None:
-        if run.step % self.every_steps == 0:
+        if run.step % self.every_steps == 0 and run.step < run.steps:
             self.save(run)
+
+    def states(self) -> int:
+        return self.keep + 1  # an old one goes when the new one is there
 
     def end(self, run: Run) -> None:
         if run.saved_at != run.step:

@@ -47,6 +47,14 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
     _replace(path, fill)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder where there is none. Failed where the disk does not take it, or a file has its name."""
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise Failed(f"{path} could not be created: {error.strerror}") from error
+
+
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write a state, whole or not at all. Failed where the disk does not take it; the file that was there stays."""
     refuse_objects(state)

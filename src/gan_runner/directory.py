@@ -29,8 +29,12 @@ State = Literal["running", "finished", "interrupted", "failed", "diverged"]
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other writers out of a run directory. UserError where there is one; the lock goes with the process."""
-    with (folder / ".lock").open("w") as file:
+    """Keep other writers out of a run directory. UserError where there is one, or none can write; the lock goes with the process."""
+    try:
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}") from error
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -42,8 +46,8 @@ def lay_out(folder: Path, config: Any, overrides: list[str]) -> None:
     """The files and folders of a run that has not begun. UserError where the folder holds a run already."""
     if (folder / "status.json").exists():
         raise UserError(f"{folder} holds a run already; go on with it by resume={folder}, or choose another folder")
-    (folder / "checkpoints").mkdir(exist_ok=True)
-    (folder / "samples").mkdir(exist_ok=True)
+    checkpoint.make_folder(folder / "checkpoints")
+    checkpoint.make_folder(folder / "samples")
     write_config(folder, config)
     checkpoint.write_bytes(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)).encode())
 
@@ -133,7 +137,7 @@ def add_evaluation(
     """A line of metrics.jsonl, and the pictures that belong to it in evaluations/."""
     append_line(folder / "metrics.jsonl", json.dumps({"step": step, "images": images, "metrics": numbers, "protocol": protocol}))
     for name, picture in pictures.items():
-        (folder / "evaluations").mkdir(exist_ok=True)
+        checkpoint.make_folder(folder / "evaluations")
         write_picture(folder / "evaluations" / f"step_{step:08d}_{name.replace('/', '_')}.png", picture)
 
 

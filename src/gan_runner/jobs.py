@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_runner.composer import Composer
@@ -128,15 +128,24 @@ def _raw(node: Any, key: str) -> Any:
     return node._value()
 
 
-def check(composed: Composed) -> None:
-    """Everything that can be found wrong before a run. UserError with all mistakes, and the files that made them."""
+def check(composed: Composed, place: str = "run.dir") -> None:
+    """Everything that can be found wrong before a run. UserError with all mistakes, and the files that made them.
+
+    place: the setting of Hydra's that names the folder.
+    """
     from gan_runner.build import check
+    from gan_runner.room import refuse_shortage
 
     try:
         composed.plain()
-        check(composed.config, composed.packages)
+        assembly = check(composed.config, composed.packages)
     except UserError as error:
         raise UserError(f"{error}{composed.sources(str(error))}") from error
+    try:
+        folder = OmegaConf.select(composed.hydra, place)
+    except OmegaConfBaseException as error:
+        raise UserError(rendered(error)) from error
+    refuse_shortage(assembly, Path(folder))
 
 
 @dataclass
@@ -211,7 +220,7 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
             notes.update(dict.fromkeys(composed.notes))
             kind = _but_for_the_seed(composed)
             if kind not in good:
-                check(composed)
+                check(composed, "sweep.dir")
                 good.add(kind)
         except UserError as error:
             for mistake in str(error).replace("\n  ", "\0").splitlines():  # an indented line belongs to the one before

@@ -97,15 +97,16 @@ class TensorBoard(Logger):
     """
 
     def begin(self, run: Run) -> None:
-        self.writer = SummaryWriter(str(run.folder), purge_step=run.step + 1 if run.step else None, max_queue=1000, flush_secs=30)
         threading.excepthook = report_unless_written_by_tensorboard
-        if run.step == 0:
-            followed = [name for callback in run.callbacks.values() for name in callback.follows()]
-            experiment, start, _ = hparams(hyperparameters(run.config), dict.fromkeys([*followed, "loss/d", "loss/g"], 0))
-            self.writer._get_file_writer().add_summary(experiment)
-            self.writer._get_file_writer().add_summary(start)
-            self.writer.add_custom_scalars(LAYOUT)
-            self.writer.add_text("config", "```yaml\n" + (run.folder / "config.yaml").read_text() + "```", 0)
+        with disk_of(str(run.folder)):
+            self.writer = SummaryWriter(str(run.folder), purge_step=run.step + 1 if run.step else None, max_queue=1000, flush_secs=30)
+            if run.step == 0:
+                followed = [name for callback in run.callbacks.values() for name in callback.follows()]
+                experiment, start, _ = hparams(hyperparameters(run.config), dict.fromkeys([*followed, "loss/d", "loss/g"], 0))
+                self.writer._get_file_writer().add_summary(experiment)
+                self.writer._get_file_writer().add_summary(start)
+                self.writer.add_custom_scalars(LAYOUT)
+                self.writer.add_text("config", "```yaml\n" + (run.folder / "config.yaml").read_text() + "```", 0)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         with disk_of(self.writer.log_dir):

@@ -1,6 +1,8 @@
 """What a command says while it works: lines that stay, and one that moves."""
 
+import contextlib
 import logging
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -9,7 +11,31 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from gan_runner.errors import Failed
+
 log = logging.getLogger("gan_runner")
+
+
+class LogFile(logging.FileHandler):
+    """train.log. Failed where the disk does not take a line; but of an error, which reaches the user in any case, the line is dropped."""
+
+    def __init__(self, path: Path):
+        try:
+            super().__init__(path)
+        except OSError as error:
+            raise Failed(f"{path} could not be opened: {error.strerror}") from error
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif record.levelno < logging.ERROR:
+            raise Failed(f"{self.baseFilename} could not be written: {error.strerror}") from error
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # of what was told to be lost
+            super().close()
 
 
 class Reporter:
@@ -26,8 +52,7 @@ class Reporter:
         self.live: Live | None = None
         self.handler: logging.Handler | None = None
         if log_file is not None:
-            self.handler = logging.FileHandler(log_file)
-            self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            self.handler = LogFile(log_file)
             log.addHandler(self.handler)
             log.setLevel(logging.INFO)
             log.propagate = False

@@ -8,7 +8,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from gan_runner.game import Game
 from gan_runner.launch import devices_of, launch
 from gan_runner.loggers import flat
 from gan_runner.reporting import Reporter, log
+from gan_runner.room import refuse_shortage
 from gan_runner.schedules import Schedule
 from gan_runner.trainer import Run, Signals, play
 
@@ -55,16 +56,18 @@ def resume(folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] 
     """
     saved = directory.read_config(folder)
     config = change(saved, overrides)
-    game = check(config, packages).game
+    assembly = check(config, packages)
     first = distributed.is_first()
+    if first:
+        refuse_shortage(assembly, folder)
     with directory.locked(folder) if first else nullcontext():
         with Reporter(folder / "train.log" if first else None, silent=not first) as reporter:
             path, state = directory.newest(folder, reporter.say)
             step, steps = state["step"], config.trainer.steps
             if step > steps or (step == steps and directory.state_of(folder) == "finished"):  # else it was killed after its last round
                 raise UserError(f"{folder} has played its {step} rounds; to go on, say trainer.steps=N with a larger N")
-            report_changes(saved, config, game, reporter.say)
-        del state, game
+            report_changes(saved, config, assembly.game, reporter.say)
+        del state, assembly
         return played(folder, config, packages, path)
 
 
@@ -83,14 +86,11 @@ def played(folder: Path, config: Any, packages: Sequence[str], start: Path | Non
 
 def bury(folder: Path, error: Exception) -> None:
     """Tell in train.log and status.json what ended processes that may not have known it, or could not say so any more."""
-    with Reporter(folder / "train.log", silent=True):
+    with suppress(Failed, OSError), Reporter(folder / "train.log", silent=True):
         log.error("\n".join([str(error), *getattr(error, "__notes__", ())]))
-        try:
-            path = folder / "status.json"
-            last = json.loads(path.read_text()) if path.exists() else {"step": 0, "images": 0}
-            directory.Status(folder).write("failed", last["step"], last["images"], str(error))
-        except (Failed, OSError) as trouble:
-            log.error("%s", trouble)
+        path = folder / "status.json"
+        last = json.loads(path.read_text()) if path.exists() else {"step": 0, "images": 0}
+        directory.Status(folder).write("failed", last["step"], last["images"], str(error))
 
 
 def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None) -> float | None:
@@ -134,7 +134,8 @@ def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None)
             if begun:
                 finish(run, status, ending(error), str(error) or type(error).__name__)
             raise
-        finish(run, status, "finished", None)
+        if refused := finish(run, status, "finished", None):
+            raise Failed(str(refused)) from refused
         say_where(folder, reporter.say)
         return run.objective
 
@@ -170,16 +171,25 @@ def ending(error: BaseException) -> directory.State:
     return "failed"
 
 
-def finish(run: Run | None, status: directory.Status, state: directory.State, error: str | None) -> None:
-    """Close what is open and say how it ended. The disk that ended the run may refuse this too; that is logged and no new error."""
+def finish(run: Run | None, status: directory.Status, state: directory.State, error: str | None) -> Failed | OSError | None:
+    """Close what is open and say how it ended; the first thing that the disk refused, which is logged. A run is finished if it took all."""
     acts: list[Callable[[], None]] = [partial(logger.close, state) for logger in run.loggers] if run else []
     acts += [run.batches.close] if run else []
-    acts.append(partial(status.write, state, run.step if run else 0, run.images if run else 0, error))
+    refused: Failed | OSError | None = None
     for act in acts:
         try:
             act()
         except (Failed, OSError) as trouble:
             log.error("%s", trouble)
+            refused = refused or trouble
+    if state == "finished" and refused:
+        state, error = "failed", str(refused)
+    try:
+        status.write(state, run.step if run else 0, run.images if run else 0, error)
+    except Failed as trouble:
+        log.error("%s", trouble)
+        refused = refused or trouble
+    return refused
 
 
 def change(saved: DictConfig, overrides: Sequence[str]) -> DictConfig:

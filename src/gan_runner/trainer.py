@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -195,6 +196,8 @@ class Signals:
         self.received = number
         for each in self.before:
             signal.signal(each, signal.SIG_DFL)
+        if multiprocessing.parent_process() is not None:  # Linux sends SIGINT once for each thread of a parent that dies: one death
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         if distributed.is_first():
             os.write(2, b"\nstopping after this round, once the state is saved; a second signal kills\n")
 

@@ -1,0 +1,57 @@
+"""Whether a disk has room for the checkpoints of a run, asked before the run begins."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gan_runner.errors import UserError
+
+if TYPE_CHECKING:
+    from gan_runner.game import Game
+    from gan_runner.trainer import Assembly
+
+
+def refuse_shortage(assembly: Assembly, folder: Path) -> None:
+    """UserError, with figures, where the checkpoints that a run keeps do not fit on the disk of its folder, made or not yet.
+
+    Those that are there already, of a run that goes on, need no room. Curves and pictures are not counted.
+    """
+    n, each = sum(callback.states() for callback in assembly.callbacks.values()), state_bytes(assembly.game)
+    there = {path.stat().st_ino: path.stat().st_size for path in (folder / "checkpoints").glob("*.pt")}  # last.pt is a second name
+    free = shutil.disk_usage(next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())).free
+    if n * each - sum(there.values()) > free:
+        more = f" more than the {mib(sum(there.values()))} that are there" if there else ""
+        raise UserError(
+            f"the disk of {folder} has {mib(free)} free, and this run keeps up to {n} checkpoints of {mib(each)} each{more}: "
+            "make room, choose another place, or lower callback.checkpoint.keep"
+        )
+
+
+def state_bytes(game: Game) -> int:
+    """Bytes of a state on disk, but for what does not grow with the networks: weights, buffers, and what the optimisers keep."""
+    size = sum(value.nbytes for value in game.state_dict().values() if isinstance(value, Tensor))
+    for player in game.players.values():
+        weights = sum(p.nbytes for p in player.objective.parameters() if p.requires_grad)
+        size += weights * averages(player.optimizer)
+    return size
+
+
+def averages(optimizer: torch.optim.Optimizer) -> int:
+    """How many tensors of the size of a weight the optimiser keeps for each: seen on a small one, for which it takes a step."""
+    trial, weight = copy.copy(optimizer), torch.nn.Parameter(torch.zeros(2, 3))
+    weight.grad = torch.zeros_like(weight)
+    trial.param_groups = [{**optimizer.param_groups[0], "params": [weight]}]
+    trial.state = type(optimizer.state)(dict)
+    trial.step()
+    return sum(isinstance(value, Tensor) and value.shape == weight.shape for value in trial.state[weight].values())
+
+
+def mib(size: int) -> str:
+    """A number of bytes, in MiB."""
+    return f"{size / 2**20:.1f} MiB"
