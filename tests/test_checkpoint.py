@@ -2,6 +2,7 @@
 
 import collections
 import enum
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +103,34 @@ def test_no_damage_goes_unnoticed(tmp_path):
             assert torch.equal(read["a"], state["a"])
             assert read["b"] == state["b"]
     assert refused > 150
+
+
+def test_a_snapshot_does_not_follow_what_it_was_taken_from():
+    weights = torch.arange(6.0).view(1, 2, 3, 1).to(memory_format=torch.channels_last)
+    taken = checkpoint.snapshot({"a": [weights, 3], "b": "x"})
+    weights.zero_()
+    assert taken["a"][0].flatten().tolist() == [0, 1, 2, 3, 4, 5]
+    assert taken["a"][0].stride() == weights.stride()
+    assert (taken["a"][1], taken["b"]) == (3, "x")
+
+
+def test_a_writer_works_in_order_and_tells_what_went_wrong():
+    writer, done, gate = checkpoint.Writer(), [], threading.Event()
+
+    def fail():
+        raise Failed("the disk is full")
+
+    writer.submit(lambda: done.append(gate.wait(10)))
+    writer.look()  # not done yet: says nothing, waits for nothing
+    assert not done
+    gate.set()
+    writer.submit(lambda: done.append(2))
+    writer.wait()
+    assert done == [True, 2]
+    writer.submit(fail)
+    with pytest.raises(Failed, match="full"):
+        writer.wait()
+    writer.wait()  # told once
+    writer.submit(fail)
+    with pytest.raises(Failed, match="full"):
+        writer.close()

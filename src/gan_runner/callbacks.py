@@ -220,10 +220,8 @@ class Evaluate(Callback):
 
     def evaluate(self, run: Run) -> None:
         distributed.copy_buffers(run.game.sampler)
-        countdown = Countdown(run.reporter, f"evaluating round {run.step}", self.n // distributed.size())
-        found = evaluation.evaluate(
-            self.subject(run), run.metrics, run.extractor, self.reference, batch_size=self.batch_size, tick=countdown
-        )
+        tick = Countdown(run.reporter, f"evaluating round {run.step}: ").at
+        found = evaluation.evaluate(self.subject(run), run.metrics, run.extractor, self.reference, batch_size=self.batch_size, tick=tick)
         self.evaluated_at = run.step
         found = found._replace(figures=distributed.shared(found.figures))  # what follows from a figure must follow everywhere
         whose = "G" if run.game.sampler is run.game.G else "average of G"
@@ -297,10 +295,12 @@ class Checkpoint(Callback):
     def save(self, run: Run) -> None:
         folder = run.folder / "checkpoints"
         path = folder / f"step_{run.step:08d}.pt"
-        run.save(path)
-        run.saved_at = run.step
-        if distributed.is_first():
+
+        def name_it_last() -> None:
             checkpoint.link(path, folder / "last.pt")
             for old in checkpoint.numbered(folder)[: -self.keep]:
                 with contextlib.suppress(OSError):
                     old.unlink()
+
+        run.save(path, name_it_last)
+        run.saved_at = run.step

@@ -6,10 +6,12 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from gan_runner.errors import Failed
 
@@ -36,6 +38,42 @@ def refuse_objects(value: Any, path: str = "state") -> None:
             refuse_objects(item, f"{path}[{i}]")
     elif type(value) not in _PLAIN and not isinstance(value, torch.Tensor):
         raise TypeError(f"{path} is a {type(value).__name__}; a checkpoint takes tensors, numbers, strings, None, list, tuple and dict")
+
+
+def snapshot(state: dict[str, Any]) -> dict[str, Any]:
+    """The state as it is now, in memory of its own on the CPU: what it was taken from may go on changing."""
+    return tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), state)
+
+
+class Writer:
+    """Writes on a thread of its own while rounds are played, one thing at a time; what goes wrong is raised by the next call."""
+
+    def __init__(self) -> None:
+        self.thread = ThreadPoolExecutor(1, "writer")
+        self.last: Future[None] | None = None
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Begin this when what came before is done."""
+        self.wait()
+        self.last = self.thread.submit(work)
+
+    def look(self) -> None:
+        """Raise what went wrong, if that is known by now."""
+        if self.last is not None and self.last.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when everything is written."""
+        last, self.last = self.last, None
+        if last is not None:
+            last.result()
+
+    def close(self) -> None:
+        """Wait, and let go of the thread."""
+        try:
+            self.wait()
+        finally:
+            self.thread.shutdown()
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:

@@ -174,7 +174,7 @@ def ending(error: BaseException) -> directory.State:
 def finish(run: Run | None, status: directory.Status, state: directory.State, error: str | None) -> Failed | OSError | None:
     """Close what is open and say how it ended; the first thing that the disk refused, which is logged. A run is finished if it took all."""
     acts: list[Callable[[], None]] = [partial(logger.close, state) for logger in run.loggers] if run else []
-    acts += [run.batches.close] if run else []
+    acts += [run.batches.close, run.writer.close] if run else []
     refused: Failed | OSError | None = None
     for act in acts:
         try:

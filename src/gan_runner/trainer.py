@@ -85,6 +85,7 @@ class Run:
         self.batches = stream(self.dataset, "train", self.batch_size, assembly.config["seed"], self.device)
         self.recent: list[Logs] = []  # of the rounds whose losses have not been looked at
         self.saved_at: int | None = None
+        self.writer = checkpoint.Writer()
         self.objective: float | None = None  # the best value of the metric that best.pt follows
 
     @property
@@ -133,17 +134,23 @@ class Run:
             )
         self.saved_at = self.step
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, then: Callable[[], None] = lambda: None) -> None:
         """Write the state, once every loss so far is known to be finite and every logger has its numbers on the disk.
 
-        Every process has to call this; the first writes.
+        Every process has to call this; the first writes, and does `then`, while rounds go on.
         """
         self.look()
         for logger in self.loggers:
             logger.flush()
         state = self.state()
         if distributed.is_first():
-            checkpoint.save(path, state)
+            state = checkpoint.snapshot(state)
+
+            def write() -> None:
+                checkpoint.save(path, state)
+                then()
+
+            self.writer.submit(write)
 
     def look(self) -> None:
         """Wait for the losses of the recent rounds. Diverged, with term, step and last checkpoint, where one is not finite."""
@@ -155,6 +162,7 @@ class Run:
         finite = torch.stack([value.float() for _, _, value in seen]).isfinite().cpu()
         if not finite.all():
             step, name, value = seen[int((~finite).nonzero()[0])]
+            self.writer.wait()
             found = next(iter(checkpoint.candidates(self.folder / "checkpoints")), None)
             raise Diverged(
                 f"{name} is {float(value)} in round {step}; "
@@ -219,6 +227,7 @@ def play(run: Run, signals: Signals) -> None:
         while run.step < run.steps and not signals.agreed():
             logs = distributed.mean(run.game.round(run.batches, executor.turn))
             next_round()
+            run.writer.look()
             run.recent.append(logs)
             if run.step % run.trainer.check_every_steps == 0:
                 run.look()
@@ -229,6 +238,7 @@ def play(run: Run, signals: Signals) -> None:
         run.look()
         for callback in callbacks:
             callback.end(run)
+        run.writer.wait()
     if signals.received is not None and run.step < run.steps:
         raise Interrupted(signals.received)
 
