@@ -142,7 +142,8 @@ def agreement(images: int, data: str) -> None:
         halves = {"input1": Images(x[:half]), "input2": Images(x[half:])}
         said = calculate_metrics(**halves, **settings, feature_extractor_weights_path=str(path))
     theirs = {name: said[key] for name, key in THEIR_NAMES.items()}
-    print(f"\n{images} test images of CIFAR-10, halves against each other, random weights\n\n| | ours | torch-fidelity | difference | relative |")
+    print(f"\n{images} test images of CIFAR-10, halves against each other, random weights\n")
+    print("| | ours | torch-fidelity | difference | relative |")
     print("|---|---|---|---|---|")
     for name, value in ours.items():
         off = abs(value - theirs[name])

@@ -114,10 +114,10 @@ def spec_and_reference(x, y=None, shape=None):
     return Spec(shape or tuple(x.shape[1:]), None if y is None else int(y.max()) + 1), reference
 
 
-def figures(net, x, y=None, **kw):
+def figures(net, x, y=None, tick=lambda done, n: None, **kw):
     spec, reference = spec_and_reference(x, y)
     metric = AnnealedImportance(**{"sigma": SIGMA, "n_images": len(x), "chains": 128, "temperatures": 45, "leapfrog": 5} | kw)
-    metric.reference = reference
+    metric.reference, metric.tick = reference, tick
     metric.update()
     metric.examine(Generated(net.eval(), 4, spec, seed=3))
     return {key: value.item() for key, value in metric.figures(None).items()}, metric
@@ -125,7 +125,9 @@ def figures(net, x, y=None, **kw):
 
 def test_the_metric_gives_the_mean_over_test_samples_with_its_standard_error():
     net, x = Linear(2, (5,)), torch.randn(4, 5, generator=seeded("x"))
-    got, metric = figures(net, x)
+    told = []
+    got, metric = figures(net, x, tick=lambda done, n: told.append((done, n)))
+    assert told[-1] == (len(told), len(told))  # the progress of a long work ends with the work
     exact = net.exact(x, SIGMA)
     assert got["ais/log_likelihood"] == pytest.approx(exact.mean().item(), abs=0.15)
     assert got["ais/standard_error"] == pytest.approx(exact.std().item() / math.sqrt(4), rel=0.1)

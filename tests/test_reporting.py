@@ -1,11 +1,13 @@
 """What a command says while it works."""
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
-from gan_runner.reporting import Reporter, duration
+from gan_runner import reporting
+from gan_runner.reporting import Countdown, Reporter, duration
 
 
 @pytest.mark.parametrize(
@@ -43,3 +45,19 @@ def test_what_is_said_is_logged(tmp_path):
     with Reporter(tmp_path / "train.log", Console(file=io.StringIO())) as reporter:
         reporter.say("round 10: [bold] is no markup")
     assert "INFO round 10: [bold] is no markup" in (tmp_path / "train.log").read_text()
+
+
+def test_a_countdown_counts_each_piece_of_work_by_itself(monkeypatch):
+    shown, now = [], iter([0.0, 0.0, 10.0, 50.0, 50.0, 51.0])
+    monkeypatch.setattr(reporting.time, "monotonic", lambda: next(now))
+    countdown = Countdown(SimpleNamespace(show=shown.append), "judging x: ")
+    countdown.at("samples", 100, 300)
+    countdown.at("samples", 200, 300)
+    countdown.at("ais", 1, 5)
+    countdown.at("ais", 2, 5)
+    assert shown == [
+        "judging x: samples: 100/300",  # how long that took is not known
+        "judging x: samples: 200/300, 10 s left",
+        "judging x: ais: 1/5",
+        "judging x: ais: 2/5, 3 s left",
+    ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from gan_runner.datasets import Spec, to_uint8
 from gan_runner.draws import NumberedDraws
 from gan_runner.errors import UserError
 from gan_runner.metrics.metric import Need
+from gan_runner.reporting import Tick
 from gan_runner.subjects import Generated, Subject, evaluating
 
 if TYPE_CHECKING:
@@ -101,14 +103,14 @@ def evaluate(
     reference: Reference | None = None,
     *,
     batch_size: int = 500,
-    tick: Callable[[int], None] = lambda done: None,
+    tick: Tick = lambda what, done, n: None,
 ) -> Findings:
     """The figures of a subject; None, and the reason in the protocol, for one that cannot be computed.
 
     Samples are made once and pass once through the extractor, for all metrics.
 
     Each process takes a contiguous share of the samples, and sample i is the same one whoever makes it: so neither the number of processes
-    nor batch_size moves a figure. Draws nothing from torch's own generators.
+    nor batch_size moves a figure. Draws nothing from torch's own generators. tick is told how the work goes.
     """
     device, reasons = subject.device, unmeasurable(metrics, extractor, what_is_there(subject, reference))
     home = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
@@ -122,14 +124,17 @@ def evaluate(
     if extracting is not None:
         extracting.load()
         extracting.to(device)
+    seen = 0
     if any(metric.reads for metric in measured.values()):
-        for x, y in subject.batches(distributed.rows(subject.n), batch_size):
+        rows = distributed.rows(subject.n)
+        for x, y in subject.batches(rows, batch_size):
             values: dict[str, Any] = {"samples": x, "y": y}
             if extracting is not None:
                 values |= extracting(to_uint8(x) if subject.spec.is_image else x)._asdict()
             for name, metric in measured.items():
                 metric.update(*[given(values, field, name).to(home) for field in metric.reads])
-            tick(len(x))
+            seen += len(x)
+            tick("samples", seen, len(rows))
     figures: dict[str, dict[str, float | None]] = {}
     pictures: dict[str, Tensor] = {}
     for name, metric in metrics.items():
@@ -140,6 +145,7 @@ def evaluate(
         if not metric.reads:
             metric.update()  # torchmetrics warns of a figure of nothing
         try:
+            metric.tick = partial(tick, name)
             metric.examine(subject)
             figures[name] = {key: float(value) if math.isfinite(value) else None for key, value in metric.figures(extractor).items()}
             pictures |= {f"{prefix}/{key}" if key else prefix: picture for key, picture in metric.pictures(subject).items()}

@@ -132,8 +132,8 @@ def measure(
     findings: list[Findings] = []
     for subject in judged.subjects:
         refuse_missing(evaluation.unmeasurable(metrics, extractor, evaluation.what_is_there(subject, reference)))
-        countdown = Countdown(reporter, f"judging {judged.name}", subject.n)
-        findings.append(evaluation.evaluate(subject, metrics, extractor, reference, batch_size=settings["batch_size"], tick=countdown))
+        tick = Countdown(reporter, f"judging {judged.name}: ").at
+        findings.append(evaluation.evaluate(subject, metrics, extractor, reference, batch_size=settings["batch_size"], tick=tick))
         refuse_missing(findings[-1].protocol.get("missing", {}))
     found = findings[0]
     numbers, protocol = found.numbers, found.protocol | judged.protocol | {"metrics": settings["metric"]}

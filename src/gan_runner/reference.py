@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,10 @@ from gan_runner.draws import seeded
 from gan_runner.errors import Failed, UserError
 from gan_runner.extractors import Extractor
 from gan_runner.metrics.moments import Moments
+from gan_runner.reporting import Tick
 
 VERSION = 1  # of what is kept
 
-Tick = Callable[[str, int, int], None]
 """Is told what is being done, and how many of how many samples are done."""
 
 

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -89,24 +90,23 @@ class Reporter:
         self.close()
 
 
+Tick = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
+
+
 class Countdown:
     """Says how far a piece of work is, and how long it will still take."""
 
-    def __init__(self, reporter: Reporter, what: str = "", n: int = 0):
-        self.reporter, self.what, self.n, self.done, self.began = reporter, what, n, 0, time.monotonic()
-
-    def __call__(self, more: int) -> None:
-        """So many more of them are done."""
-        self.done += more
-        left = (time.monotonic() - self.began) / max(self.done, 1) * (self.n - self.done)
-        self.reporter.show(f"{self.what}: {self.done}/{self.n}, {duration(left)} left")
+    def __init__(self, reporter: Reporter, about: str = ""):
+        self.reporter, self.about, self.what, self.done = reporter, about, "", 0
 
     def at(self, what: str, done: int, n: int) -> None:
         """So many of n are done of this; another piece of work begins the count anew."""
         if what != self.what or done <= self.done:
-            self.what, self.n, self.done, self.began = what, n, 0, time.monotonic()
-            # the first report comes after some work: its time is not counted, the rest is
-        self(done - self.done)
+            self.began, self.first = time.monotonic(), done  # the first report comes after some work, whose time is not known
+        self.what, self.done = what, done
+        per_one = (time.monotonic() - self.began) / max(done - self.first, 1)
+        left = f", {duration(per_one * (n - done))} left" if done > self.first else ""
+        self.reporter.show(f"{self.about}{what}: {done}/{n}{left}")
 
 
 def duration(seconds: float) -> str:

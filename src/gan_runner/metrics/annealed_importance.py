@@ -210,6 +210,7 @@ class AnnealedImportance(Metric):
         with evaluating(subject.generator):
             decoder = Decoder(subject.generator, self.sigma, subject.spec.is_image, subject.device)
             x, y = self._real(decoder)
+            self.looks = 0
             real = self._bounds(decoder, x, y, None, ("real", subject.seed))
             x, y, e = self._simulated(decoder, subject.seed)
             simulated = self._bounds(decoder, x, y, e, ("simulated", subject.seed))
@@ -250,12 +251,25 @@ class AnnealedImportance(Metric):
             made = decoder(e, y)
         return made + self.sigma * draws.normal(made.shape[1]), y, e
 
+    def _counted(self, density: LogDensity) -> LogDensity:
+        """The density, telling how far the whole work is: it is asked for once a leapfrog step."""
+        anneal = 1 + (len(self.temperatures) - 2) * self.leapfrog
+        parts = math.ceil(self.n_images / max(ROWS // self.chains, 1))
+        total = 5 * parts * anneal  # pilot and forward for real samples; pilot, forward and back for simulated ones
+
+        def counted(z: Tensor) -> Tensor:
+            self.looks += 1
+            self.tick(self.looks, total)
+            return density(z)
+
+        return counted
+
     def _bounds(self, decoder: Decoder, x: Tensor, y: Tensor | None, e: Tensor | None, key: tuple[object, ...]) -> Bounds:
         """Of all samples, some at a time."""
         parts, at_once = [], max(ROWS // self.chains, 1)
         for start in range(0, len(x), at_once):
             rows = slice(start, start + at_once)
-            density = decoder.log_likelihood(x[rows], None if y is None else y[rows])
+            density = self._counted(decoder.log_likelihood(x[rows], None if y is None else y[rows]))
             shape = (self.chains, len(x[rows]), decoder.noise)
             generator = seeded("ais", "chains", *key, start, device=decoder.home)
             temperatures = self.temperatures.to(decoder.home)

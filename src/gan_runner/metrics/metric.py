@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import torchmetrics
@@ -33,6 +33,9 @@ class Metric(torchmetrics.Metric):
 
     reference: Reference
     """The real samples; there while update, examine, compute and pictures are called, where `needs` names it."""
+
+    tick: Callable[[int, int], None] = staticmethod(lambda done, n: None)
+    """To be called in a long examine: so many of n are done."""
 
     @property
     def extracts(self) -> bool:

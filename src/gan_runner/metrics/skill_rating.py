@@ -144,6 +144,7 @@ class SkillRating(Metric):
             for i, step in enumerate(self.steps):
                 if met[i, j]:
                     won[:, i, j] = points(_logits(snapshot, fakes[step], subject), real)
+            self.tick(j + 1, len(self.steps))
         self.rates = won.mean(0).where(met, torch.nan)
         scores = torch.stack([part.mean(0) for part in won.tensor_split(ROUNDS)])
         self.generators, self.discriminators = tournament(scores, met)
