@@ -414,6 +414,7 @@ def test_a_checkpoint_of_version_1_goes_on(tmp_path):
 
 # ---- GPUs -------------------------------------------------------------------------------------------------------------------------------
 
+A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 SEVERAL_GPUS = pytest.mark.skipif(torch.cuda.device_count() < 2, reason=f"needs 2 GPUs, and there are {torch.cuda.device_count()}")
 
 
@@ -432,6 +433,7 @@ def float32(monkeypatch):
 
 @pytest.mark.gpu
 @pytest.mark.slow
+@A_GPU
 @pytest.mark.usefixtures("float32")
 def test_a_group_of_one_gpu_is_one_gpu(tmp_path):
     """It joins by NCCL, plays and leaves as one of several would."""
@@ -447,6 +449,7 @@ def test_a_group_of_one_gpu_is_one_gpu(tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.slow
+@A_GPU
 @pytest.mark.usefixtures("float32")
 def test_synchronised_batch_norm_of_one_gpu_is_batch_norm(tmp_path):
     """Under DistributedDataParallel it is compared over two, below."""
