@@ -63,10 +63,7 @@ class Run:
 
     def followed(self, asked: str | None = None) -> tuple[str | None, str | None]:
         """(metric, "min" | "max"): as asked (KEY, KEY:min or KEY:max), else what best.pt follows, else the first that was measured."""
-        own, own_mode = None, None
-        for key, value in self.config.items():
-            if key.startswith("callback.") and key.endswith(".best.metric") and isinstance(value, str):
-                own, own_mode = value, self.config.get(f"{key.removesuffix('metric')}mode")
+        own, own_mode = best_of(self.config)
         said = re.fullmatch(r"(.+?)(?::(min|max))?", asked or "")
         metric = said[1] if said else own or next((key for line in self.evaluations for key in line.figures), None)
         if said and said[2]:
@@ -74,6 +71,13 @@ class Run:
         if metric == own and own_mode in BETTER:
             return metric, str(own_mode)
         return metric, next((mode for mode, names in BETTER.items() if metric and re.fullmatch(names, metric)), None)
+
+    def objective(self) -> float | None:
+        """The best value in training of what best.pt follows: what the run returned, or will."""
+        metric, mode = best_of(self.config)
+        lines = [line for line in self.evaluations if "checkpoint" not in line.protocol]
+        values = [value for line in lines if (value := line.figures.get(metric or "")) is not None]
+        return (max if mode == "max" else min)(values, default=None)
 
     def curve(self, key: str) -> list[tuple[int, float | None]]:
         """(images, value) in order: as it was measured during training, else by gan-eval."""
@@ -93,6 +97,14 @@ class Run:
         """How the curves were measured."""
         lines = in_training(self.evaluations)
         return {key: value for key, value in lines[-1].protocol.items() if not key.startswith("metrics.")} if lines else {}
+
+
+def best_of(config: dict[str, Value]) -> tuple[str | None, Value]:
+    """(metric, mode) that best.pt follows, in a configuration by dotted key; None: there is none."""
+    for key, value in config.items():
+        if key.startswith("callback.") and key.endswith(".best.metric") and isinstance(value, str):
+            return value, config.get(f"{key.removesuffix('metric')}mode")
+    return None, None
 
 
 def in_training(lines: list[Evaluation]) -> list[Evaluation]:

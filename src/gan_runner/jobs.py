@@ -151,7 +151,10 @@ class Outcome:
 
 
 class Job:
-    """What Hydra's runner calls inside a run directory: trains, and keeps the error for the end. Picklable, for launchers elsewhere."""
+    """What Hydra's runner calls inside a run directory: trains, and keeps the error for the end. Picklable, for launchers elsewhere.
+
+    A job of a sweep goes on with what stands in its folder (`runs.complete`), so that it may be called again after whatever ended it.
+    """
 
     def __init__(self, jobs: int | None = None, returns_outcome: bool = False):
         self.jobs = jobs  # None: a single run
@@ -185,11 +188,11 @@ class Job:
                 raise
         return outcome if self.returns_outcome else outcome.value
 
-    @staticmethod
-    def _trained(config: Any, folder: Path, overrides: list[str]) -> float | None:
-        from gan_runner.runs import train
+    def _trained(self, config: Any, folder: Path, overrides: list[str]) -> float | None:
+        from gan_runner.runs import complete, train
 
-        return train(without_line_keys(config), folder, overrides, named_packages(parsed(overrides)))
+        play = train if self.jobs is None else complete
+        return play(without_line_keys(config), folder, overrides, named_packages(parsed(overrides)))
 
 
 def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
