@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from gan_runner import elsewhere
 from gan_runner.composer import Composer
 from gan_runner.config import Composed, gathered, named_packages, parsed, recorded, without_line_keys
 from gan_runner.errors import Interrupted, UserError
@@ -202,6 +203,7 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
     overrides = gathered(overrides)
     frame = composer.load_configuration(name, overrides, RunMode.MULTIRUN)
     refuse_missing(frame.hydra, "sweep.dir", "sweeper", "launcher")
+    elsewhere.check(frame.hydra.launcher)
     basic = frame.hydra.sweeper._target_ == BASIC_SWEEPER
     jobs = _jobs(composer, frame) if basic else [_without_sweeps(overrides)]
     mistakes: dict[str, list[int]] = {}
