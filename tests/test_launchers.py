@@ -229,7 +229,8 @@ if program == "sbatch":  # every element of the array is a process, which begins
     found = re.search(r"--array=.?0-(\\d+)", (home / "script.sh").read_text())
     for at in range(int(found[1]) + 1):
         environment = os.environ | dict(SLURM_JOB_ID=f"{{4200 + at}}", SLURM_ARRAY_JOB_ID="4200", SLURM_ARRAY_TASK_ID=str(at))
-        subprocess.Popen([sys.executable, __file__.replace("sbatch", "element"), f"4200_{{at}}"], env=environment, start_new_session=True)
+        line = [sys.executable, __file__.replace("sbatch", "element"), f"4200_{{at}}"]
+        subprocess.Popen(line, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     print("Submitted batch job 4200")
 elif program == "element":
     while True:
@@ -244,6 +245,8 @@ elif program == "srun":
             file = words[1]
             for sign, value in (("%A", "4200"), ("%a", os.environ["SLURM_ARRAY_TASK_ID"]), ("%t", "0")):
                 file = file.replace(sign, value)
+            while not Path(file).parent.exists():  # submitit makes it once it knows the number of the job
+                time.sleep(0.05)
             os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT), 1 + (words[0] == "--error"))
         del words[: 1 if words[0] == "--unbuffered" else 2]
     os.execvp(words[0], words)
