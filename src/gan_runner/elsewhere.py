@@ -22,7 +22,7 @@ from typing import Any
 from hydra import version
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gan_runner.config import recorded
 from gan_runner.errors import Failed, UserError
@@ -165,7 +165,7 @@ def result(task: Task, job: Any) -> tuple[JobReturn, list[Any]]:
         except (OSError, ValueError, KeyError):
             state = "failed"
         state = state if state in ("interrupted", "diverged") else "failed"
-        outcome = Outcome(task.number, task.overrides, str(task.folder), state)
+        outcome = Outcome(task.number, task.overrides, task.folder, state)
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         returned, outcomes = JobReturn(task.overrides), [outcome]
         returned.status = JobStatus.COMPLETED if task.function.returns_outcome else JobStatus.FAILED
@@ -201,13 +201,12 @@ def refuse_lines(key: str, value: Any) -> None:
 
 def check(launcher: DictConfig) -> None:
     """Hold the settings of a launcher of ours against its signature. UserError with all mistakes."""
-    from omegaconf import OmegaConf
-
-    from gan_runner.build import Part, make, mistakes_in
-
     ours = "hydra_plugins.gan_runner_launchers"
     if not str(launcher.get("_target_")).startswith(f"{ours}."):
         return
+
+    from gan_runner.build import Part, make, mistakes_in
+
     node: Any = OmegaConf.to_container(launcher, resolve=True)
     if mistakes := list(mistakes_in(Part("hydra.launcher", node, Launcher), [ours])):
         raise UserError("\n".join(mistakes))
