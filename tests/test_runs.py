@@ -253,8 +253,8 @@ class At(Callback):
             self.act(run)
 
 
-def work_with(monkeypatch, folder, callback, *overrides):
-    """A run with one more callback."""
+def disturbed(monkeypatch, callback):
+    """Runs have one more callback from here on."""
     assemble = build.assemble
 
     def assembled(*args, **kw):
@@ -263,6 +263,11 @@ def work_with(monkeypatch, folder, callback, *overrides):
         return assembly
 
     monkeypatch.setattr(runs, "assemble", assembled)
+
+
+def work_with(monkeypatch, folder, callback, *overrides):
+    """A run with one more callback."""
+    disturbed(monkeypatch, callback)
     return train(folder, *overrides)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import itertools
 import json
 import os
 import platform
@@ -28,8 +29,11 @@ State = Literal["running", "finished", "interrupted", "failed", "diverged"]
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other writers out of a run directory. UserError where there is one, or none can write; the lock goes with the process."""
+def locked(folder: Path, what: str = "run") -> Iterator[None]:
+    """Keep other writers out of a run directory, or that of a sweep. UserError where there is one, or none can write.
+
+    The lock goes with the process.
+    """
     try:
         lock = (folder / ".lock").open("w")
     except OSError as error:
@@ -38,7 +42,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(f"another process is writing the run in {folder}") from error
+            raise UserError(f"another process is writing the {what} in {folder}") from error
         yield
 
 
@@ -71,6 +75,20 @@ def read_config(folder: Path) -> DictConfig:
     return config
 
 
+def difference(folder: Path, config: Any) -> str | None:
+    """The first key in which the run in a folder has another configuration, with both values; None where they are the same."""
+
+    def visit(there: Any, here: Any, path: str) -> Iterator[str]:
+        if isinstance(there, dict) and isinstance(here, dict):
+            for key in {**there, **here}:
+                yield from visit(there.get(key, "not set"), here.get(key, "not set"), f"{path}.{key}")
+        elif there != here:
+            yield f"{path[1:]} is {there} there and {here} here"
+
+    written = OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(portable(config))))  # as it would be read again
+    return next(visit(portable(read_config(folder)), portable(written), ""), None)
+
+
 def portable(config: Any) -> dict[str, Any]:
     """A configuration with every interpolation resolved but those that lead to the data, which may lie elsewhere tomorrow."""
     tree = OmegaConf.create(config)
@@ -82,6 +100,15 @@ def portable(config: Any) -> dict[str, Any]:
         return raw if leads_to_data else resolved
 
     return merge(OmegaConf.to_container(tree, resolve=False), OmegaConf.to_container(tree, resolve=True), "")
+
+
+def move_aside(folder: Path) -> Path:
+    """Rename a run directory to the first FOLDER.attempt_N that is free, where it stays a run; the new path. Failed where it cannot be."""
+    n = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.attempt_{n}").exists())
+    try:
+        return folder.rename(folder.with_name(f"{folder.name}.attempt_{n}"))
+    except OSError as error:
+        raise Failed(f"{folder} could not be moved aside: {error.strerror}") from error
 
 
 class Status:

@@ -63,17 +63,20 @@ class Run:
 
     def followed(self, asked: str | None = None) -> tuple[str | None, str | None]:
         """(metric, "min" | "max"): as asked (KEY, KEY:min or KEY:max), else what best.pt follows, else the first that was measured."""
-        own, own_mode = None, None
-        for key, value in self.config.items():
-            if key.startswith("callback.") and key.endswith(".best.metric") and isinstance(value, str):
-                own, own_mode = value, self.config.get(f"{key.removesuffix('metric')}mode")
+        own, own_mode = best_of(self.config)
         said = re.fullmatch(r"(.+?)(?::(min|max))?", asked or "")
         metric = said[1] if said else own or next((key for line in self.evaluations for key in line.figures), None)
         if said and said[2]:
             return metric, said[2]
         if metric == own and own_mode in BETTER:
             return metric, str(own_mode)
-        return metric, next((mode for mode, names in BETTER.items() if metric and re.fullmatch(names, metric)), None)
+        return metric, better(metric)
+
+    def objective(self, metric: str | None, mode: Value) -> float | None:
+        """The best value of a metric in training; of what best.pt follows (`best_of`), it is what the run returned."""
+        lines = [line for line in self.evaluations if "checkpoint" not in line.protocol]
+        values = [value for line in lines if (value := line.figures.get(metric or "")) is not None]
+        return (max if mode == "max" else min)(values, default=None)
 
     def curve(self, key: str) -> list[tuple[int, float | None]]:
         """(images, value) in order: as it was measured during training, else by gan-eval."""
@@ -95,6 +98,19 @@ class Run:
         return {key: value for key, value in lines[-1].protocol.items() if not key.startswith("metrics.")} if lines else {}
 
 
+def best_of(config: dict[str, Value]) -> tuple[str | None, Value]:
+    """(metric, mode) that best.pt follows, in a configuration by dotted key; None: there is none."""
+    for key, value in config.items():
+        if key.startswith("callback.") and key.endswith(".best.metric") and isinstance(value, str):
+            return value, config.get(f"{key.removesuffix('metric')}mode")
+    return None, None
+
+
+def better(metric: str | None) -> str | None:
+    """ "min" or "max", where the name of a metric tells which way is better."""
+    return next((mode for mode, names in BETTER.items() if metric and re.fullmatch(names, metric)), None)
+
+
 def in_training(lines: list[Evaluation]) -> list[Evaluation]:
     """The evaluations of training itself, which share a protocol; those of gan-eval where there are no others."""
     return [line for line in lines if "checkpoint" not in line.protocol] or lines
@@ -114,7 +130,7 @@ def find(root: Path) -> Iterator[Path]:
         folder, is_run = Path(name), {"config.yaml", "status.json"} <= set(files)
         if is_run:
             yield folder
-        inside = ("checkpoints", "samples", "evaluations") if is_run else ()
+        inside = ("checkpoints", "samples", "evaluations", "wandb") if is_run else ()
         deep = len(folder.parts) - len(root.parts) >= 12
         folders[:] = [] if deep else sorted(each for each in folders if not each.startswith(".") and each not in inside)
 

@@ -1,4 +1,4 @@
-"""A run from its configuration to its last round: `train` begins one, `resume` goes on with one."""
+"""A run from its configuration to its last round: `train` begins one, `resume` goes on with one, `complete` does what is left to do."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from gan_runner.build import assemble, check
 from gan_runner.config import parsed
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 from gan_runner.game import Game
+from gan_runner.inventory import best_of, read
 from gan_runner.launch import devices_of, launch
 from gan_runner.loggers import flat
 from gan_runner.reporting import Reporter, log
@@ -69,6 +70,40 @@ def resume(folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] 
             report_changes(saved, config, assembly.game, reporter.say)
         del state, assembly
         return played(folder, config, packages, path)
+
+
+def complete(config: Any, folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] = ()) -> float | None:
+    """Play the run in `folder` to its end, whatever of it stands there; the result is the same as if nothing had come between.
+
+    One that has finished is not played again. One that was interrupted or killed goes on from its newest readable state. One that failed or
+    diverged, or has no such state, is moved aside and begins anew. Returns and raises as `train`; UserError, and nothing is touched, where
+    the folder holds a run of another configuration. For one process, which starts those that trainer.devices asks for.
+    """
+    if (folder / "status.json").exists():
+        with directory.locked(folder):
+            if found := directory.difference(folder, config):
+                raise UserError(f"{folder} holds another run: {found}; choose another folder")
+            state = directory.state_of(folder)
+            with Reporter(folder / "train.log" if state != "finished" else None) as reporter:
+                if state == "finished":
+                    finished = read(folder, folder.parent)
+                    reporter.say(f"{folder} has finished before; it is not run again")
+                    return finished.objective(*best_of(finished.config))
+                start = saved_state(folder, reporter.say) if state in ("running", "interrupted") else None
+                if start is None:
+                    moved = directory.move_aside(folder)
+                    reporter.say(f"begins anew; what there was ({state}) is in {moved}")
+            if start is not None:
+                return played(folder, config, packages, start)
+    return train(config, folder, overrides, packages)
+
+
+def saved_state(folder: Path, say: Callable[[str], None]) -> Path | None:
+    """The file of the newest state that can be read; None where there is none."""
+    try:
+        return directory.newest(folder, say)[0]
+    except UserError:
+        return None
 
 
 def played(folder: Path, config: Any, packages: Sequence[str], start: Path | None) -> float | None:
