@@ -4,11 +4,16 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from gan_runner import runs
+from gan_runner import cli, runs
+from gan_runner.directory import locked
 from gan_runner.errors import Diverged, Interrupted, UserError
 from test_runs import TINY, At, composed, disturbed, lines, same, state_of
 
@@ -99,3 +104,202 @@ def test_a_folder_with_another_run_is_refused_and_stays_as_it_is(tmp_path, whole
         with pytest.raises(UserError, match=r"holds another run: seed is 0 there and 1 here"):
             complete(tmp_path / "0", "seed=1")
         assert before == {path: path.read_bytes() for path in (tmp_path / "0").rglob("*") if path.is_file()}
+
+
+# ---- a sweep --------------------------------------------------------------------------------------------------------------------------
+
+LINE = ("-m", *JOB, "trainer.steps=6", "seed=0,1,2")
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch, capfd):
+    """gan-train in an empty folder: (exit code, stdout, stderr on one line)."""
+    monkeypatch.chdir(tmp_path)
+    return partial(terminal, monkeypatch, capfd)
+
+
+def terminal(monkeypatch, capfd, *line):
+    monkeypatch.setattr(sys, "argv", ["gan-train", *line])
+    capfd.readouterr()
+    try:
+        code = cli.train()
+    except SystemExit as leaving:
+        code = leaving.code
+    out, err = capfd.readouterr()
+    return code, out, err.replace("\n", " ")
+
+
+def files(folder):
+    """What is there, byte for byte."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+
+
+def states(out):
+    return [line.split()[1] for line in out.splitlines()[1:4]]
+
+
+def on_seed(seed, step, act):
+    """A callback for the job with this seed."""
+    return At(step, lambda run: act(run) if run.config["seed"] == seed else None)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The folder of the sweep that nothing disturbed, and its table."""
+    folder = tmp_path_factory.mktemp("sweep")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["gan-train", *LINE, "hydra.sweep.dir=all"])
+        assert cli.train() == 0
+    return folder / "all", (folder / "all" / "table.txt").read_text()
+
+
+def test_a_sweep_that_was_interrupted_is_finished_by_the_same_line(shell, monkeypatch, undisturbed):
+    with monkeypatch.context() as patch:
+        disturbed(patch, on_seed(1, 3, lambda run: os.kill(os.getpid(), signal.SIGTERM)))
+        code, out, _ = shell(*LINE, "hydra.sweep.dir=all")
+    assert (code, states(out)) == (143, ["finished", "interrupted", "waiting"])
+    assert (Path("all") / "table.txt").read_text() in out
+    before = files("all/0")
+    code, out, err = shell(*LINE, "hydra.sweep.dir=all")
+    assert (code, states(out)) == (0, ["finished"] * 3)
+    assert files("all/0") == before
+    assert "going on after round 3" in err
+    for job in "012":
+        state = state_of(f"all/{job}")
+        state["callbacks"].pop("at", None)  # what disturbed job 1 was also in job 0
+        assert same(state, state_of(undisturbed[0] / job)) is None
+        assert lines(f"all/{job}") == lines(undisturbed[0] / job)
+    assert (Path("all") / "table.txt").read_text() == undisturbed[1]
+
+
+def test_only_the_job_that_failed_is_run_again(shell, monkeypatch, undisturbed):
+    def fail(run):
+        raise Diverged("loss/d is nan")
+
+    with monkeypatch.context() as patch:
+        disturbed(patch, on_seed(1, 3, fail))
+        code, out, _ = shell(*LINE, "hydra.sweep.dir=all")
+    assert (code, states(out)) == (3, ["finished", "diverged", "finished"])
+    before = files("all/0"), files("all/2")
+    assert shell(*LINE, "hydra.sweep.dir=all")[0] == 0
+    assert (files("all/0"), files("all/2")) == before
+    assert same(state_of("all/1"), state_of(undisturbed[0] / "1")) is None
+    assert Path("all/1.attempt_1/status.json").is_file()
+
+
+def test_a_longer_sweep_in_the_same_folder_adds_its_jobs(shell, undisturbed):
+    shutil.copytree(undisturbed[0], "all")
+    before = files("all")
+    code, out, _ = shell(*LINE, "seed=0,1,2,3", "hydra.sweep.dir=all")
+    after = files("all")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[1:5]] == list("0123")
+    assert {name for name in before if after[name] != before[name]} <= {"table.txt", "multirun.yaml"}
+    assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"3"}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["seed=0,2,1"], r"all/1 holds another job: seed=1 there and seed=2 here"),
+        (["trainer.steps=7"], r"all/0 holds another job: trainer.steps=6 there and trainer.steps=7 here"),
+        (["rule.d_steps=2"], r"all/0 holds another job: nothing there and rule.d_steps=2 here"),
+    ],
+)
+def test_another_line_is_refused_and_nothing_is_changed(shell, undisturbed, more, said):
+    shutil.copytree(undisturbed[0], "all")
+    before = files("all")
+    code, out, err = shell(*LINE, *more, "hydra.sweep.dir=all")
+    assert (code, out) == (2, "")
+    assert said in err
+    assert files("all") == before
+
+
+def test_a_line_that_means_something_else_by_now_is_refused(shell, undisturbed):
+    shutil.copytree(undisturbed[0], "all")
+    config = Path("all/2/config.yaml")
+    config.write_text(config.read_text().replace("width: 128", "width: 64", 1))
+    before = files("all")
+    code, _, err = shell(*LINE, "hydra.sweep.dir=all")
+    assert code == 2
+    assert "all/2 holds another job: architecture.generator.width is 64 there and 128 here" in err
+    assert files("all") == before
+
+
+def test_two_sweeps_do_not_share_a_folder(shell, undisturbed):
+    shutil.copytree(undisturbed[0], "all")
+    before = files("all")
+    with locked(Path("all"), "sweep"):
+        code, _, err = shell(*LINE, "hydra.sweep.dir=all")
+    assert code == 2
+    assert "another process is writing the sweep in" in err
+    assert files("all") == before
+
+
+def test_the_table_tells_the_best_value_of_what_is_followed(undisturbed):
+    folder, table = undisturbed
+    head, *rows, best = table.splitlines()
+    values = [max(line["metrics"]["modes/high_quality"] for line in lines(folder / job)) for job in "012"]
+    assert head.split() == ["job", "state", "best", "of", "overrides"]
+    assert [row.split()[:4] for row in rows] == [
+        [job, "finished", f"{value:.6g}", "modes/high_quality"] for job, value in zip("012", values)
+    ]
+    assert best == f"best modes/high_quality: {max(values):.6g}, of job {values.index(max(values))}"
+
+
+def test_an_interval_is_for_a_search(shell):
+    code, _, err = shell("-m", "+experiment=gaussians25", "penalty.gradient_penalty.weight=interval(0.1,1)")
+    assert code == 2
+    assert "hydra/sweeper=gan_optuna" in err
+    assert not list(Path().iterdir())
+
+
+# ---- killed ---------------------------------------------------------------------------------------------------------------------------
+
+TRAIN = "import sys; from gan_runner.cli import train; sys.exit(train())"
+
+
+def gan_train(folder, *line):
+    """gan-train in a process of its own."""
+    env = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", TRAIN, *line], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def check_survives_kill_9(folder, words, steps):
+    """A sweep or search of three jobs that is killed in job 1, and started again by the same line, is the undisturbed one."""
+    words = [
+        *words,
+        f"trainer.steps={steps}",
+        f"callback.evaluate.every_steps={steps // 2}",
+        f"callback.checkpoint.every_steps={steps // 4}",
+    ]
+    whole = gan_train(folder, *words, "hydra.sweep.dir=whole")
+    child = gan_train(folder, *words, "hydra.sweep.dir=killed")
+    deadline = time.monotonic() + 240
+    while not (folder / "killed/1/checkpoints/last.pt").exists():
+        assert child.poll() is None, child.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    child.kill()
+    child.communicate()
+    assert json.loads((folder / "killed/1/status.json").read_text())["state"] == "running"
+    assert not (folder / "killed/2").exists()
+    before = files(folder / "killed/0")
+    for started, name in ((whole, "whole"), (gan_train(folder, *words, "hydra.sweep.dir=killed"), "killed")):
+        out = started.communicate()[0]
+        assert started.returncode == 0, out
+        assert ("going on after round" in out) == (name == "killed")
+    assert files(folder / "killed/0") == before
+    for job in "012":
+        assert same(state_of(folder / "killed" / job), state_of(folder / "whole" / job)) is None
+        assert lines(folder / "killed" / job) == lines(folder / "whole" / job)
+        assert (folder / "killed" / job / "overrides.yaml").read_text() == (folder / "whole" / job / "overrides.yaml").read_text()
+    assert (folder / "killed/table.txt").read_text() == (folder / "whole/table.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on(tmp_path):
+    check_survives_kill_9(tmp_path, ["-m", *SMALL, *TINY, "seed=0,1,2"], 160)

@@ -177,7 +177,8 @@ def _train(argv: list[str]) -> int:
     from hydra.types import RunMode
 
     from gan_runner.config import parsed
-    from gan_runner.jobs import run, sweep
+    from gan_runner.jobs import run
+    from gan_runner.sweeps import sweep
 
     overrides = arguments.overrides
     line = parsed(overrides)

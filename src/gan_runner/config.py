@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -23,6 +23,8 @@ SINGLE = ("dataset", "architecture", "loss", "rule", "optimizer", "trainer", "ex
 LISTS = ("penalty", "trick", "metric", "refiner", "callback", "logger")
 PARTS = SINGLE + LISTS
 PAIRS = ("architecture", "optimizer")  # one part for each player
+OPTUNA_SWEEPER = "gan_runner.studies.OptunaSweeper"
+OWN_PLUGINS = {"hydra.sweeper": (OPTUNA_SWEEPER,)}  # of our own code, all that Hydra's settings may name
 LINE_ONLY = ("packages", "resume")  # a file must not decide whose code may run, or which run goes on
 
 Names = tuple[str, ...]
@@ -109,6 +111,11 @@ def recorded(overrides: Any) -> list[str]:
     return [str(override) for override in overrides._iter_ex(resolve=False)]
 
 
+def quoted(text: str) -> str:
+    """A text as the value of an override."""
+    return QuotedString(text, Quote.single).with_quotes()
+
+
 def gathered(overrides: Sequence[str]) -> list[str]:
     """The line with `+penalty=a +penalty=b` written as `+penalty=[a,b]`: Hydra's sweeper keeps only the last of two equal keys."""
     line: dict[str, list[str]] = {}
@@ -169,7 +176,8 @@ def refuse_foreign_code(hydra: DictConfig, packages: Sequence[str]) -> None:
 
     def visit(node: Any, path: str, trusted: Sequence[str], names: Sequence[str]) -> None:
         for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-            if key in names and isinstance(value, str) and not is_of(value, trusted):
+            own = OWN_PLUGINS.get(path, ()) if key == "_target_" else ()
+            if key in names and isinstance(value, str) and value not in own and not is_of(value, trusted):
                 raise UserError(f"{path}.{key}={value} is refused: only code of {', '.join(trusted)}, or of packages=[...], runs there")
             if isinstance(value, dict | list):
                 visit(value, f"{path}.{key}", trusted, names)

@@ -29,13 +29,13 @@ State = Literal["running", "finished", "interrupted", "failed", "diverged"]
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other writers out of a run directory. UserError where there is one; the lock goes with the process."""
+def locked(folder: Path, what: str = "run") -> Iterator[None]:
+    """Keep other writers out of a run directory, or that of a sweep. UserError where there is one; the lock goes with the process."""
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(f"another process is writing the run in {folder}") from error
+            raise UserError(f"another process is writing the {what} in {folder}") from error
         yield
 
 

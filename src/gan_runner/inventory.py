@@ -70,11 +70,10 @@ class Run:
             return metric, said[2]
         if metric == own and own_mode in BETTER:
             return metric, str(own_mode)
-        return metric, next((mode for mode, names in BETTER.items() if metric and re.fullmatch(names, metric)), None)
+        return metric, better(metric)
 
-    def objective(self) -> float | None:
-        """The best value in training of what best.pt follows: what the run returned, or will."""
-        metric, mode = best_of(self.config)
+    def objective(self, metric: str | None, mode: Value) -> float | None:
+        """The best value of a metric in training; of what best.pt follows (`best_of`), it is what the run returned."""
         lines = [line for line in self.evaluations if "checkpoint" not in line.protocol]
         values = [value for line in lines if (value := line.figures.get(metric or "")) is not None]
         return (max if mode == "max" else min)(values, default=None)
@@ -105,6 +104,11 @@ def best_of(config: dict[str, Value]) -> tuple[str | None, Value]:
         if key.startswith("callback.") and key.endswith(".best.metric") and isinstance(value, str):
             return value, config.get(f"{key.removesuffix('metric')}mode")
     return None, None
+
+
+def better(metric: str | None) -> str | None:
+    """ "min" or "max", where the name of a metric tells which way is better."""
+    return next((mode for mode, names in BETTER.items() if metric and re.fullmatch(names, metric)), None)
 
 
 def in_training(lines: list[Evaluation]) -> list[Evaluation]:

@@ -1,6 +1,5 @@
 """Jobs: what Hydra's runner does in a run directory, for a single run and for every job of a sweep."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,21 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_runner.composer import Composer
-from gan_runner.config import Composed, gathered, named_packages, parsed, recorded, without_line_keys
+from gan_runner.config import Composed, named_packages, parsed, recorded, without_line_keys
 from gan_runner.errors import Interrupted, UserError
-from gan_runner.explain import DIVERGED, DONE, FAILED, WRONG, rendered, say, verdict
-
-BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
+from gan_runner.explain import DIVERGED, DONE, WRONG, rendered, say, verdict
 
 
 def runner(command: str, composer: Composer) -> Hydra:
@@ -37,6 +32,8 @@ def run(composer: Composer, name: str, overrides: list[str]) -> int:
     """One run, in a directory that is made only after its configuration was found good."""
     composed = composer.compose(overrides, name)
     if composed.hydra.mode == RunMode.MULTIRUN:  # an experiment that is a sweep
+        from gan_runner.sweeps import sweep  # it is made of what stands here
+
         return sweep(composer, name, overrides)
     for note in composed.notes if speaks() else ():
         say("gan-train", f"note: {note}")
@@ -145,7 +142,7 @@ class Outcome:
 
     number: int
     overrides: list[str]
-    folder: str
+    folder: Path
     state: str
     value: float | None = None
 
@@ -171,7 +168,7 @@ class Job:
             except Exception as error:
                 self.error = error
                 return None
-        outcome = Outcome(hydra.job.num, overrides, str(folder), "interrupted")
+        outcome = Outcome(hydra.job.num, overrides, folder, "interrupted")
         self.outcomes.append(outcome)
         say("gan-train", f"job {outcome.number} of {self.jobs}: {' '.join(overrides)}")
         try:
@@ -193,104 +190,3 @@ class Job:
 
         play = train if self.jobs is None else complete
         return play(without_line_keys(config), folder, overrides, named_packages(parsed(overrides)))
-
-
-def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
-    """Every job of a sweep; all of them are composed and checked before the first directory is made."""
-    if started_by_others():
-        return refused("a sweep is not for torchrun or srun: its jobs start their own processes with trainer.devices=N")
-    overrides = gathered(overrides)
-    frame = composer.load_configuration(name, overrides, RunMode.MULTIRUN)
-    refuse_missing(frame.hydra, "sweep.dir", "sweeper", "launcher")
-    basic = frame.hydra.sweeper._target_ == BASIC_SWEEPER
-    jobs = _jobs(composer, frame) if basic else [_without_sweeps(overrides)]
-    mistakes: dict[str, list[int]] = {}
-    notes: dict[str, None] = {}
-    good: set[str] = set()
-    for number, job in enumerate(jobs):
-        try:
-            loaded = composer.load_sweep_config(frame, job)
-            composed = composer.composed(loaded, job)
-            notes.update(dict.fromkeys(composed.notes))
-            kind = _but_for_the_seed(composed)
-            if kind not in good:
-                check(composed)
-                good.add(kind)
-        except UserError as error:
-            for mistake in str(error).replace("\n  ", "\0").splitlines():  # an indented line belongs to the one before
-                mistakes.setdefault(mistake.replace("\0", "\n  "), []).append(number)
-    if mistakes:
-        raise UserError("\n".join(f"{_jobs_named(numbers, jobs)}: {mistake}" for mistake, numbers in mistakes.items()))
-    for note in notes:
-        say("gan-train", f"note: {note}")
-
-    task = Job(jobs=len(jobs) if basic else 0, returns_outcome=basic)
-    returned: Any = None
-    try:
-        returned = runner("gan-train", composer).multirun(config_name=name, task_function=task, overrides=overrides)
-    except OSError as error:
-        if task.outcomes:
-            raise
-        raise UserError(f"cannot create the sweep directory: {error}; choose another with hydra.sweep.dir=...") from error
-    except OmegaConfBaseException as error:
-        raise UserError(rendered(error)) from error
-    finally:
-        if basic and returned is not None:  # the jobs may have run in other processes
-            task.outcomes = [one.return_value for batch in returned for one in batch]
-        _report(task.outcomes)
-    failures = [outcome.state for outcome in task.outcomes if outcome.state != "finished"]
-    if not failures:
-        return DONE
-    return DIVERGED if set(failures) == {"diverged"} else FAILED
-
-
-def _jobs(composer: Composer, frame: DictConfig) -> list[list[str]]:
-    """The overrides of every job, as Hydra's basic sweeper will make them."""
-    params = dict(frame.hydra.sweeper.params or {})
-    if any(str(key).lstrip("+~") in ("packages", "resume") for key in params):
-        raise UserError("hydra.sweeper.params: packages and resume are read from the command line only")
-    line = [*(f"{key}={value}" for key, value in params.items()), *recorded(frame.hydra.overrides.task)]
-    try:
-        jobs = BasicSweeper.split_arguments(parsed(line, composer), max_batch_size=None)[0]
-    except HydraException as error:
-        raise UserError(rendered(error)) from error
-    if not jobs:
-        raise UserError(f"{' '.join(line)}: there is nothing to sweep over, since a range(...) or glob(...) is empty")
-    return [list(job) for job in jobs]
-
-
-def _but_for_the_seed(composed: Composed) -> str:
-    """What tells one configuration from another, for the check: whether it is good does not depend on which seed it has."""
-    settings = composed.plain()
-    seed = settings.pop("seed", None)
-    return json.dumps([settings, composed.packages, (isinstance(seed, int) and seed >= 0) or str(seed)], default=str)
-
-
-def _without_sweeps(overrides: list[str]) -> list[str]:
-    return [o.input_line or "" for o in parsed(overrides) if not o.is_sweep_override() and not o.is_hydra_override()]
-
-
-def _jobs_named(numbers: list[int], jobs: list[list[str]]) -> str:
-    if len(jobs) == 1 or len(numbers) == len(jobs):
-        return "every job" if len(jobs) > 1 else "job 0"
-    if len(numbers) == 1:
-        return f"job {numbers[0]} ({' '.join(jobs[numbers[0]])})"
-    return f"jobs {', '.join(map(str, numbers))} (first: {' '.join(jobs[numbers[0]])})"
-
-
-def _report(outcomes: list[Outcome]) -> None:
-    """The table of a sweep, on the terminal and beside its jobs."""
-    if not outcomes:
-        return
-    rows = [("job", "state", "value", "overrides")]
-    for outcome in outcomes:
-        value = "" if outcome.value is None else f"{outcome.value:.6g}"
-        rows.append((str(outcome.number), outcome.state, value, " ".join(outcome.overrides)))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    text = "\n".join("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]) for row in rows)
-    folder = Path(outcomes[0].folder).parent
-    print(f"{text}\n{folder}", flush=True)
-    try:
-        (folder / "table.txt").write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        say("gan-train", f"table.txt was not written: {error}")

@@ -21,7 +21,7 @@ from gan_runner.build import assemble, check
 from gan_runner.config import parsed
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 from gan_runner.game import Game
-from gan_runner.inventory import read
+from gan_runner.inventory import best_of, read
 from gan_runner.launch import devices_of, launch
 from gan_runner.loggers import flat
 from gan_runner.reporting import Reporter, log
@@ -83,8 +83,9 @@ def complete(config: Any, folder: Path, overrides: Sequence[str] = (), packages:
             state = directory.state_of(folder)
             with Reporter(folder / "train.log" if state != "finished" else None) as reporter:
                 if state == "finished":
+                    finished = read(folder, folder.parent)
                     reporter.say(f"{folder} has finished before; it is not run again")
-                    return read(folder, folder.parent).objective()
+                    return finished.objective(*best_of(finished.config))
                 start = saved_state(folder, reporter.say) if state in ("running", "interrupted") else None
                 if start is None:
                     moved = directory.move_aside(folder)

@@ -1,0 +1,58 @@
+"""The space of a search: what Hydra's syntax of sweeps says, as what Optuna draws from. Imports Optuna only when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
+
+from gan_runner.errors import UserError
+
+if TYPE_CHECKING:
+    from optuna import Trial
+    from optuna.distributions import BaseDistribution
+
+
+def distribution(override: Override, log: bool) -> BaseDistribution:
+    """What Optuna draws from for one key of the space. A choice is known by its text, as it stands on the line of a job."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    sweep, text = override.value(), override.input_line
+    try:
+        match sweep:
+            case ChoiceSweep():
+                return CategoricalDistribution(list(override.sweep_string_iterator()))
+            case RangeSweep():
+                values = sorted(sweep.range())
+                if not values:
+                    raise ValueError("the range is empty")
+                kind: Any = IntDistribution if isinstance(values[0], int) else FloatDistribution
+                step = abs(sweep.step)
+                return kind(values[0], values[-1], step=None if log and kind is FloatDistribution else step, log=log or "log" in sweep.tags)
+            case IntervalSweep():
+                low, high = sweep.start, sweep.end
+                kind = IntDistribution if isinstance(low, int) else FloatDistribution
+                return kind(low, high, log=log or "log" in sweep.tags)
+    except (ValueError, HydraException) as error:
+        raise UserError(f"{text}: {error}") from error
+    raise UserError(f"{text} cannot be searched; say interval(A,B), choice(A,B) or range(A,B)")
+
+
+def sides_of(each: BaseDistribution) -> Sequence[Any]:
+    """Both ends of a range, or every choice."""
+    from optuna.distributions import CategoricalDistribution
+
+    return each.choices if isinstance(each, CategoricalDistribution) else (each.low, each.high)  # type: ignore[attr-defined]
+
+
+def suggested(trial: Trial, key: str, each: Any) -> Any:
+    """The value of a key in a trial; the one that it has, where it has one."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if isinstance(each, CategoricalDistribution):
+        return trial.suggest_categorical(key, each.choices)
+    if isinstance(each, FloatDistribution):
+        return trial.suggest_float(key, each.low, each.high, step=each.step, log=each.log)
+    return trial.suggest_int(key, each.low, each.high, step=each.step, log=each.log)

@@ -1,0 +1,264 @@
+"""Searches: a sweep whose jobs are the trials of an Optuna study. Imports no torch, and Optuna only where a search is asked for.
+
+What a search has found stands in its storage, and what a trial has played in its folder, so that both survive whatever ends them: a trial
+that was running is handed to the same job again, which goes on with it. The sampler draws from numbers that belong to (seed, trial) rather
+than to this process, so that a search that was killed proposes what it would have proposed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, RunMode, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from gan_runner import inventory
+from gan_runner.config import parsed
+from gan_runner.errors import UserError
+from gan_runner.explain import did_you_mean
+from gan_runner.spaces import distribution, sides_of, suggested
+from gan_runner.untrusted import flat
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.samplers import BaseSampler
+
+SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler"}
+DIRECTIONS: dict[str | None, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
+BAD = 1e12  # the value of a trial that has none or diverged, in the bad direction: a study takes no nan
+
+
+class OptunaSweeper(Sweeper):
+    """Tries `n_trials` points of a space, over all starts together; each is a job with a folder of its own.
+
+    metric: a key of metrics.jsonl, of which the best value in training counts; null: what best.pt follows. direction: maximize, minimize,
+    or null where the metric says it. n_jobs: trials that are proposed together, for launchers that run several. storage: a URL of
+    SQLAlchemy; null: study.db in the folder of the sweep. log: keys that are searched on a logarithmic scale, as is
+    tag(log,interval(A,B)).
+    """
+
+    def __init__(
+        self,
+        line: Sequence[Override],
+        metric: str | None = None,
+        direction: str | None = None,
+        n_trials: int = 20,
+        n_jobs: int = 1,
+        sampler: str = "tpe",
+        seed: int = 0,
+        storage: str | None = None,
+        log: Sequence[str] = (),
+    ):
+        self.metric, self.direction, self.n_trials, self.n_jobs = metric, direction, n_trials, n_jobs
+        self.sampler, self.seed, self.storage = sampler, seed, storage
+        said = {o.get_key_element(): o for o in line}.values()  # of two words about one key, the last
+        self.shared: list[str] = list(BasicSweeper.split_arguments([o for o in said if not o.is_sweep_override()], None)[0][0])
+        swept = {o.get_key_element(): o for o in said if o.is_sweep_override()}
+        if strangers := [key for key in log if key not in swept]:
+            raise UserError(f"hydra.sweeper.log names {', '.join(strangers)}, which is not searched; searched: {', '.join(swept)}")
+        self.space = {key: distribution(override, key in log) for key, override in swept.items()}
+        self.study: Study | None = None
+        self.mode: str | None = None
+
+    @classmethod
+    def of(cls, frame: DictConfig) -> OptunaSweeper:
+        """The search that a line asks for. UserError with all that is wrong with its settings."""
+        try:
+            import optuna
+        except ImportError as error:
+            raise UserError("a search needs Optuna: pip install 'gan-runner[optuna]'") from error
+
+        from gan_runner.sweeps import line_of  # it is what calls this
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        settings: dict[str, Any] = OmegaConf.to_container(frame.hydra.sweeper, resolve=True)  # type: ignore[assignment]
+        mistakes = list(mistakes_in(settings))
+        line = parsed(line_of(frame))
+        if not any(o.is_sweep_override() for o in {o.get_key_element(): o for o in line}.values()):
+            mistakes.append("there is nothing to search: say KEY=interval(A,B), KEY=choice(A,B) or KEY=range(A,B)")
+        if frame.hydra.sweep._get_node("subdir")._value() != "${hydra.job.num}":
+            mistakes.append("hydra.sweep.subdir: the trials of a search are in folders named by their numbers")
+        if mistakes:
+            raise UserError("\n".join(mistakes))
+        return cls(line, **{key: value for key, value in settings.items() if key not in ("_target_", "params")})
+
+    # before the start ---------------------------------------------------------------------------------------------------------------
+
+    def ends(self) -> dict[int, list[str]]:
+        """Points that between them have both ends of every range and every choice."""
+        sides = {key: sides_of(each) for key, each in self.space.items()}
+        return {n: self.overrides({key: each[n % len(each)] for key, each in sides.items()}) for n in range(max(map(len, sides.values())))}
+
+    def overrides(self, point: Mapping[str, Any]) -> list[str]:
+        """The line of a trial."""
+        return [*(f"{key}={point[key]}" for key in self.space), *self.shared]
+
+    def follow(self, config: dict[str, Any]) -> None:
+        """Settle what is compared and which way is better, by what the jobs follow. UserError where nobody says it."""
+        own, mode = inventory.best_of(dict(flat(config)))
+        self.metric = self.metric or own
+        if self.metric is None:
+            raise UserError("which metric is searched by? Say hydra.sweeper.metric=KEY, or callback.evaluate.best.metric=KEY")
+        said = next((key for key, value in DIRECTIONS.items() if value == self.direction), None)
+        self.mode = said or (str(mode) if self.metric == own else inventory.better(self.metric))
+        if self.mode is None:
+            raise UserError(f"is a large {self.metric} good? Say hydra.sweeper.direction=maximize or minimize")
+        if not config.get("metric"):
+            raise UserError(f"no metric is measured, and the search is by {self.metric}: choose it with metric=[NAME]")
+
+    @property
+    def followed(self) -> tuple[str | None, str | None]:
+        """(metric, mode)"""
+        return self.metric, self.mode
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes this search another one than that of another line."""
+        from optuna.distributions import distribution_to_json
+
+        space = {key: distribution_to_json(each) for key, each in self.space.items()}
+        own = {"metric": self.metric, "mode": self.mode, "sampler": self.sampler, "seed": self.seed}
+        shared = dict(each.split("=", 1) for each in self.shared)
+        return {**space, **shared, **{f"hydra.sweeper.{key}": value for key, value in own.items()}}
+
+    def taken_up(self, folder: Path) -> dict[int, list[str]]:
+        """Opens what there is of the search. The jobs that go on, and the first; UserError where there is another search."""
+        from optuna import load_study
+
+        if self.storage is None and not (folder / "study.db").is_file():
+            if stranger := next((each for each in folder.glob("[0-9]*") if inventory.is_run(each)), None):
+                raise UserError(f"{stranger} is of another sweep, for there is no study.db; choose another folder with hydra.sweep.dir=...")
+            return {}
+        try:
+            self.study = load_study(study_name=self.name(folder), storage=self.address(folder))
+        except KeyError:  # there is none of this name
+            return {}
+        except Exception as error:  # SQLAlchemy and its drivers have many
+            raise UserError(f"{self.storage or folder / 'study.db'} cannot be read: {str(error).splitlines()[0]}") from error
+        there = self.study.user_attrs.get("search", self.identity)
+        for key in {**there, **self.identity}:
+            if there.get(key, "not set") != self.identity.get(key, "not set"):
+                found = f"{key} is {there.get(key, 'not set')} there and {self.identity.get(key, 'not set')} here"
+                raise UserError(f"{folder} holds another search: {found}; choose another folder with hydra.sweep.dir=...")
+        trials = self.study.get_trials(deepcopy=False)
+        chosen = {each.number: each.params for each in trials if each.number == 0 or not each.state.is_finished()}
+        return {n: self.overrides(params) for n, params in chosen.items() if params.keys() == self.space.keys()}
+
+    def name(self, folder: Path) -> str:
+        return "search" if self.storage is None else str(folder)
+
+    def address(self, folder: Path) -> Any:
+        """The storage. UserError where it cannot be opened."""
+        from optuna.storages import RDBStorage
+        from sqlalchemy.engine import URL
+
+        return RDBStorage(self.storage or URL.create("sqlite", database=str(folder / "study.db")).render_as_string(hide_password=False))
+
+    # the search ---------------------------------------------------------------------------------------------------------------------
+
+    def run(self, hydra: Hydra, name: str, overrides: list[str], task: TaskFunction) -> Any:
+        """As Hydra.multirun does with a sweeper that it has found among the plugins."""
+        config = hydra.compose_config(name, overrides, RunMode.MULTIRUN, with_log_configuration=True)
+        callbacks = Callbacks(config)
+        callbacks.on_multirun_start(config=config, config_name=name)
+        self.setup(hydra_context=HydraContext(config_loader=hydra.config_loader, callbacks=callbacks), task_function=task, config=config)
+        returned = self.sweep([])
+        callbacks.on_multirun_end(config=config, config_name=name)
+        return returned
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config, self.hydra_context = config, hydra_context
+        self.launcher = Plugins.instance().instantiate_launcher(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def sweep(self, arguments: list[str]) -> list[Any]:
+        """Trials until there are n_trials: first those that were running, with their parameters."""
+        from optuna import create_study
+        from optuna.trial import TrialState
+
+        assert self.config is not None
+        assert self.launcher is not None
+        folder = Path(self.config.hydra.sweep.dir).absolute()
+        if self.study is None:
+            self.study = create_study(
+                study_name=self.name(folder), storage=self.address(folder), direction=DIRECTIONS[self.mode], load_if_exists=True
+            )
+        self.study.set_user_attr("search", self.identity)
+        returned = []
+        while batch := self.batch():
+            first, jobs = batch[0][0], [self.overrides(point) for _, point in batch]
+            returned.append(self.launcher.launch(jobs, initial_job_idx=first))
+            for number, job in zip((number for number, _ in batch), returned[-1], strict=True):
+                outcome = job.return_value
+                if outcome.state == "failed":
+                    self.study.tell(number, state=TrialState.FAIL)
+                else:
+                    self.study.tell(number, self.value(Path(outcome.folder), outcome.state))
+        return returned
+
+    def batch(self) -> list[tuple[int, dict[str, Any]]]:
+        """(number, point) of the trials that come next: those of a batch of n_jobs that have no result, some of which may be running."""
+        import optuna
+
+        assert self.study is not None
+        trials = self.study.get_trials(deepcopy=False)
+        running = [each for each in trials if not each.state.is_finished()]
+        first = running[0].number if running else len(trials)
+        end = min((first // self.n_jobs + 1) * self.n_jobs, self.n_trials)
+        found = []
+        for number in [*(each.number for each in running), *range(len(trials), end)]:
+            self.study.sampler = self.sampler_of(number)
+            trial = optuna.Trial(self.study, trials[number]._trial_id) if number < len(trials) else self.study.ask()
+            found.append((number, {key: suggested(trial, key, each) for key, each in self.space.items()}))
+        return found
+
+    def sampler_of(self, number: int) -> BaseSampler:
+        """What proposes a trial: with random numbers that belong to the trial, whichever process asks for it."""
+        import optuna
+
+        digest = hashlib.sha256(f"trial/{self.seed}/{number}".encode()).digest()
+        return getattr(optuna.samplers, SAMPLERS[self.sampler])(seed=int.from_bytes(digest[:4], "little"))
+
+    def value(self, folder: Path, state: str) -> float:
+        """What a trial is worth. UserError where it has not measured this metric, not even as null."""
+        run = inventory.read(folder, folder.parent)
+        if state == "finished" and self.metric not in run.keys:
+            has = ", ".join(run.keys) or "nothing"
+            raise UserError(f"the search is by {self.metric}, and {folder} has measured {has}{did_you_mean(str(self.metric), run.keys)}")
+        found = run.objective(self.metric, self.mode) if state == "finished" else None
+        return found if found is not None and math.isfinite(found) else (-BAD if self.mode == "max" else BAD)
+
+    def jobs(self, folder: Path) -> dict[int, tuple[list[str], Path]]:
+        """(overrides, folder) of every trial so far."""
+        trials = self.study.get_trials(deepcopy=False) if self.study else []
+        return {t.number: (self.overrides(t.params), folder / str(t.number)) for t in trials if t.params.keys() == self.space.keys()}
+
+
+def mistakes_in(settings: dict[str, Any]) -> list[str]:
+    """What is wrong with the settings of a search."""
+
+    def wrong(key: str, good: bool, expected: str) -> list[str]:
+        return [] if good else [f"hydra.sweeper.{key}={settings.get(key)}: expected {expected}"]
+
+    def count(key: str) -> bool:
+        return isinstance(settings.get(key, 1), int) and not isinstance(settings.get(key), bool)
+
+    known = ["metric", "direction", "n_trials", "n_jobs", "sampler", "seed", "storage", "log", "params"]
+    found = [f"unknown key hydra.sweeper.{key}{did_you_mean(key, known)}" for key in settings if key not in (*known, "_target_")]
+    found += wrong("direction", settings.get("direction") in (None, *DIRECTIONS.values()), "maximize, minimize or null")
+    found += wrong("sampler", settings.get("sampler", "tpe") in SAMPLERS, f"one of {', '.join(SAMPLERS)}")
+    for key in ("n_trials", "n_jobs"):
+        found += wrong(key, count(key) and settings.get(key, 1) >= 1, "a number of trials, 1 or more")
+    found += wrong("seed", count("seed"), "a whole number")
+    for key in ("metric", "storage"):
+        found += wrong(key, isinstance(settings.get(key), str | None), "a text or null")
+    return found + wrong("log", isinstance(settings.get("log", []), list), "a list of keys")

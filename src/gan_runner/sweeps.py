@@ -1,0 +1,259 @@
+"""Sweeps: their jobs, known and checked before the first folder is made; the one sweep of a folder; the table of what came of it."""
+
+import json
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import zip_longest
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from gan_runner import inventory
+from gan_runner.composer import Composer
+from gan_runner.config import OPTUNA_SWEEPER, Composed, gathered, parsed, quoted, recorded
+from gan_runner.errors import UserError
+from gan_runner.explain import DIVERGED, DONE, FAILED, rendered, say
+from gan_runner.jobs import Job, Outcome, check, refuse_missing, refused, runner, started_by_others
+from gan_runner.untrusted import content, parsed_yaml
+
+if TYPE_CHECKING:
+    from gan_runner.studies import OptunaSweeper
+
+BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
+
+Jobs = Mapping[int, list[str]]
+"""The overrides of a job, by its number."""
+
+
+class Known(NamedTuple):
+    """A job before it is run."""
+
+    overrides: list[str]
+    folder: Path
+    composed: Composed
+
+
+def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
+    """Every job that has not finished in the folder of the sweep; all are composed and checked before anything is created or changed."""
+    if started_by_others():
+        return refused("a sweep is not for torchrun or srun: its jobs start their own processes with trainer.devices=N")
+    overrides = gathered(overrides)
+    frame = composer.load_configuration(name, overrides, RunMode.MULTIRUN)
+    refuse_missing(frame.hydra, "sweep.dir", "sweeper", "launcher")
+    try:
+        folder = Path(frame.hydra.sweep.dir).absolute()
+    except OmegaConfBaseException as error:
+        raise UserError(rendered(error)) from error
+    if "${" in str(frame.hydra.sweep._get_node("dir")._value()):  # a date, which would be another one each time it is asked for
+        overrides = [*overrides, f"hydra.sweep.dir={quoted(str(folder))}"]
+        frame = composer.load_configuration(name, overrides, RunMode.MULTIRUN)
+
+    known: dict[int, Known] = {}
+    search: OptunaSweeper | None = None
+    if frame.hydra.sweeper._target_ == OPTUNA_SWEEPER:
+        from gan_runner import studies
+
+        search = studies.OptunaSweeper.of(frame)
+        ends = checked(composer, frame, search.ends(), "trial")
+        search.follow(ends[0].composed.plain())
+        known = checked(composer, frame, search.taken_up(folder))
+    elif frame.hydra.sweeper._target_ == BASIC_SWEEPER:
+        known = checked(composer, frame, _jobs(composer, frame))
+    else:  # only the sweeper knows its jobs
+        checked(composer, frame, {0: _without_sweeps(overrides)})
+    refuse_others(known)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the sweep directory: {error}; choose another with hydra.sweep.dir=...") from error
+
+    from gan_runner.directory import locked
+
+    with locked(folder, "sweep"), stopping():
+        outcomes = run(composer, name, overrides, folder, known, search)
+    failures = {outcome.state for outcome in outcomes} - {"finished"}
+    if search and failures == {"diverged"} and len(outcomes) > sum(outcome.state == "diverged" for outcome in outcomes):
+        return DONE  # that some of its trials diverge is what a search finds out
+    return DONE if not failures else DIVERGED if failures == {"diverged"} else FAILED
+
+
+def run(
+    composer: Composer, name: str, overrides: list[str], folder: Path, known: Mapping[int, Known], search: "OptunaSweeper | None"
+) -> list[Outcome]:
+    """Has the jobs done, and shows what came of all that the folder has, whatever ends the sweep."""
+    task = Job(jobs=search.n_trials if search else len(known), returns_outcome=bool(search or known))
+    hydra = runner("gan-train", composer)
+    returned: Any = None
+    try:
+        if search:
+            returned = search.run(hydra, name, overrides, task)
+        else:
+            returned = hydra.multirun(config_name=name, task_function=task, overrides=overrides)
+    except OmegaConfBaseException as error:
+        raise UserError(rendered(error)) from error
+    finally:
+        if task.returns_outcome and returned is not None:  # the jobs may have run in other processes
+            task.outcomes = [one.return_value for batch in returned for one in batch]
+        ended = {outcome.number: outcome for outcome in task.outcomes}
+        jobs = search.jobs(folder) if search else {number: (job.overrides, job.folder) for number, job in known.items()}
+        stood = {number: Outcome(number, *job, state_of(job[1])) for number, job in jobs.items() if number not in ended}
+        outcomes = [outcome for _, outcome in sorted({**stood, **ended}.items())]
+        report(folder, outcomes, search.followed if search else None)
+    return outcomes
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Lets the signals that a run heeds end a sweep in order between its runs, too."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# ---------------------------------------------------------------------------------------------------------------------- before the start
+
+
+def checked(composer: Composer, frame: DictConfig, jobs: Jobs, word: str = "job") -> dict[int, Known]:
+    """The jobs, composed and found good. UserError with the mistakes of all of them."""
+    known: dict[int, Known] = {}
+    mistakes: dict[str, list[int]] = {}
+    notes: dict[str, None] = {}
+    good: set[str] = set()
+    for number, job in jobs.items():
+        try:
+            loaded = composer.load_sweep_config(frame, job)
+            composed = composer.composed(loaded, job)
+            known[number] = Known(recorded(loaded.hydra.overrides.task), place_of(loaded, number), composed)
+            notes.update(dict.fromkeys(composed.notes))
+            kind = _but_for_the_seed(composed)
+            if kind not in good:
+                check(composed)
+                good.add(kind)
+        except UserError as error:
+            for mistake in str(error).replace("\n  ", "\0").splitlines():  # an indented line belongs to the one before
+                mistakes.setdefault(mistake.replace("\0", "\n  "), []).append(number)
+    if mistakes:
+        raise UserError("\n".join(f"{_jobs_named(numbers, jobs, word)}: {mistake}" for mistake, numbers in mistakes.items()))
+    for note in notes:
+        say("gan-train", f"note: {note}")
+    return known
+
+
+def place_of(loaded: DictConfig, number: int) -> Path:
+    """The folder of a job, as Hydra will name it."""
+    with open_dict(loaded):
+        loaded.hydra.job.id = loaded.hydra.job.num = number
+    HydraConfig.instance().set_config(loaded)
+    try:
+        return Path(loaded.hydra.sweep.dir).absolute() / str(loaded.hydra.sweep.subdir)
+    except OmegaConfBaseException as error:
+        raise UserError(rendered(error)) from error
+
+
+def refuse_others(known: Mapping[int, Known]) -> None:
+    """Refuses a folder in which there are other jobs under these numbers; nothing in it is touched."""
+    from gan_runner.directory import difference
+
+    for job in known.values():
+        line = parsed_yaml(content(job.folder / "overrides.yaml", 2**24))
+        pairs = zip_longest(line if isinstance(line, list) else job.overrides, job.overrides, fillvalue="nothing")
+        found = next((f"{there} there and {here} here" for there, here in pairs if there != here), None)
+        if found is None and (job.folder / "config.yaml").is_file():
+            found = difference(job.folder, job.composed.config)
+        if found:
+            raise UserError(f"{job.folder} holds another job: {found}; choose another folder with hydra.sweep.dir=...")
+
+
+def _jobs(composer: Composer, frame: DictConfig) -> Jobs:
+    """The overrides of every job, as Hydra's basic sweeper will make them."""
+    line = line_of(frame)
+    if found := next((o for o in parsed(line, composer) if o.is_sweep_override() and not o.is_discrete_sweep()), None):
+        raise UserError(f"{found.input_line}: an interval has no end of values; have it searched with hydra/sweeper=gan_optuna")
+    try:
+        jobs = BasicSweeper.split_arguments(parsed(line, composer), max_batch_size=None)[0]
+    except HydraException as error:
+        raise UserError(rendered(error)) from error
+    if not jobs:
+        raise UserError(f"{' '.join(line)}: there is nothing to sweep over, since a range(...) or glob(...) is empty")
+    return {number: list(job) for number, job in enumerate(jobs)}
+
+
+def line_of(frame: DictConfig) -> list[str]:
+    """What a study has every job say, and after it the line, which wins."""
+    params = dict(frame.hydra.sweeper.params or {})
+    if any(str(key).lstrip("+~") in ("packages", "resume") for key in params):
+        raise UserError("hydra.sweeper.params: packages and resume are read from the command line only")
+    return [*(f"{key}={value}" for key, value in params.items()), *recorded(frame.hydra.overrides.task)]
+
+
+def _but_for_the_seed(composed: Composed) -> str:
+    """What tells one configuration from another, for the check: whether it is good does not depend on which seed it has."""
+    settings = composed.plain()
+    seed = settings.pop("seed", None)
+    return json.dumps([settings, composed.packages, (isinstance(seed, int) and seed >= 0) or str(seed)], default=str)
+
+
+def _without_sweeps(overrides: list[str]) -> list[str]:
+    return [o.input_line or "" for o in parsed(overrides) if not o.is_sweep_override() and not o.is_hydra_override()]
+
+
+def _jobs_named(numbers: list[int], jobs: Jobs, word: str) -> str:
+    if len(jobs) == 1 or len(numbers) == len(jobs):
+        return f"every {word}" if len(jobs) > 1 else f"{word} {numbers[0]}"
+    if word == "trial":  # they have no numbers yet
+        return f"a trial with {' '.join(jobs[numbers[0]])}"
+    if len(numbers) == 1:
+        return f"job {numbers[0]} ({' '.join(jobs[numbers[0]])})"
+    return f"jobs {', '.join(map(str, numbers))} (first: {' '.join(jobs[numbers[0]])})"
+
+
+# ---------------------------------------------------------------------------------------------------------------------------- afterwards
+
+
+def state_of(folder: Path) -> str:
+    """The state of a job that this process has not run."""
+    return inventory.read(folder, folder.parent).state if inventory.is_run(folder) else "waiting"
+
+
+def report(folder: Path, outcomes: list[Outcome], followed: tuple[str | None, Any] | None) -> None:
+    """The table of a sweep, on the terminal and beside its jobs; followed: (metric, mode) where all jobs are compared by one."""
+    rows: list[tuple[str, ...]] = []
+    best: dict[tuple[str | None, Any], tuple[float, int]] = {}  # of those that finished
+    for outcome in outcomes:
+        metric, mode, value = None, None, outcome.value
+        if inventory.is_run(Path(outcome.folder)):
+            run = inventory.read(Path(outcome.folder), Path(outcome.folder).parent)
+            metric, mode = followed or inventory.best_of(run.config)
+            value = run.objective(metric, mode)
+        if value is not None and metric and outcome.state == "finished":
+            before = best.get((metric, mode), (value, outcome.number))
+            best[metric, mode] = (max if mode == "max" else min)(before, (value, outcome.number), key=lambda pair: pair[0])
+        shown = "" if value is None else f"{value:.6g}"
+        rows.append((str(outcome.number), outcome.state, shown, metric or "", " ".join(outcome.overrides)))
+    if not rows:
+        return
+    rows.insert(0, ("job", "state", "best", "of", "overrides"))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[4]]) for row in rows]
+    lines += [f"best {metric}: {value:.6g}, of job {number}" for (metric, _), (value, number) in best.items() if len(rows) > 2]
+    text = "\n".join(lines)
+    print(f"{text}\n{folder}", flush=True)
+    try:
+        (folder / "table.txt").write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        say("gan-train", f"table.txt was not written: {error}")
