@@ -134,7 +134,7 @@ def test_a_wrong_configuration_is_refused_and_nothing_is_created(terminal: Termi
     [
         (["-m", "seed=range(0,0)"], "nothing to sweep over"),
         (["-m", "loss=glob(x*)"], "nothing to sweep over"),
-        (["-m", "seed=interval(0,1)"], "does not support"),
+        (["-m", "seed=interval(0,1)"], "have it searched with hydra/sweeper=gan_optuna"),
         (["-m", "seed=0,1", "trainer.steps=5,five"], "jobs 1, 3 (first: seed=0 trainer.steps=five): trainer.steps='five'"),
         (["seed=0,1"], "add -m to run each of them"),
         (["-m", "resume=a,b"], "cannot be swept"),

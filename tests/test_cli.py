@@ -453,7 +453,7 @@ def test_a_failed_job_does_not_stop_the_others(bench: Bench, error: Exception, c
     ended, out, err = bench("-m", "seed=0,1,2", "rule.d_steps=2")
     assert ended == code
     assert [line.split() for line in out.splitlines()[:4]] == [
-        ["job", "state", "value", "overrides"],
+        ["job", "state", "best", "of", "overrides"],
         ["0", "finished", "0", "seed=0", "rule.d_steps=2"],
         ["1", state, "seed=1", "rule.d_steps=2"],
         ["2", "finished", "0.5", "seed=2", "rule.d_steps=2"],

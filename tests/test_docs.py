@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
+from hydra.types import RunMode
 
 import gan_runner
 from gan_runner import cli
+from gan_runner.composer import Composer
 from gan_runner.config import compose, parsed
+from gan_runner.studies import OptunaSweeper
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
@@ -142,7 +145,10 @@ def test_every_printed_command_composes(line: str, here: Path):
     arguments = get_args_parser().parse_intermixed_args(words)
     config_name = {"gan-train": "train", "gan-sample": "sample"}[name]
     jobs = [arguments.overrides]
-    if arguments.multirun:
+    if "hydra/sweeper=gan_optuna" in words:
+        pytest.importorskip("optuna")
+        jobs = list(OptunaSweeper.of(Composer().load_configuration(config_name, arguments.overrides, RunMode.MULTIRUN)).ends().values())
+    elif arguments.multirun:
         jobs = [list(job) for job in BasicSweeper.split_arguments(parsed(arguments.overrides), max_batch_size=None)[0]]
         assert len(jobs) > 1
     for job in (jobs[0], jobs[-1]):

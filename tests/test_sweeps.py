@@ -248,13 +248,6 @@ def test_the_table_tells_the_best_value_of_what_is_followed(undisturbed):
     assert best == f"best modes/high_quality: {max(values):.6g}, of job {values.index(max(values))}"
 
 
-def test_an_interval_is_for_a_search(shell):
-    code, _, err = shell("-m", "+experiment=gaussians25", "penalty.gradient_penalty.weight=interval(0.1,1)")
-    assert code == 2
-    assert "hydra/sweeper=gan_optuna" in err
-    assert not list(Path().iterdir())
-
-
 # ---- killed ---------------------------------------------------------------------------------------------------------------------------
 
 TRAIN = "import sys; from gan_runner.cli import train; sys.exit(train())"
@@ -302,4 +295,4 @@ def check_survives_kill_9(folder, words, steps):
 
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on(tmp_path):
-    check_survives_kill_9(tmp_path, ["-m", *SMALL, *TINY, "seed=0,1,2"], 400)
+    check_survives_kill_9(tmp_path, ["-m", *SMALL, *TINY, "seed=0,1,2"], 160)

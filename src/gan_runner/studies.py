@@ -137,9 +137,7 @@ class OptunaSweeper(Sweeper):
 
         if self.storage is None and not (folder / "study.db").is_file():
             if stranger := next((each for each in folder.glob("[0-9]*") if inventory.is_run(each)), None):
-                raise UserError(
-                    f"{stranger} is no trial of this search: there is no study.db; choose another folder with hydra.sweep.dir=..."
-                )
+                raise UserError(f"{stranger} is of another sweep, for there is no study.db; choose another folder with hydra.sweep.dir=...")
             return {}
         try:
             self.study = load_study(study_name=self.name(folder), storage=self.address(folder))
@@ -189,7 +187,7 @@ class OptunaSweeper(Sweeper):
 
         assert self.config is not None
         assert self.launcher is not None
-        folder = Path(self.config.hydra.sweep.dir)
+        folder = Path(self.config.hydra.sweep.dir).absolute()
         if self.study is None:
             self.study = create_study(
                 study_name=self.name(folder), storage=self.address(folder), direction=DIRECTIONS[self.mode], load_if_exists=True

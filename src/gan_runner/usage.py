@@ -23,6 +23,8 @@ gan-train trains a GAN from a configuration and leaves a run directory behind.
 Usage
   gan-train +experiment=NAME [KEY=VALUE ...]
   gan-train -m +experiment=NAME KEY=VALUE,VALUE ...     every combination, one run after another
+  gan-train -m ... hydra.sweep.dir=DIR                  the same line again finishes a sweep that was stopped, or in which jobs failed
+  gan-train -m ... hydra/sweeper=gan_optuna KEY=interval(A,B)     search with Optuna
   gan-train resume=RUN_DIR [trainer.steps=N]            go on with a run
   gan-sample run=RUN_DIR                                look at what it learnt
   gan-eval run=RUN_DIR metric=[A,B]                     measure it
