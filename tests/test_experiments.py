@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from games import images
-from gan_runner import build, config, runs
-from gan_runner.datasets import CIFAR10, MNIST, Dataset, FashionMNIST, ImageFolder, Samples
+from games import flat, images
+from gan_runner import build, config, engine, execution, runs
+from gan_runner.datasets import CIFAR10, MNIST, Dataset, FashionMNIST, ImageFolder, Samples, stream
 from gan_runner.errors import UserError
 
 CONFIGS = config.config_dir()
@@ -80,6 +80,61 @@ def test_every_experiment_plays(tmp_path, name):
     build.check(composed)
     runs.train(composed, tmp_path)
     assert json.loads((tmp_path / "status.json").read_text())["step"] == 2
+
+
+def weights_after(name, rounds, executor, device="cpu"):
+    """Of an experiment at tiny size; executor: of the game, what executes its rounds."""
+    settings = tiny(f"+experiment={name}", **{"trainer.steps": rounds})
+    assembly = build.assemble(settings, device=torch.device(device))
+    batches = stream(assembly.dataset, "train", assembly.game.batch_size, 0, device)
+    with execution.one_stream(torch.device(device)):
+        turns = executor(assembly.game)
+        for _ in range(rounds):
+            assembly.game.round(batches, turns.turn)
+    assert getattr(turns, "able", True)
+    return flat(assembly.game).cpu(), turns
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_compiled_rounds_give_the_eager_result(name):
+    eager, _ = weights_after(name, 30, lambda game: execution.Engine(game, print))
+    traced, _ = weights_after(name, 30, lambda game: execution.Compiled(game, print, backend="aot_eager"))
+    assert (eager - traced).norm() <= 1e-4 * eager.norm()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_captured_rounds_give_the_eager_result(name):
+    engine.determine(True)
+    try:
+        eager, _ = weights_after(name, 30, lambda game: execution.Engine(game, print), "cuda")
+        captured, turns = weights_after(name, 30, lambda game: execution.Graphed(game, print), "cuda")
+    finally:
+        engine.determine(False)
+    assert turns.captured
+    assert (eager - captured).norm() <= 1e-5 * eager.norm()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_between_log_points_the_host_does_not_wait_for_the_device(name):
+    device = torch.device("cuda")
+    assembly = build.assemble(tiny(f"+experiment={name}", **{"trainer.steps": 40}), device=device)
+    batches = stream(assembly.dataset, "train", assembly.game.batch_size, 0, device)
+    with execution.one_stream(device):
+        turns = execution.Graphed(assembly.game, print)
+        for _ in range(20):
+            assembly.game.round(batches, turns.turn)
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(20):
+                assembly.game.round(batches, turns.turn)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
