@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -91,6 +92,11 @@ class Contender:
             self.process.wait()
 
 
+def tell(what: str) -> None:
+    """Where the work stands, beside the tables."""
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
+
+
 def host_peak_mib(pid: int) -> float:
     """VmHWM, MiB: unlike ru_maxrss, it begins anew with a program. 0 where there is no /proc."""
     path = Path(f"/proc/{pid}/status")
@@ -135,6 +141,7 @@ class Contest:
         self.contenders: dict[str, Contender] = {}
 
     def enter(self, name: str, line: Sequence[str], threads: int) -> Contender:
+        tell(f"{name} is starting")
         self.contenders[name] = Contender(name, line, self.folder, threads)
         self.stack.callback(self.contenders[name].close)
         return self.contenders[name]
@@ -157,6 +164,7 @@ class Contest:
             first = turn % len(names)
             for name in names[first:] + names[:first]:
                 played[name].append(self.contenders[name].play(rounds))
+            tell(f"turn {turn + 1} of {turns}")
         return played
 
 

@@ -16,6 +16,7 @@ from benchmarks.rounds import Recipe, gradient_penalty, networks
 from gan_runner.datasets.spec import Spec
 
 WORKERS, PREFETCH = 2, 8
+AHEAD = WORKERS * PREFETCH  # batches that lie ready
 
 
 def images(root: str, batch_size: int, device: torch.device, side: int | None = None) -> Iterator[Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.clock import Contender, Contest, Played, Summary, contest, ratios, rounds_for
+from benchmarks.clock import Contender, Contest, Played, Summary, contest, ratios, rounds_for, tell
 from benchmarks.rounds import made
 from benchmarks.tables import cells, number, picture_of_scaling, picture_of_speeds, table
 from gan_runner.config import compose, plain
@@ -56,6 +56,7 @@ def training(experiment: str, arguments: Namespace) -> tuple[str, dict[str, Any]
     words = words_of(experiment, arguments)
     config = plain(compose(words).config)
     images = config["batch_size"] * config["rule"]["d_steps"]
+    tell(experiment)
     with contest() as race:
         run = enter(race, words, arguments.threads, (BARE, TEXTBOOK, LIMIT))
         rounds = rounds_for(run, arguments.seconds)

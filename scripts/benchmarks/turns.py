@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,8 +40,8 @@ class Turns(Callback):
     def obey(self, run: Run) -> None:
         """Do what is asked between rounds; come back where rounds are asked for."""
         works: dict[str, Callable[[Any], object]] = {
-            "save": lambda path: checkpoint.save(path, run.state()),
-            "restore": lambda path: run.restore(checkpoint.load(path)),
+            "save": lambda path: checkpoint.save(Path(path), run.state()),
+            "restore": lambda path: run.restore(checkpoint.load(Path(path))),
             "evaluate": lambda _: run.callbacks["evaluate"].evaluate(run),  # type: ignore[attr-defined]
         }
         while True:

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.rounds import Bare, made, resident
-from benchmarks.textbook import images, loop_of, points
+from benchmarks.textbook import AHEAD, images, loop_of, points
 from benchmarks.wire import Wire, Work, serve, wait_for
-from gan_runner.datasets.batches import Streamed
+from gan_runner.datasets.batches import PREFETCH, Streamed
 from gan_runner.datasets.dataset import Dataset
 
-ALONE = 60  # batches after which the loader's own rate is known
+READ = 60  # batches after which the rate of a loader is known
 
 
 def playing(play: Callable[[], None]) -> Work:
@@ -39,21 +39,31 @@ def bare(config: dict[str, Any], x: Tensor, facts: dict[str, Any], device: torch
 
 
 def loader_rate(batches: Iterator[Tensor], batch_size: int, device: torch.device) -> float:
-    """Images per second of the loader alone, its workers running already."""
-    for _ in range(ALONE // 4):
+    """Images per second of the textbook's loader alone, once what its workers have read ahead is used up."""
+    for _ in range(AHEAD):
         next(batches)
     start = time.perf_counter()
-    for _ in range(ALONE):
+    for _ in range(READ):
         next(batches)
     wait_for(device)
-    return ALONE * batch_size / (time.perf_counter() - start)
+    return READ * batch_size / (time.perf_counter() - start)
 
 
 def reader(config: dict[str, Any], device: torch.device) -> Work:
-    """Batches of a folder of images, read and thrown away; a round is one."""
+    """Batches of a folder of images, read and thrown away; a round is one. What was read ahead while others played does not count."""
     dataset: Dataset = made(config["dataset"])
     batches = Streamed(dataset.open("train"), config["batch_size"], config["seed"], device, dataset.flip, dataset.workers)
-    return playing(lambda: next(batches))
+
+    def work(rounds: int) -> dict[str, float]:
+        for _ in range(PREFETCH * dataset.workers):
+            next(batches)
+        start = time.perf_counter()
+        for _ in range(READ):
+            next(batches)
+        wait_for(device)
+        return {"seconds": (time.perf_counter() - start) * rounds / READ}
+
+    return work
 
 
 def textbook(config: dict[str, Any], x: Tensor, device: torch.device) -> tuple[Work, dict[str, Any]]:
