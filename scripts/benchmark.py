@@ -14,6 +14,8 @@ what the run says of itself: threads, precision of (b) and (d), memory format of
 import argparse
 import json
 import os
+import signal
+import sys
 from pathlib import Path
 
 import torch
@@ -43,7 +45,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of a turn of the run")
     parser.add_argument("--samples", type=int, default=10_000, help="of an evaluation")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="small batches, two short turns: whether it works, no figures")
+    parser.add_argument("--quick", action="store_true", help="small networks and batches, two short turns: whether it works, no figures")
     parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md, with pictures")
     parser.add_argument("--record", type=Path, metavar="FILE", help="all turns, as JSON")
     arguments = parser.parse_args()
@@ -53,6 +55,7 @@ def main() -> None:
         if arguments.write:
             parser.error("--quick measures nothing that is worth writing")
         arguments.turns, arguments.seconds, arguments.samples = 2, 0.3, 500
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that contenders and their folder go, too
     where, records = machine(arguments), {}
     print(where, flush=True)
     for part in arguments.parts or PARTS:

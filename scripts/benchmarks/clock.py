@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 SCRIPTS = Path(__file__).parents[1]
+GAN_TRAIN = [sys.executable, "-c", "import sys; from gan_runner.cli import train; sys.exit(train())"]
 PATIENCE_S = 900.0  # for a contender to begin, or to play a turn
 
 
@@ -148,9 +149,8 @@ class Contest:
 
     def run(self, name: str, words: Sequence[str], threads: int) -> Contender:
         """A run of the project, as its user starts it; one more callback does the waiting."""
-        command = [sys.executable, "-c", "import sys; from gan_runner.cli import train; sys.exit(train())"]
         turns = ["packages=[benchmarks]", "+callback.turns._target_=benchmarks.turns.Turns", "+callback.turns.path=SOCKET"]
-        return self.enter(name, [*command, *words, f"hydra.run.dir={self.folder / name}", *turns], threads)
+        return self.enter(name, [*GAN_TRAIN, *words, f"hydra.run.dir={self.folder / name}", *turns], threads)
 
     def work(self, name: str, kind: str, settings: dict[str, Any], threads: int) -> Contender:
         """A contender that is no run."""

@@ -7,12 +7,11 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.clock import Summary, contest, rounds_for
+from benchmarks.clock import GAN_TRAIN, Summary, contest, rounds_for
 from benchmarks.tables import cells, table
 from benchmarks.training import images_per_second, words_of
 from gan_runner.config import compose, plain
 
-COMMAND = [sys.executable, "-c", "import sys; from gan_runner.cli import train; sys.exit(train())"]
 EXPERIMENT = "+experiment=gaussians25"
 
 
@@ -21,7 +20,7 @@ def startup(arguments: Namespace) -> tuple[str, dict[str, Any]]:
 
     def whole(*words: str) -> float:
         start = time.perf_counter()
-        subprocess.run([*COMMAND, *words], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*GAN_TRAIN, *words], check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - start
 
     def first_step() -> float:

@@ -15,6 +15,7 @@ from gan_runner.config import compose, plain
 EXPERIMENTS = ("dcgan_cifar10", "sngan_cifar10", "wgan_gp_cifar10", "gaussians25")
 RUN, BARE, TEXTBOOK, LIMIT = "run", "bare", "textbook", "limit"
 TITLES = {RUN: "(a) gan-train", BARE: "(b) bare round", TEXTBOOK: "(c) textbook loop", LIMIT: "(d) arithmetic limit"}
+SMALL = ["batch_size=8", "architecture.generator.width=16", "architecture.discriminator.width=16"]
 FAR = 10**7  # rounds: further than any benchmark comes
 
 
@@ -28,7 +29,7 @@ def words_of(experiment: str, arguments: Namespace, more: Sequence[str] = ()) ->
         f"trainer.accelerator={arguments.device}",
         f"seed={arguments.seed}",
         *precision,
-        *(["batch_size=8"] if arguments.quick and experiment != "gaussians25" else []),
+        *(SMALL if arguments.quick and experiment != "gaussians25" else []),
         *arguments.set,
         *more,
     ]
