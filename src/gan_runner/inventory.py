@@ -130,7 +130,7 @@ def find(root: Path) -> Iterator[Path]:
         folder, is_run = Path(name), {"config.yaml", "status.json"} <= set(files)
         if is_run:
             yield folder
-        inside = ("checkpoints", "samples", "evaluations") if is_run else ()
+        inside = ("checkpoints", "samples", "evaluations", "wandb") if is_run else ()
         deep = len(folder.parts) - len(root.parts) >= 12
         folders[:] = [] if deep else sorted(each for each in folders if not each.startswith(".") and each not in inside)
 

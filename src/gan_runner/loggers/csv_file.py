@@ -1,0 +1,59 @@
+"""Numbers as a table that any program reads."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from gan_runner import checkpoint
+from gan_runner.errors import Failed
+from gan_runner.loggers.logger import Logger
+
+if TYPE_CHECKING:
+    from gan_runner.trainer import Run
+
+HEADER = ["step", "name", "value"]
+
+
+class CSV(Logger):
+    """scalars.csv in the run directory, a line for each number: step, name, value; every digit of a value is there, nan and inf in words.
+
+    A resumed run drops the lines that it is about to write again. Pictures are in samples/ and evaluations/ anyway.
+    """
+
+    def begin(self, run: Run) -> None:
+        self.path = run.folder / "scalars.csv"
+        kept = [HEADER]
+        if run.step and self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                kept += [row for row in csv.reader(file) if len(row) == 3 and row[0].isdecimal() and int(row[0]) <= run.step]
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(kept)
+        checkpoint.write_bytes(self.path, text.getvalue().encode())
+        with self.disk():
+            self.file = self.path.open("a", newline="", encoding="utf-8")
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        with self.disk():
+            csv.writer(self.file, lineterminator="\n").writerows([step, name, float(value)] for name, value in values.items())
+            self.file.flush()
+
+    def flush(self) -> None:
+        with self.disk():
+            os.fsync(self.file.fileno())
+
+    def close(self, state: str) -> None:
+        with self.disk():
+            self.file.close()
+
+    @contextmanager
+    def disk(self) -> Iterator[None]:
+        """Failed where the disk does not take it."""
+        try:
+            yield
+        except OSError as error:
+            raise Failed(f"{self.path} could not be written: {error.strerror or error}") from error

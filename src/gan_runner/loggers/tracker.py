@@ -1,0 +1,166 @@
+"""What experiment trackers share: they are somebody else's program, may be far away, and must not disturb a run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import secrets
+import time
+from abc import abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+import numpy as np
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from gan_runner import checkpoint, directory
+from gan_runner.errors import UserError
+from gan_runner.loggers.logger import Logger
+from gan_runner.reporting import log
+
+if TYPE_CHECKING:
+    from gan_runner.trainer import Run
+
+EVERY_S = 5.0  # between two deliveries; after one that failed twice as long, then four times as long, ...
+LONGEST_S = 1800.0
+MOST = 20_000  # entries that wait for a tracker which cannot be reached; the oldest are dropped
+
+
+class Entry(NamedTuple):
+    """What was logged by one call."""
+
+    step: int
+    values: dict[str, float]
+    pictures: dict[str, np.ndarray]  # uint8 H W 3
+
+
+class Said(NamedTuple):
+    """What a tracker is told of a run besides its numbers."""
+
+    name: str
+    config: dict[str, Any]  # but for references to the place of the data
+    overrides: list[str]
+
+
+class Tracker(Logger):
+    """A tracker of `package`, by the extra of the same name. UserError where it is not installed.
+
+    Entries wait and are delivered every few seconds and at every checkpoint. A delivery that fails is told once and tried again later; the
+    run goes on. Which run of the tracker this is stands in FOLDER/`package`.json, so that a resumed run goes on with it.
+    """
+
+    package: str
+
+    def __init__(self) -> None:
+        if importlib.util.find_spec(self.package) is None:
+            raise UserError(
+                f"logger.{self.package} needs {self.package}, which is not installed: pip install gan-runner[{self.package}], "
+                f"or pip install {self.package}"
+            )
+
+    @abstractmethod
+    def open(self, run: Run, said: Said, known: dict[str, str] | None) -> dict[str, str]:
+        """Begin, or go on with what `known` names; what to remember of it, never a credential."""
+
+    @abstractmethod
+    def send(self, entry: Entry) -> None: ...
+
+    def there(self, step: int) -> set[tuple[int, str]]:
+        """What the tracker has of rounds after this one, which a resumed run is about to say again: (step, name)."""
+        return set()
+
+    def settle(self) -> None:
+        """What was sent is not lost after this, even if the process is killed."""
+
+    @abstractmethod
+    def end(self, state: str) -> None: ...
+
+    def begin(self, run: Run) -> None:
+        self.run, self.is_open, self.told = run, False, False
+        self.waiting: list[Entry] = []
+        self.due, self.pause = 0.0, EVERY_S
+        self.from_step = run.step
+        self.deliver()
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        self.hold(Entry(step, dict(values), {}))
+
+    def picture(self, step: int, name: str, picture: Tensor) -> None:
+        self.hold(Entry(step, {}, {name: picture.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()}))
+
+    def hold(self, entry: Entry) -> None:
+        self.waiting.append(entry)
+        del self.waiting[:-MOST]
+        if time.monotonic() >= self.due:
+            self.deliver()
+
+    def flush(self) -> None:
+        if self.pause == EVERY_S or time.monotonic() >= self.due:
+            self.deliver(safely=True)
+
+    def close(self, state: str) -> None:
+        self.deliver()
+        if self.is_open:
+            self.attempt(lambda: self.end(state))
+
+    def deliver(self, safely: bool = False) -> None:
+        """Send what waits, in order."""
+        if self.attempt(self._deliver) and (not safely or self.attempt(self.settle)):
+            self.pause = EVERY_S
+        else:
+            self.pause = min(2 * self.pause, LONGEST_S)
+        self.due = time.monotonic() + self.pause
+
+    def _deliver(self) -> None:
+        if not self.is_open:
+            file = self.run.folder / f"{self.package}.json"
+            known = json.loads(file.read_text()) if self.from_step and file.exists() else None
+            found = self.open(self.run, said_of(self.run.folder), known)
+            if found != known:
+                checkpoint.write_bytes(file, json.dumps(found, indent=2).encode())
+            self.again = self.there(self.from_step) if known else set()
+            self.is_open = True
+        while self.waiting:
+            step, values, pictures = self.waiting[0]
+            values = {name: value for name, value in values.items() if (step, name) not in self.again}
+            pictures = {name: picture for name, picture in pictures.items() if (step, name) not in self.again}
+            if values or pictures:
+                self.send(Entry(step, values, pictures))
+            del self.waiting[0]
+
+    def attempt(self, act: Any) -> bool:
+        """Whether it worked. Whatever a tracker raises, the run goes on; the first time is told, the others are in train.log."""
+        try:
+            act()
+        except Exception as error:
+            message = f"{self.package}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            if self.told:
+                log.warning("%s", message)
+            else:
+                self.run.reporter.say(f"{message}; training goes on, what is not sent is kept and tried again later")
+            self.told = True
+            return False
+        return True
+
+
+def said_of(folder: Path) -> Said:
+    """What the files of a run say of it."""
+    config = OmegaConf.to_container(directory.read_config(folder), resolve=False)
+    overrides = OmegaConf.to_container(OmegaConf.load(folder / "overrides.yaml"), resolve=False)
+    assert isinstance(config, dict)
+    assert isinstance(overrides, list)
+    return Said(f"{folder.absolute().parent.name}/{folder.absolute().name}", {str(key): each for key, each in config.items()}, overrides)
+
+
+def new_id() -> str:
+    """A name for a run that no other has; not drawn from the random numbers of the run."""
+    return secrets.token_hex(5)
+
+
+def refuse_password(key: str, address: str | None, instead: str) -> None:
+    """UserError where an address holds a credential: the configuration is written to files and sent around."""
+    parts = urlsplit(address or "")
+    if parts.password or "token=" in parts.query:
+        raise UserError(f"{key} holds a credential, which would be written to config.yaml; leave it out and set {instead}")
