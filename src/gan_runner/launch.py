@@ -29,8 +29,8 @@ from omegaconf import OmegaConf
 from gan_runner import directory, distributed, engine
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 from gan_runner.reporting import log
+from gan_runner.trainer import SIGNALS
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 GRACE_S = 10.0  # that the other workers have to end by themselves once one has failed
 KINDS = {kind.__name__: kind for kind in (UserError, Failed, Diverged)}
 

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner import inventory
+from gan_runner import elsewhere, inventory
 from gan_runner.composer import Composer
 from gan_runner.config import OPTUNA_SWEEPER, Composed, gathered, parsed, quoted, recorded
 from gan_runner.errors import UserError
@@ -48,6 +48,7 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
     overrides = gathered(overrides)
     frame = composer.load_configuration(name, overrides, RunMode.MULTIRUN)
     refuse_missing(frame.hydra, "sweep.dir", "sweeper", "launcher")
+    elsewhere.check(frame.hydra.launcher)
     try:
         folder = Path(frame.hydra.sweep.dir).absolute()
     except OmegaConfBaseException as error:

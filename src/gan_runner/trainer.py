@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from gan_runner.metrics import Metric
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
 class Trainer:
     """How long a run is, how precisely and on what it is computed."""
 
@@ -168,13 +171,16 @@ class Run:
 
 
 class Signals:
-    """Turns the first SIGINT, SIGTERM or SIGUSR1 (as clusters warn) into a wish to stop at the end of the round; the second kills."""
+    """Turns SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 into a wish to stop at the end of the round; the second of its kind kills.
+
+    Clusters warn by several kinds, one after another.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
 
     def __enter__(self) -> Signals:
-        self.before = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+        self.before = {number: signal.signal(number, self.note) for number in SIGNALS}
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self.before)  # workers are born with these held back
         return self
 
@@ -183,11 +189,10 @@ class Signals:
             signal.signal(number, handler)
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        for each in self.before:
-            signal.signal(each, signal.SIG_DFL)
-        if distributed.is_first():
+        signal.signal(number, signal.SIG_DFL)
+        if self.received is None and distributed.is_first():
             os.write(2, b"\nstopping after this round, once the state is saved; a second signal kills\n")
+        self.received = self.received or number
 
     def agreed(self) -> bool:
         """Whether to stop: as soon as one process has received a signal, all of them know."""

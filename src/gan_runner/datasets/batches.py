@@ -214,7 +214,8 @@ def _outlive_signals(worker: int) -> None:
 
     SIGTERM is also how a worker that nobody closed is asked to leave: so it does, a little later.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_S))
 
 

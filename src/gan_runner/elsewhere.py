@@ -1,0 +1,213 @@
+"""Jobs of a sweep in other processes: several at once on this machine, or on a SLURM cluster.
+
+What Hydra's launchers `gan_local` and `gan_slurm` share, on submitit. A job that is told to make room saves at the end of its round and is
+called again in the same directory, where it goes on. Every command imports this module: neither torch nor submitit comes with it.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import os
+import signal
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from hydra import version
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from gan_runner.config import recorded
+from gan_runner.errors import Failed, UserError
+from gan_runner.explain import say
+
+POLL_S = 0.5
+FOREVER_MIN = 60 * 24 * 365  # submitit ends a local job after two minutes, if nothing else is said
+
+
+class Task:
+    """A job of a sweep, as another process calls it: (what Hydra's runner returns, the outcomes that the job has kept)."""
+
+    def __init__(self, context: Any, function: Any, config: DictConfig, devices: Sequence[str]):
+        self.context, self.function, self.config = context, function, config
+        self.devices = list(devices)  # of CUDA_VISIBLE_DEVICES; none: as it is
+
+    @property
+    def number(self) -> int:
+        return self.config.hydra.job.num
+
+    @property
+    def overrides(self) -> list[str]:
+        return recorded(self.config.hydra.overrides.task)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.hydra.sweep.dir, str(self.config.hydra.sweep.subdir)).absolute()
+
+    def __call__(self) -> tuple[JobReturn, list[Any]]:
+        if self.devices:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(self.devices)
+        requeue: Any = signal.getsignal(_preemption())  # submitit's, for the time after the state was saved
+        function = copy.copy(self.function)
+        function.outcomes = []
+        version.setbase("1.3")  # else Hydra would change the working directory, and paths that were typed lead elsewhere
+        setup_globals()
+        try:
+            returned = run_job(
+                task_function=function,
+                config=self.config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+                hydra_context=self.context,
+            )
+        except SystemExit as leaving:
+            # Who cancels a job sends SIGTERM, as does SLURM before it requeues by itself: only a warning asks for being put back.
+            if isinstance(leaving.code, int) and leaving.code - 128 in (signal.SIGUSR1, _preemption()) and callable(requeue):
+                requeue(leaving.code - 128, None)
+            raise
+        return returned, function.outcomes
+
+    def checkpoint(self) -> Any:
+        """What is called once the job is started again: the same, which goes on with what stands in its directory."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def _preemption() -> signal.Signals:
+    """The signal by which submitit warns a job."""
+    return signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"]
+
+
+class Elsewhere(Launcher):
+    """What the launchers share. UserError where submitit is missing, or a setting cannot stand in a line of a script."""
+
+    def __init__(self, **settings: Any) -> None:
+        if importlib.util.find_spec("submitit") is None:
+            raise UserError(
+                "hydra/launcher needs submitit, which is not installed: pip install gan-runner[cluster], or pip install submitit"
+            )
+        for key, value in settings.items():
+            refuse_lines(f"hydra.launcher.{key}", value)
+        self.settings = settings
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
+        self.context, self.function, self.config = hydra_context, task_function, config
+
+    @abstractmethod
+    def executor(self, folder: Path) -> Any:
+        """submitit's executor, with its files in this folder."""
+
+    @abstractmethod
+    def submit(self, executor: Any, waiting: list[Task], running: dict[int, Any]) -> list[tuple[Task, Any]]:
+        """Hand over those of the waiting tasks that may start; each with its job."""
+
+    @abstractmethod
+    def stop(self, jobs: Sequence[Any]) -> None:
+        """The launching process was told to end."""
+
+    def tasks(self, job_overrides: Sequence[Sequence[str]], first: int) -> Iterator[Task]:
+        """The jobs, composed."""
+        for number, overrides in enumerate(job_overrides, first):
+            config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+            with open_dict(config):
+                config.hydra.job.id = config.hydra.job.num = number
+                config.hydra.sweep.dir = str(Path(self.config.hydra.sweep.dir).absolute())  # the date of the sweep, not that of the job
+            yield Task(self.context, self.function, config, ())
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        setup_globals()
+        sweep = Path(self.config.hydra.sweep.dir).absolute()
+        refuse_lines("hydra.sweep.dir", str(sweep))
+        sweep.mkdir(parents=True, exist_ok=True)
+        waiting = list(self.tasks(job_overrides, initial_job_idx))
+        executor = self.executor(sweep / ".submitit" / "%j")
+        tasks: dict[int, Task] = {task.number: task for task in waiting}
+        running: dict[int, Any] = {}
+        returned: dict[int, JobReturn] = {}
+        outcomes: dict[int, list[Any]] = {}
+        with noted_signals() as signals:
+            told = 0
+            while waiting or running:
+                if len(signals) > told:
+                    told = len(signals)
+                    waiting.clear()
+                    self.stop(list(running.values()))
+                for task, job in self.submit(executor, waiting, running):
+                    running[task.number] = job
+                    say("gan-train", f"job {task.number}: {' '.join(task.overrides)}: handed over as {job.job_id}; log: {job.paths.stderr}")
+                for number in [number for number, job in running.items() if job.done()]:
+                    returned[number], outcomes[number] = result(tasks[number], running.pop(number))
+                if running:
+                    time.sleep(POLL_S)
+        self.function.outcomes += [outcome for number in sorted(outcomes) for outcome in outcomes[number]]
+        if signals:
+            raise SystemExit(128 + signals[0])
+        return [returned[number] for number in tasks]
+
+
+def result(task: Task, job: Any) -> tuple[JobReturn, list[Any]]:
+    """What a job that is done has returned and kept; of one that left nothing behind, what its directory says."""
+    from gan_runner.jobs import Outcome
+
+    try:
+        returned, outcomes = job.result()
+    except Exception as error:  # submitit's own, with the trace of the job's
+        try:
+            state = json.loads((task.folder / "status.json").read_text())["state"]
+        except (OSError, ValueError, KeyError):
+            state = "failed"
+        state = state if state in ("interrupted", "diverged") else "failed"
+        outcome = Outcome(task.number, task.overrides, task.folder, state)
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        returned, outcomes = JobReturn(task.overrides), [outcome]
+        returned.status = JobStatus.COMPLETED if task.function.returns_outcome else JobStatus.FAILED
+        returned.return_value = outcome if task.function.returns_outcome else Failed(lines[-1])
+        if state != "interrupted":
+            say("gan-train", f"job {task.number}: {lines[-1]}; log: {job.paths.stderr}")
+    for outcome in outcomes:
+        say("gan-train", f"job {outcome.number}: {outcome.state}")
+    return returned, outcomes
+
+
+@contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """The signals that come meanwhile, instead of what they do otherwise."""
+    numbers: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        numbers.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield numbers
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def refuse_lines(key: str, value: Any) -> None:
+    """submitit quotes what it writes into a script for the shell; a line that breaks would end the comment that sbatch reads. UserError."""
+    if isinstance(value, str) and (not value.isprintable() or "%" in value):
+        raise UserError(f"{key}={value!r}: expected one line of text without %, as it becomes part of a script")
+
+
+def check(launcher: DictConfig) -> None:
+    """Hold the settings of a launcher of ours against its signature. UserError with all mistakes."""
+    ours = "hydra_plugins.gan_runner_launchers"
+    if not str(launcher.get("_target_")).startswith(f"{ours}."):
+        return
+
+    from gan_runner.build import Part, make, mistakes_in
+
+    node: Any = OmegaConf.to_container(launcher, resolve=True)
+    if mistakes := list(mistakes_in(Part("hydra.launcher", node, Launcher), [ours])):
+        raise UserError("\n".join(mistakes))
+    make(node, [ours], Launcher, "hydra.launcher")
