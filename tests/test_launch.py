@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gan_runner import checkpoint, config, distributed, runs
@@ -330,6 +331,24 @@ def test_a_signal_before_the_first_round_is_not_lost(tmp_path, faulty):
     assert "Traceback" not in said
     assert (status_of(folder)["state"], status_of(folder)["step"]) == ("interrupted", 0)
     assert state_of(folder)["step"] == 0
+
+
+@pytest.mark.slow
+def test_a_signal_while_the_workers_are_being_started_is_passed_on(tmp_path, monkeypatch, faulty):
+    """To a thread that the store has started, which does not hold it back: it is heard before the workers are known."""
+    start = mp.start_processes
+
+    def interrupted(*args, **kw):
+        started = start(*args, **kw)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)
+        return started
+
+    monkeypatch.setattr(mp, "start_processes", interrupted)
+    with pytest.raises(Interrupted) as caught:
+        train(tmp_path / "run", *faulty("nothing"), "trainer.devices=2", "trainer.steps=3000")
+    assert caught.value.signal == signal.SIGTERM
+    assert status_of(tmp_path / "run")["state"] == "interrupted"
 
 
 @pytest.mark.slow
