@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 
 from gan_runner import config, distributed, runs
 from gan_runner.errors import Failed, Interrupted, UserError
@@ -343,6 +344,24 @@ def test_a_worker_survives_that_its_parents_death_is_told_twice(tmp_path):
         [sys.executable, tmp_path / "hearing.py", tmp_path / "heard"], check=True, env={"PYTHONPATH": str(ROOT / "src")} | os.environ
     )
     assert (tmp_path / "heard").exists()
+
+
+@pytest.mark.slow
+def test_a_signal_while_the_workers_are_being_started_is_passed_on(tmp_path, monkeypatch, faulty):
+    """To a thread that the store has started, which does not hold it back: it is heard before the workers are known."""
+    start = mp.start_processes
+
+    def interrupted(*args, **kw):
+        started = start(*args, **kw)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)
+        return started
+
+    monkeypatch.setattr(mp, "start_processes", interrupted)
+    with pytest.raises(Interrupted) as caught:
+        train(tmp_path / "run", *faulty("nothing"), "trainer.devices=2", "trainer.steps=3000")
+    assert caught.value.signal == signal.SIGTERM
+    assert status_of(tmp_path / "run")["state"] == "interrupted"
 
 
 @pytest.mark.slow

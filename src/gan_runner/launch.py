@@ -81,6 +81,8 @@ class Workers:
                 join=False,
                 start_method="spawn",
             )
+            for number in set(self.signals):  # that a thread of the store has caught before the workers were known
+                self.send(number)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             self.wait()
             return self.outcome()
@@ -97,9 +99,12 @@ class Workers:
         """Pass a signal on; the second of its kind kills."""
         again = number in self.signals
         self.signals.append(number)
+        self.send(signal.SIGKILL if again else number)
+
+    def send(self, number: int) -> None:
         for process in self.context.processes if self.context else ():
             if process.is_alive():
-                os.kill(process.pid, signal.SIGKILL if again else number)
+                os.kill(process.pid, number)
 
     def wait(self) -> None:
         """Until all have ended; once one has failed, the others for GRACE_S longer."""
