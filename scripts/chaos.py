@@ -274,6 +274,7 @@ def main() -> None:
     parser.add_argument("--beside", type=int, default=2, help="victims beside each other")
     arguments = parser.parse_args()
     out = arguments.out.resolve()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has background commands, and all that they start, ignore it
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     os.environ |= {"GAN_RUNNER_CACHE": str(out / "cache"), "OMP_NUM_THREADS": "1"}
