@@ -298,6 +298,17 @@ def test_shortcuts_equal_the_published_order():
     assert torch.allclose(down(x), F.avg_pool2d(down.shortcut(x), 2), atol=1e-6)
 
 
+def test_halving_after_a_convolution_is_one_convolution():
+    """avg_pool2d(conv(x), 2), its gradients and its operations: 16 products an output instead of 36."""
+    torch.manual_seed(0)
+    layer, x = resnet.conv3(5, 7).double(), torch.randn(2, 5, 8, 8, dtype=torch.float64, requires_grad=True)
+    folded, plain = resnet.halved_conv3(x, layer), F.avg_pool2d(layer(x), 2)
+    assert torch.allclose(folded, plain, rtol=0, atol=1e-14)
+    seeds = torch.randn_like(plain)
+    grads = [torch.autograd.grad(y, (x, *layer.parameters()), seeds) for y in (folded, plain)]
+    assert all(torch.allclose(a, b, rtol=0, atol=1e-13) for a, b in zip(*grads))
+
+
 def test_conditional_batch_norm_starts_as_batch_norm_and_then_speaks_for_the_class():
     torch.manual_seed(0)
     x, y = torch.randn(4, 3, 5, 5), torch.tensor([0, 1, 1, 0])
