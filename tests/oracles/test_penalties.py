@@ -1,15 +1,20 @@
 """Penalties of critics whose slopes are known."""
 
+from collections import Counter as Counts
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan_runner.architectures import Discriminator, Generator
 from gan_runner.datasets import Spec
 from gan_runner.draws import Draws
 from gan_runner.game import Batch, DiscriminatorOutput, Play
 from gan_runner.penalties import R1, AuxiliaryClassifier, FeatureMatching, GradientPenalty
+from gan_runner.penalties.piecewise import BendsAside
 from gan_runner.schedules import Linear
 
 W = torch.tensor([3.0, 4.0])
@@ -123,3 +128,67 @@ def test_a_weight_may_be_a_schedule():
     for step, value in ((0, 125.0), (5, 62.5), (10, 0.0), (99, 0.0)):
         penalty.weight.fill(step, 1000)
         assert penalty.discriminator(play_of()).item() == pytest.approx(value, abs=1e-4)
+
+
+# ---- slopes of piecewise linear networks --------------------------------------------------------------------------------------------
+
+
+class Bent(nn.Module):
+    """Every function that is known to be piecewise linear, and one that is not."""
+
+    def __init__(self, smooth):
+        super().__init__()
+        self.first, self.second, self.third = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 1, 2)
+        self.smooth = smooth
+
+    def forward(self, x):
+        h = nn.AvgPool2d(2, padding=1)(nn.LeakyReLU(0.3)(self.first(x)))
+        h = F.avg_pool2d(torch.relu(self.second(F.relu(h))), 2, ceil_mode=True, count_include_pad=False)
+        return self.third(h.tanh() if self.smooth else F.leaky_relu(h.relu() - 0.1)).flatten(1)
+
+
+def slope_gradients(net, x, aside):
+    x = x.clone().requires_grad_()
+    with aside:
+        total = net(x).sum()
+    (slope,) = torch.autograd.grad(total, x, create_graph=True)
+    value = (slope.flatten(1).norm(dim=1) - 1).square().mean()
+    return slope, torch.autograd.grad(value, list(net.parameters()), allow_unused=True)
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_derivatives_that_are_zero_may_be_left_out(smooth):
+    torch.manual_seed(0)
+    net, x = Bent(smooth).double(), torch.randn(3, 1, 9, 9, dtype=torch.float64)
+    slope, grads = slope_gradients(net, x, nullcontext())
+    aside, fewer = slope_gradients(net, x, BendsAside())
+    assert torch.equal(slope, aside)
+    for p, grad, less in zip(net.parameters(), grads, fewer):
+        assert torch.equal(*(torch.zeros_like(p) if each is None else each for each in (grad, less)))
+    nothing = [sum(each is None for each in those) for those in (grads, fewer)]
+    assert nothing == ([1, 1] if smooth else [1, 3])  # biases: the last one in any case
+
+
+def test_no_backward_pass_is_made_through_zeros():
+    class Counter(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen[str(function)] += 1
+            return function(*args, **(kwargs or {}))
+
+    net, x, counts = Bent(False), torch.randn(2, 1, 9, 9), []
+    for aside in (nullcontext(), BendsAside()):
+        seen = Counts()
+        with Counter():
+            slope_gradients(net, x, aside)
+        counts.append((seen["aten.convolution_backward.default"], seen["aten.zeros_like.default"]))
+    (with_zeros, zeros), (without, none) = counts
+    assert zeros > 0
+    assert none == 0
+    assert without == 3 < with_zeros  # once through each layer: the slope itself
+
+
+def test_what_works_in_place_is_left_as_it_is():
+    x = torch.ones(2, requires_grad=True)
+    with BendsAside():
+        y = x * -1
+        assert F.relu(y, inplace=True) is y
