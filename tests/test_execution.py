@@ -1,5 +1,8 @@
 """Engines: each gives what rounds executed operation by operation give, and steps back where it cannot."""
 
+import copy
+import resource
+import sys
 from functools import partial
 
 import pytest
@@ -11,7 +14,7 @@ from gan_runner.architectures import DCGANDiscriminator, DCGANGenerator
 from gan_runner.datasets import Samples
 from gan_runner.datasets.batches import Streamed
 from gan_runner.errors import UserError
-from gan_runner.execution import Ambitious, Compiled, Engine, Staged, engine_of, uncapturable
+from gan_runner.execution import Ambitious, Compiled, Engine, Replayed, Staged, engine_of, uncapturable
 from gan_runner.losses import NonSaturating
 from gan_runner.penalties import R1
 from gan_runner.rules import Alternate
@@ -59,6 +62,105 @@ def test_compiled_passes_are_the_ones_that_are_used():
     game.passes = {side: (lambda *args, side=side, net=net: used.append(side) or net(*args)) for side, net in game.passes.items()}
     game.round(batches)
     assert used == ["generator", "discriminator", "generator", "discriminator"]  # and R1 asked D itself
+
+
+# ---- replayed -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("settings", "sets"), [({}, 1), (everything(), 4)], ids=["loss", "everything"])
+def test_replayed_rounds_are_the_eager_ones_bit_for_bit(settings, sets):
+    """Penalties are due every second and third round: each set of terms has a list of operations of its own."""
+    straight, source = make(**copy.deepcopy(settings))
+    game, batches = make(**copy.deepcopy(settings))
+    said = []
+    eager, executor = Engine(straight, silent), Replayed(game, said.append)
+    for _ in range(20):
+        logs, again = straight.round(source, eager.turn), game.round(batches, executor.turn)
+        assert {name: float(value) for name, value in logs.items()} == {name: float(value) for name, value in again.items()}
+        for p, q in zip(straight.parameters(), game.parameters()):
+            assert (p.grad is None) == (q.grad is None)
+            assert p.grad is None or torch.equal(p.grad, q.grad)
+    assert executor.able, said
+    assert len(executor.ready) == sets
+    assert str(straight.state_dict()) == str(game.state_dict())
+    assert torch.equal(flat(straight), flat(game))
+    assert source.position == batches.position
+
+
+def test_a_replay_calls_neither_networks_nor_autograd():
+    game, batches = make(terms={"loss": NonSaturating(), "r1": R1(1.0)})
+    executor = Replayed(game, silent)
+    played(game, batches, executor, 3)
+    game.D.forward = game.G.forward = None
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: pytest.fail("something was saved for a backward pass"), lambda t: t):
+        played(game, batches, executor, 3)
+
+
+def test_a_resumed_game_is_recorded_anew(tmp_path):
+    straight, _ = play(12, **everything())
+    half, batches = make(**everything())
+    played(half, batches, Replayed(half, silent), 6)
+    game, rest = make(**everything())
+    game.load_state_dict(half.state_dict())
+    rest.load_state_dict(batches.state_dict())
+    played(game, rest, Replayed(game, silent), 6)
+    assert torch.equal(flat(straight), flat(game))
+
+
+def test_replayed_batches_may_come_from_a_loader():
+    samples = Samples(torch.randn(50, 2, generator=torch.Generator().manual_seed(0)), None)
+    games = []
+    for executor in (Engine, Replayed):
+        game, _ = make(batch_size=8)
+        turns = executor(game, silent)
+        played(game, Streamed(samples, 8), turns, 8)
+        games.append(game)
+    assert turns.ready
+    assert torch.equal(*map(flat, games))
+
+
+class ReadsTheLoss(NonSaturating):
+    def discriminator(self, play):
+        value = super().discriminator(play)
+        return value * (2.0 if float(value.detach()) > 0 else 1.0)
+
+
+class Counts(NonSaturating):
+    calls = 0
+
+    def discriminator(self, play):
+        self.calls += 1
+        return super().discriminator(play) * self.calls
+
+
+class Remembers(NonSaturating):
+    last = torch.zeros(())
+
+    def discriminator(self, play):
+        value = super().discriminator(play)
+        self.last, before = value.detach(), self.last
+        return value + before * value
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"terms": {"loss": ReadsTheLoss()}}, "reads a tensor on the host"),
+        ({"terms": {"loss": Counts()}}, "is given 3 in one round and 4 in the next"),
+        ({"terms": {"loss": Remembers()}}, "memory that is new in every round"),
+        ({"optimizer": partial(torch.optim.Adam, lr=1e-3)}, "reads a tensor on the host"),
+    ],
+    ids=["reads", "counts", "remembers", "adam"],
+)
+def test_what_is_no_list_of_operations_is_executed_eagerly(settings, reason):
+    straight, _ = play(12, **copy.deepcopy(settings))
+    game, batches = make(**copy.deepcopy(settings))
+    said = []
+    executor = Replayed(game, said.append)
+    played(game, batches, executor, 12)
+    assert not executor.able
+    assert reason in said[0]
+    assert torch.equal(flat(straight), flat(game))
 
 
 # ---- stepping back ------------------------------------------------------------------------------------------------------------------
@@ -136,7 +238,8 @@ def test_what_cannot_be_captured_is_known_beforehand(settings, reason):
 
 def test_choosing_an_engine():
     game, _ = make()
-    assert type(engine_of("auto", game, silent)) is Engine
+    assert type(engine_of("auto", game, silent, images=True)) is Engine
+    assert type(engine_of("auto", game, silent, images=False)) is Replayed
     with pytest.raises(UserError, match="needs a CUDA device"):
         engine_of("cuda_graph", game, silent)
 
@@ -217,3 +320,17 @@ def test_in_bf16_losses_and_penalties_are_float32():
     assert a["r1/d"] == b["r1/d"]  # before the first step, of the same weights
     assert a["loss/d"] != b["loss/d"]
     assert a["loss/d"] == pytest.approx(float(b["loss/d"]), rel=0.02)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
+def test_memory_that_a_round_has_freed_is_kept_for_the_next():
+    def faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(4):
+            torch.full((2**24,), 1.0)  # 64 MiB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with engine.kept_memory(torch.device("cpu")):
+        faults()
+        assert faults() < 1000
+    assert faults() > 30_000  # pages, of 4 KiB, are cleared again every time

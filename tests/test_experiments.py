@@ -95,6 +95,14 @@ def weights_after(name, rounds, executor, device="cpu"):
     return flat(assembly.game).cpu(), turns
 
 
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_replayed_rounds_are_the_eager_ones_bit_for_bit(name):
+    eager, _ = weights_after(name, 30, lambda game: execution.Engine(game, print))
+    replayed, turns = weights_after(name, 30, lambda game: execution.Replayed(game, print))
+    assert turns.ready
+    assert torch.equal(eager, replayed)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_compiled_rounds_give_the_eager_result(name):

@@ -4,6 +4,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from benchmarks.textbook import AHEAD, images, loop_of, points
 from benchmarks.wire import Wire, Work, serve, wait_for
 from gan_runner.datasets.batches import PREFETCH, Streamed
 from gan_runner.datasets.dataset import Dataset
+from gan_runner.engine import kept_memory
 
 READ = 60  # batches after which the rate of a loader is known
 
@@ -101,7 +103,8 @@ def main() -> None:
 
         said["flops"] = flops(bare(config, x, facts, device).round)
         work = limit(said["flops"], getattr(torch, facts["precision"]), device)
-    serve(Wire(arguments.socket), said, {"play": work}, device)
+    with kept_memory(device) if arguments.kind == "bare" else nullcontext():
+        serve(Wire(arguments.socket), said, {"play": work}, device)
 
 
 if __name__ == "__main__":

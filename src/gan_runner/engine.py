@@ -1,8 +1,9 @@
 """On what a round is executed: device, precision, layout in memory, threads, and whether it is bit for bit the same every time."""
 
+import ctypes
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Literal
 
@@ -68,6 +69,30 @@ THREADS = torch.get_num_threads()  # as many as torch takes
 def use_threads(threads: int | None) -> None:
     """Compute on so many threads of the CPU; None: a share of what torch takes. Runs of a sweep share a process, so each says."""
     torch.set_num_threads(threads or max(THREADS // distributed.local_size(), 1))
+
+
+MALLOC_SETTINGS = {-1: (-1, 128 * 1024), -4: (0, 65536)}  # M_TRIM_THRESHOLD, M_MMAP_MAX: (to keep memory, glibc's own)
+
+
+@contextmanager
+def kept_memory(device: torch.device) -> Iterator[None]:
+    """Let the C library keep the memory that a round frees for the next one, on a CPU under glibc; elsewhere nothing changes.
+
+    It gives large blocks back to the system at once, which then clears every page again when the next round touches it: a quarter of the
+    time of rounds on tensors of more than 32 MiB.
+    """
+    libc = ctypes.CDLL(None) if os.name == "posix" else None
+    if libc is None or device.type != "cpu" or not hasattr(libc, "gnu_get_libc_version"):
+        yield
+        return
+    for name, (kept, _) in MALLOC_SETTINGS.items():
+        libc.mallopt(name, kept)
+    try:
+        yield
+    finally:
+        for name, (_, usual) in MALLOC_SETTINGS.items():
+            libc.mallopt(name, usual)
+        libc.malloc_trim(0)
 
 
 def draw_apart(seed: int) -> None:

@@ -1,4 +1,4 @@
-"""How a round is executed: operation by operation, through compiled networks, or as one CUDA graph.
+"""How a round is executed: operation by operation, through compiled networks, as one CUDA graph or as one list of operations.
 
 The result is the same up to rounding. What an engine cannot execute is executed operation by operation, and the reason is told once.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -18,8 +18,9 @@ from gan_runner import distributed, engine
 from gan_runner.datasets import Resident, Streamed
 from gan_runner.errors import Failed, UserError
 from gan_runner.game import Batch, Game, Logs
+from gan_runner.recording import Operation, Recorder, Replay, difference
 
-Name = Literal["auto", "eager", "compile", "cuda_graph"]
+Name = Literal["auto", "eager", "compile", "cuda_graph", "replay"]
 Due = frozenset[str]  # the terms of a round
 
 
@@ -97,53 +98,141 @@ class Compiled(Ambitious):
         super().give_up(reason)
 
 
-class Graphed(Ambitious):
+class Fixed(Ambitious):
+    """Rounds are executed without Python, on fixed places in memory: one way of executing them for every set of terms."""
+
+    def __init__(self, game: Game, say: Callable[[str], None]):
+        super().__init__(game, say)
+        self.ready: dict[Due, Again] = {}
+        self.staged: Staged | None = None
+        if reason := uncapturable(game):
+            self.give_up(reason)
+
+    def execute(self, due: Due, batches: Resident | Streamed) -> Logs:
+        source: Any = batches
+        if isinstance(batches, Streamed):
+            source = self.staged = self.staged or Staged(batches)
+            self.staged.fill()
+        if due in self.ready:
+            return self.ready[due](source)
+        logs = self.approach(due, source)
+        if self.staged and self.staged.left:
+            raise RuntimeError("rounds read different numbers of batches")
+        return logs
+
+    def approach(self, due: Due, source: Resident | Staged) -> Logs:
+        """Play a round of a set of terms that is not `ready`."""
+        raise NotImplementedError
+
+    def give_up(self, reason: str) -> None:
+        self.ready.clear()
+        super().give_up(reason)
+
+
+class Graphed(Fixed):
     """A whole round is one CUDA graph: all moves, penalties, optimisers, averages, and the reading of data that lie on the device.
 
-    There is a graph for every set of terms. The first rounds of a set are played operation by operation, so that whatever is made at first
-    use is there; then a round is captured, and replayed from there on.
+    The first rounds of a set of terms are played operation by operation, so that whatever is made at first use is there; then a round is
+    captured, and replayed from there on.
     """
 
     name = "cuda_graph"
     warm = 3
 
     def __init__(self, game: Game, say: Callable[[str], None]):
-        super().__init__(game, say)
         for player in game.players.values():
             player.capturable = True
         warnings.filterwarnings("ignore", message=".*capturable=True.*")  # of optimisers, in the first rounds
         self.played: Counter[Due] = Counter()
-        self.captured: dict[Due, Captured] = {}
-        self.staged: Staged | None = None
         self.pool = torch.cuda.graph_pool_handle()
-        if reason := uncapturable(game):
-            self.give_up(reason)
+        super().__init__(game, say)
 
-    def execute(self, due: Due, batches: Resident | Streamed) -> Logs:
-        if isinstance(batches, Streamed):
-            self.staged = self.staged or Staged(batches)
-            self.staged.fill()
-        source: Any = self.staged or batches
-        if due not in self.captured:
-            if self.played[due] < self.warm:
-                self.played[due] += 1
-                logs = self.game.turn(source)
-                if self.staged and self.staged.left:
-                    raise RuntimeError("rounds read different numbers of batches")
-                return logs
-            self.captured[due] = Captured(self.game, source, self.pool)
-            self.proven.add(due)
-        return self.captured[due].replay(source)
+    def approach(self, due: Due, source: Resident | Staged) -> Logs:
+        if self.played[due] < self.warm:
+            self.played[due] += 1
+            return self.game.turn(source)
+        self.ready[due] = self.captured(source)
+        self.proven.add(due)
+        return self.ready[due](source)
+
+    def captured(self, source: Resident | Staged) -> Again:
+        """A round as a CUDA graph. It is recorded, and not played."""
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self.game.generator)
+        start = source.position
+        with torch.cuda.graph(graph, pool=self.pool, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+            logs = self.game.turn(source)
+            values = stacked(logs)
+        read, source.position = source.position - start, start
+        return Again(graph.replay, read, list(logs), values, [(p, p.grad) for p in self.game.parameters()])
 
     def give_up(self, reason: str) -> None:
-        self.captured.clear()
         for player in self.game.players.values():
             player.capturable = False
         super().give_up(reason)
 
 
+class Replayed(Fixed):
+    """A whole round is one list of operations. A round of a set of terms is taken down once two of them have been the same list."""
+
+    name = "replay"
+    tries = 4
+
+    def __init__(self, game: Game, say: Callable[[str], None]):
+        self.seen: dict[Due, list[list[Operation]]] = {}
+        super().__init__(game, say)
+
+    def approach(self, due: Due, source: Resident | Staged) -> Logs:
+        start = source.position
+        with Recorder() as recorder:
+            logs = self.game.turn(source)
+            values = stacked(logs)
+        seen = self.seen.setdefault(due, [])
+        seen.append(recorder.operations)
+        differs = difference(*seen[-2:]) if len(seen) > 1 else "it has been played once"
+        if differs is None:
+            gradients = {p: p.grad for p in self.game.parameters() if p.grad is not None}
+            replay = Replay(recorder.operations, [values, *gradients.values()])
+            kept = [(p, replay.now(grad)) for p, grad in gradients.items()]
+            self.ready[due] = Again(replay, source.position - start, list(logs), replay.now(values), kept)
+            self.proven.add(due)
+            del self.seen[due]
+        elif len(seen) == self.tries:
+            self.give_up(differs)
+        return logs
+
+    def give_up(self, reason: str) -> None:
+        self.seen.clear()
+        super().give_up(reason)
+
+
+class Again:
+    """A round to be executed again, on the memory on which it was executed before. It writes over what it left the last time."""
+
+    def __init__(
+        self,
+        execute: Callable[[], None],
+        read: int,  # samples
+        names: list[str],  # of the logs
+        values: torch.Tensor,
+        gradients: Sequence[tuple[torch.nn.Parameter, torch.Tensor | None]],
+    ):
+        self.execute, self.read, self.names, self.values, self.gradients = execute, read, names, values, gradients
+
+    def __call__(self, source: Resident | Staged) -> Logs:
+        self.execute()
+        source.position += self.read
+        for p, gradient in self.gradients:  # whoever looks at gradients sees those of this round
+            p.grad = gradient
+        return dict(zip(self.names, self.values.clone().unbind(), strict=True))
+
+
+def stacked(logs: Logs) -> torch.Tensor:
+    return torch.stack([value.float() for value in logs.values()])
+
+
 def uncapturable(game: Game) -> str | None:
-    """What keeps the rounds of a game out of a CUDA graph, as far as its parts know."""
+    """What keeps the rounds of a game out of fixed places, as far as its parts know."""
     if distributed.size() > 1:
         return "several processes train together"
     for part in (game.rule, *game.tricks.values()):
@@ -153,28 +242,6 @@ def uncapturable(game: Game) -> str | None:
         if player.schedules and not player.on_device:
             return f"the schedules of the {player.name}'s optimiser are read on the host, unless it has fused=true"
     return None
-
-
-class Captured:
-    """A round as a CUDA graph: recorded when it is made, executed by `replay`."""
-
-    def __init__(self, game: Game, batches: Resident | Staged, pool: Any):
-        self.graph = torch.cuda.CUDAGraph()
-        self.graph.register_generator_state(game.generator)
-        start = batches.position
-        with torch.cuda.graph(self.graph, pool=pool, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
-            logs = game.turn(batches)
-            self.names, self.values = list(logs), torch.stack([value.float() for value in logs.values()])
-        self.read, batches.position = batches.position - start, start  # it was recorded; nothing was read
-        self.gradients = [(p, p.grad) for p in game.parameters()]
-
-    def replay(self, batches: Resident | Staged) -> Logs:
-        """Play a round. The graph writes over what it left the last time, so logs are copied out of it."""
-        self.graph.replay()
-        batches.position += self.read
-        for p, gradient in self.gradients:  # whoever looks at gradients sees those of this round
-            p.grad = gradient
-        return dict(zip(self.names, self.values.clone().unbind(), strict=True))
 
 
 class Staged:
@@ -212,14 +279,20 @@ class Staged:
         return self.places[self.given - 1]
 
 
-def engine_of(name: Name, game: Game, say: Callable[[str], None]) -> Engine:
-    """The engine that trainer.engine names; auto: CUDA graphs on a GPU that trains alone, else operation by operation."""
-    on_gpu = game.generator.device.type == "cuda"
+def engine_of(name: Name, game: Game, say: Callable[[str], None], images: bool = True) -> Engine:
+    """The engine that trainer.engine names.
+
+    auto, where one process trains alone: CUDA graphs on a GPU; on a CPU a list of operations, unless the data are images, whose networks
+    keep it busy long enough. Else operation by operation.
+    """
+    device = game.generator.device.type
     if name == "auto":
-        name = "cuda_graph" if on_gpu and distributed.size() == 1 else "eager"
-    if name == "cuda_graph" and not on_gpu:
-        raise UserError("trainer.engine=cuda_graph needs a CUDA device; say trainer.engine=auto")
-    return {"eager": Engine, "compile": Compiled, "cuda_graph": Graphed}[name](game, say)
+        fixed = {"cuda": "cuda_graph", "cpu": "eager" if images else "replay"}
+        name = fixed.get(device, "eager") if distributed.size() == 1 else "eager"  # type: ignore[assignment]
+    for needs, only in (("cuda_graph", "cuda"), ("replay", "cpu")):
+        if name == needs and device != only:
+            raise UserError(f"trainer.engine={name} needs a {only.upper()} device, and this is {device}; say trainer.engine=auto")
+    return {"eager": Engine, "compile": Compiled, "cuda_graph": Graphed, "replay": Replayed}[name](game, say)
 
 
 @contextmanager

@@ -329,7 +329,7 @@ class Game(nn.Module):
     def gradients(self, name: str, batch: BatchLike) -> Logs:
         """Fill the gradients of player `name`, averaged over micro-batches and processes, while the others hold still."""
         player, draws = self.players[name], Draws(self.generator, self.batch_size)
-        logs: Logs = {}
+        seen: list[Logs] = []
         player.optimizer.zero_grad(set_to_none=True)
         with self.only(player):
             for micro, rows, last in self.micro_batches(batch):
@@ -338,9 +338,9 @@ class Game(nn.Module):
                     with self.precision():
                         value, parts = player.evaluate(play, self.due)
                     player.scaler.scale(value / self.accumulate).backward()
-                logs = {key: logs.get(key, 0) + part / self.accumulate for key, part in parts.items()}
+                seen.append(parts)
         player.scaler.unscale_(player.optimizer)
-        return logs
+        return seen[0] if len(seen) == 1 else {key: torch.stack([parts[key] for parts in seen]).mean() for key in seen[0]}
 
     def descend(self, name: str) -> None:
         """Player `name` follows its gradients."""

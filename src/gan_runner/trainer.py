@@ -223,8 +223,8 @@ def play(run: Run, signals: Signals) -> None:
     """Rounds until the end of the run. Interrupted by a signal, after the state was saved; Diverged at a loss that is not finite."""
     callbacks = sorted(run.callbacks.values(), key=lambda callback: callback.order)
     callbacks = [callback for callback in callbacks if callback.everywhere or distributed.is_first()]
-    with execution.one_stream(run.device), profiled(run) as next_round:
-        executor = execution.engine_of(run.trainer.engine, run.game, run.reporter.say)
+    with engine.kept_memory(run.device), execution.one_stream(run.device), profiled(run) as next_round:
+        executor = execution.engine_of(run.trainer.engine, run.game, run.reporter.say, run.spec.is_image)
         for callback in callbacks:
             callback.begin(run)
         while run.step < run.steps and not signals.agreed():
