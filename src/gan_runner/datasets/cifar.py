@@ -46,10 +46,13 @@ class CIFAR10(PublicImages):
     def load(self, split: Split) -> Samples:
         self.prepare()  # nothing is unpickled that has not been checked
         names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
-        parts = [arrays(self.root / FOLDER / name) for name in names]
-        x = torch.cat([torch.from_numpy(part["data"]).view(-1, *self.native) for part in parts])
-        y = torch.cat([torch.tensor(part["labels"], dtype=torch.int64) for part in parts])
-        return Samples(self.resized(x), y)
+        paths = [self.root / FOLDER / name for name in names]
+        n = len(arrays(paths[0])["labels"])  # of every file
+        x, y = torch.empty(len(paths), n, *self.native, dtype=torch.uint8), torch.empty(len(paths), n, dtype=torch.int64)
+        for i, path in enumerate(paths):  # one at a time: all of them twice would be most of what a small run takes in memory
+            part = arrays(path)
+            x[i], y[i] = torch.from_numpy(part["data"]).view(n, *self.native), torch.tensor(part["labels"])
+        return Samples(self.resized(x.flatten(0, 1)), y.flatten())
 
 
 class _Arrays(pickle.Unpickler):
