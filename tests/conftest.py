@@ -1,8 +1,10 @@
 """What all tests share. Small tensors are fastest on one thread, and then as many tests as there are cores run side by side."""
 
 import os
+import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GAN_RUNNER_CACHE", os.path.join(tempfile.gettempdir(), "gan-runner-tests"))  # not that of who runs them
 
 from pathlib import Path
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan_runner import distributed
-from gan_runner.datasets import Gaussians25, ImageFolder, Resident, Samples, Streamed, stream, to_float
+from gan_runner.datasets import Gaussians25, ImageFolder, Resident, Samples, Streamed, decoded, folder, stream, to_float
 from gan_runner.datasets.batches import Order
 from gan_runner.errors import UserError
 from gan_runner.game import Batch
@@ -224,15 +224,65 @@ def picture_folder(folder: Path, n: int = 12) -> Path:
     return folder
 
 
-def test_the_budget_decides_and_changes_no_batch(tmp_path: Path) -> None:
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    made = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("GAN_RUNNER_CACHE", str(made))
+    return made
+
+
+def test_neither_the_budget_nor_what_is_kept_changes_a_batch(tmp_path: Path) -> None:
     made = []
-    for megabytes, kind in ((1, Resident), (0, Streamed)):
-        dataset = ImageFolder(str(picture_folder(tmp_path)), 8, flip=True, test_fraction=0.0, resident_mb=megabytes, workers=1)
-        batches = stream(dataset, "train", 5, 7, "cpu")
+    picture_folder(tmp_path)
+    for megabytes, kept, kind in ((1, False, Resident), (1, True, Resident), (0, False, Streamed), (0, True, Streamed)):
+        settings = {"resident_mb": megabytes, "keep_decoded": kept, "workers": 1}
+        batches = stream(ImageFolder(str(tmp_path), 8, flip=True, test_fraction=0.0, **settings), "train", 5, 7, "cpu")
         assert type(batches) is kind
         made.append(read(batches, 9))
         batches.close()
-    assert equal(*made)
+    assert all(equal(made[0], other) for other in made[1:])
+
+
+def test_an_image_is_decoded_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three arrays of five, five and two images. A lost or damaged one is made again, and no other; a file that changes is seen."""
+    monkeypatch.setattr(decoded, "SHARD", 5 * 3 * 8 * 8)
+    asked: list[Path] = []
+    decode = folder.decode
+    monkeypatch.setattr(folder, "decode", lambda path, *rest: asked.append(path) or decode(path, *rest))
+    dataset, told = ImageFolder(str(picture_folder(tmp_path)), 8, test_fraction=0.0), []
+
+    def images() -> tuple[int, torch.Tensor]:
+        asked.clear()
+        items = dataset.at_hand("train", lambda *words: told.append(words))
+        return len(asked), items.take(torch.arange(len(items)))[0]
+
+    n, first = images()
+    assert n == 12
+    assert told == [("decoding images", done, 12) for done in (5, 10, 12)]
+    n, again = images()
+    assert n == 0
+    assert torch.equal(first, again)
+    one, _, three = sorted(cache.rglob("*.npy"))
+    one.unlink()
+    three.write_bytes(three.read_bytes()[:-1])
+    n, again = images()
+    assert n == 5 + 2
+    assert torch.equal(first, again)
+    changed = tmp_path / "class0" / "0.png"
+    Image.fromarray(np.full((11, 9, 3), 7, np.uint8)).save(changed)
+    n, again = images()
+    assert n == 12
+    assert (again[0] == 7).all()
+    assert torch.equal(first[1:], again[1:])
+    assert not list(cache.rglob("*.part"))
+
+
+def test_where_the_cache_takes_nothing_images_are_decoded_anew(tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (cache / "decoded").write_text("a file where the folder should be")
+    dataset = ImageFolder(str(picture_folder(tmp_path)), 8, test_fraction=0.0)
+    items = dataset.at_hand("train")
+    assert equal([Batch(*items.take(torch.arange(12)))], [Batch(*dataset.open("train").take(torch.arange(12)))])
+    assert "not kept" in caplog.text
 
 
 def test_test_images_are_not_mirrored(tmp_path: Path) -> None:
@@ -241,14 +291,13 @@ def test_test_images_are_not_mirrored(tmp_path: Path) -> None:
     assert stream(dataset, "train", 2, 0, "cpu").order.flip
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_file_is_named_without_the_workers_traceback(tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "kept"), [(0, False), (1, False), (0, True)])
+def test_a_broken_file_is_named_without_the_workers_traceback(tmp_path: Path, workers: int, kept: bool) -> None:
     broken = picture_folder(tmp_path) / "class0" / "0.png"
     broken.write_bytes(broken.read_bytes()[:80])
-    dataset = ImageFolder(str(tmp_path), 8, test_fraction=0.0, resident_mb=0, workers=workers)
-    batches = stream(dataset, "train", 12, 0, "cpu")
+    dataset = ImageFolder(str(tmp_path), 8, test_fraction=0.0, resident_mb=0, workers=workers, keep_decoded=kept)
     with pytest.raises(UserError) as error:
-        read(batches, 1)
+        read(stream(dataset, "train", 12, 0, "cpu"), 1)
     assert str(broken) in str(error.value)
     assert "Traceback" not in str(error.value)
 

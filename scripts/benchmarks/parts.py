@@ -1,5 +1,6 @@
 """What a run does beside its rounds: starting, saving, judging, reading files."""
 
+import os
 import subprocess
 import sys
 import time
@@ -82,24 +83,32 @@ def evaluation(arguments: Namespace) -> tuple[str, dict[str, Any]]:
     return table(["", "samples", "first, s", "later, s", "spread"], rows), record
 
 
+READERS = {
+    (workers, kept): f"{workers} workers {'read decoded images' if kept else 'decode'}, nothing else"
+    for kept in (False, True)
+    for workers in (0, 1, 2)
+}
+
+
 def loader(arguments: Namespace) -> tuple[str, dict[str, Any]]:
     """Images/s of what reads a folder of JPEGs, alone; and of a run that reads while it trains, beside one whose data are resident."""
     n, side, resolution = (256, 96, 32) if arguments.quick else (2000, 128, 64)
     with contest() as race:
         folder = race.folder / "images"
+        os.environ["GAN_RUNNER_CACHE"] = str(race.folder / "cache")
         write_images(folder, n, side)
         words = words_of("dcgan_image_folder", arguments, [f"dataset.path={folder}", f"dataset.resolution={resolution}"])
         run = race.run("resident", words, arguments.threads)
         race.run("read", [*words, "dataset.resident_mb=0"], arguments.threads)
         config = plain(compose([word for word in words if not word.startswith("callback.")]).config)
-        for workers in (0, 1, 2):
-            settings = {"config": config | {"dataset": config["dataset"] | {"workers": workers}}, "facts": run.facts}
-            race.work(f"reader{workers}", "reader", settings, arguments.threads)
+        for workers, kept in READERS:
+            dataset = config["dataset"] | {"workers": workers, "keep_decoded": kept}
+            race.work(READERS[workers, kept], "reader", {"config": config | {"dataset": dataset}, "facts": run.facts}, arguments.threads)
         rounds = rounds_for(run, arguments.seconds)
         race.alternate(1, rounds)
         played = race.alternate(arguments.turns, rounds)
     titles = {"resident": "a run, data resident", "read": f"a run, {config['dataset']['workers']} workers read"}
-    titles |= {f"reader{workers}": f"{workers} workers read, nothing else" for workers in (0, 1, 2)}
+    titles |= {name: name for name in READERS.values()}
     rates = {titles[name]: images_per_second(turns, rounds * config["batch_size"]) for name, turns in played.items()}
     said = f"{n} JPEGs of {side} x {side}, decoded and resized to {resolution} x {resolution}; dcgan_image_folder"
     return f"{said}:\n\n{table(['', 'images/s', 'spread'], [[name, *cells(rate)] for name, rate in rates.items()])}", rates

@@ -54,7 +54,7 @@ def loader_rate(batches: Iterator[Tensor], batch_size: int, device: torch.device
 def reader(config: dict[str, Any], device: torch.device) -> Work:
     """Batches of a folder of images, read and thrown away; a round is one. What was read ahead while others played does not count."""
     dataset: Dataset = made(config["dataset"])
-    batches = Streamed(dataset.open("train"), config["batch_size"], config["seed"], device, dataset.flip, dataset.workers)
+    batches = Streamed(dataset.at_hand("train"), config["batch_size"], config["seed"], device, dataset.flip, dataset.workers)
 
     def work(rounds: int) -> dict[str, float]:
         for _ in range(PREFETCH * dataset.workers):

@@ -14,6 +14,7 @@ from torch import Tensor
 from gan_runner import distributed
 from gan_runner.architectures.network import Generator
 from gan_runner.datasets import Spec, to_uint8
+from gan_runner.datasets.dataset import unheard
 from gan_runner.draws import NumberedDraws
 from gan_runner.errors import UserError
 from gan_runner.metrics.metric import Need
@@ -103,7 +104,7 @@ def evaluate(
     reference: Reference | None = None,
     *,
     batch_size: int = 500,
-    tick: Tick = lambda what, done, n: None,
+    tick: Tick = unheard,
 ) -> Findings:
     """The figures of a subject; None, and the reason in the protocol, for one that cannot be computed.
 

@@ -21,6 +21,8 @@ from torch import Tensor
 
 from gan_runner import checkpoint
 from gan_runner.datasets import Dataset, Items, Spec, Split, to_float
+from gan_runner.datasets.dataset import unheard
+from gan_runner.datasets.decoded import cache_folder
 from gan_runner.draws import seeded
 from gan_runner.errors import Failed, UserError
 from gan_runner.extractors import Extractor
@@ -28,15 +30,6 @@ from gan_runner.metrics.moments import Moments
 from gan_runner.reporting import Tick
 
 VERSION = 1  # of what is kept
-
-"""Is told what is being done, and how many of how many samples are done."""
-
-
-def cache_folder() -> Path:
-    """Where features of real data are kept: $GAN_RUNNER_CACHE, else gan-runner in the user's folder for caches."""
-    if named := os.environ.get("GAN_RUNNER_CACHE"):
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gan-runner"
 
 
 class Reference:
@@ -54,7 +47,7 @@ class Reference:
         n: int | None = None,
         device: torch.device | str = "cpu",
         batch_size: int = 500,
-        tick: Tick = lambda what, done, n: None,
+        tick: Tick = unheard,
     ):
         self.dataset, self.split, self.extractor, self.asked = dataset, split, extractor, n
         self.device, self.batch_size, self.tick = torch.device(device), batch_size, tick

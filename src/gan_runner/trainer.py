@@ -19,7 +19,7 @@ from torch import Tensor
 from gan_runner import checkpoint, distributed, engine, execution
 from gan_runner.datasets import Dataset, Spec, stream
 from gan_runner.errors import Diverged, Interrupted, UserError
-from gan_runner.reporting import Reporter
+from gan_runner.reporting import Countdown, Reporter
 
 if TYPE_CHECKING:
     from gan_runner.callbacks import Callback
@@ -83,7 +83,8 @@ class Run:
         self.folder, self.reporter = folder, reporter
         self.device = self.game.generator.device
         self.batch_size = self.game.batch_size
-        self.batches = stream(self.dataset, "train", self.batch_size, assembly.config["seed"], self.device)
+        tick = Countdown(reporter).at
+        self.batches = stream(self.dataset, "train", self.batch_size, assembly.config["seed"], self.device, tick)
         self.recent: list[Logs] = []  # of the rounds whose losses have not been looked at
         self.saved_at: int | None = None
         self.writer = checkpoint.Writer()

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gan_runner import distributed
-from gan_runner.datasets.dataset import Dataset, Items, Samples, Split, to_float
+from gan_runner.datasets.dataset import Dataset, Items, Samples, Split, to_float, unheard
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
 from gan_runner.game import Batch, BatchLike
+from gan_runner.reporting import Tick
 
 AHEAD = 64  # batches that a round may read: so many at least lie on the device
 PREFETCH = 4  # batches that a worker holds ready
@@ -257,12 +258,15 @@ def _close(streamed: weakref.ref[Streamed]) -> None:
         alive.close()
 
 
-def stream(dataset: Dataset, split: Split, batch_size: int, seed: int, device: torch.device | str) -> Resident | Streamed:
+def stream(
+    dataset: Dataset, split: Split, batch_size: int, seed: int, device: torch.device | str, tick: Tick = unheard
+) -> Resident | Streamed:
     """Batches of a split: from the device where its samples fit `dataset.resident_mb`, else through `dataset.workers` processes.
 
-    The batches are the same either way. Only training images are mirrored.
+    The batches are the same either way. Only training images are mirrored. tick: is told how far a reading goes that is done once.
     """
-    items, flip = dataset.open(split), dataset.flip and split == "train"
+    items, flip = dataset.at_hand(split, tick), dataset.flip and split == "train"
     if items.nbytes <= dataset.resident_mb * 10**6:
-        return Resident(items if isinstance(items, Samples) else dataset.load(split), batch_size, seed, device, flip)
+        samples = items if isinstance(items, Samples) else Samples(*items.take(torch.arange(len(items))))
+        return Resident(samples, batch_size, seed, device, flip)
     return Streamed(items, batch_size, seed, device, flip, dataset.workers)

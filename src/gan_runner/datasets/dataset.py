@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gan_runner.datasets import pictures
 from gan_runner.datasets.spec import Spec
+from gan_runner.reporting import Tick
 
 Split = Literal["train", "test"]
 
@@ -73,6 +74,10 @@ class Samples:
         return self.x[indices], None if self.y is None else self.y[indices]
 
 
+def unheard(what: str, done: int, n: int) -> None:
+    """A Tick that nobody hears."""
+
+
 class Dataset:
     """A named collection of samples in two splits. A subclass says `spec` and `load`; its constructor touches no file."""
 
@@ -103,6 +108,10 @@ class Dataset:
     def open(self, split: Split) -> Items:
         """The samples of a split, not necessarily in memory."""
         return self.load(split)
+
+    def at_hand(self, split: Split, tick: Tick = unheard) -> Items:
+        """The samples of a split as training reads them again and again, once what is done a single time for that is done."""
+        return self.open(split)
 
     def to_float(self, x: Tensor) -> Tensor:
         """Samples of `load` as the networks see them."""

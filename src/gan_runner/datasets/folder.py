@@ -14,11 +14,14 @@ import numpy as np
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
-from gan_runner.datasets.dataset import Dataset, Items, Samples, Split
+from gan_runner.datasets.dataset import Dataset, Items, Samples, Split, unheard
+from gan_runner.datasets.decoded import Decoded
 from gan_runner.datasets.images import resize
 from gan_runner.datasets.spec import Spec
-from gan_runner.errors import UserError
+from gan_runner.errors import Failed, UserError
+from gan_runner.reporting import Tick, log
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # how Pillow calls images by their channels
@@ -42,16 +45,11 @@ class Files:
         return decode(self.paths[i], self.resolution, self.channels), None if self.labels is None else int(self.labels[i])
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        images = torch.stack([decode(self.paths[i], self.resolution, self.channels) for i in indices.tolist()])
+        images = torch.empty(len(indices), self.channels, self.resolution, self.resolution, dtype=torch.uint8)
+        with ThreadPoolExecutor(1 if get_worker_info() else os.cpu_count()) as pool:
+            for row, image in enumerate(pool.map(lambda i: decode(self.paths[i], self.resolution, self.channels), indices.tolist())):
+                images[row] = image
         return images, None if self.labels is None else self.labels[indices]
-
-    def read(self, threads: int) -> Samples:
-        """All of them, in memory."""
-        images = torch.empty(len(self), self.channels, self.resolution, self.resolution, dtype=torch.uint8)
-        with ThreadPoolExecutor(max(threads, 1)) as pool:
-            for i, image in enumerate(pool.map(lambda path: decode(path, self.resolution, self.channels), self.paths)):
-                images[i] = image
-        return Samples(images, self.labels)
 
 
 def decode(path: Path, resolution: int, channels: int) -> Tensor:
@@ -82,6 +80,7 @@ class ImageFolder(Dataset):
     share `test_fraction` is kept for testing, chosen by a hash of `split_seed` and the file's path below the folder, so that files added
     later move no other. resolution: pixels a side, the shorter one resized (bilinear, antialiased), the middle cut out. channels: 1 grey,
     3 RGB, 4 RGB and opacity. flip: mirror training images left to right half of the times. resident_mb, workers: see Dataset.
+    keep_decoded: keep the decoded training images in the folder for caches, where later epochs and runs find them.
     """
 
     def __init__(
@@ -94,10 +93,11 @@ class ImageFolder(Dataset):
         split_seed: Annotated[int, Ge(0)] = 0,
         resident_mb: Annotated[int, Ge(0)] = 4096,
         workers: Annotated[int, Ge(0)] = 2,
+        keep_decoded: bool = True,
     ):
         self.path, self.resolution, self.channels, self.flip = Path(path).expanduser(), resolution, channels, flip
         self.test_fraction, self.split_seed = test_fraction, split_seed
-        self.resident_mb, self.workers = resident_mb, workers
+        self.resident_mb, self.workers, self.keep_decoded = resident_mb, workers, keep_decoded
 
     @property
     def spec(self) -> Spec:
@@ -111,7 +111,7 @@ class ImageFolder(Dataset):
     def prepare(self) -> None:
         self.open("train")
 
-    def open(self, split: Split) -> Items:
+    def open(self, split: Split) -> Files:
         names, files = self._listing
         if not files[split]:
             raise UserError(
@@ -129,8 +129,19 @@ class ImageFolder(Dataset):
 
     def load(self, split: Split) -> Samples:
         files = self.open(split)
-        assert isinstance(files, Files)
-        return files.read(os.cpu_count() or 1)
+        return Samples(*files.take(torch.arange(len(files))))
+
+    def at_hand(self, split: Split, tick: Tick = unheard) -> Items:
+        files = self.open(split)
+        if not self.keep_decoded:
+            return files
+        decoded = Decoded(files, files.paths, self.spec.shape)
+        try:
+            decoded.fill(tick)
+        except (Failed, OSError) as error:
+            log.warning("decoded images are not kept: %s", error)
+            return files
+        return decoded
 
     @cached_property
     def _listing(self) -> tuple[tuple[str, ...], dict[Split, list[tuple[Path, str]]]]:
