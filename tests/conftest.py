@@ -11,6 +11,12 @@ from pathlib import Path
 import pytest
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_runs_of_tests_in_the_database_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Trackio's, which reads where it lies when it is imported."""
+    os.environ["TRACKIO_DIR"] = str(tmp_path_factory.mktemp("trackio"))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data."""
