@@ -196,15 +196,18 @@ def test_a_disk_without_room_for_the_checkpoints_is_refused_before_the_start(mon
     assert [path.name for path in disk.iterdir()] == ["ballast"]
 
 
-def test_a_disk_that_is_read_only_is_refused_before_the_start(monkeypatch, capfd, disk):
-    """Also to a run that was begun there."""
+@pytest.mark.parametrize("full", [False, True], ids=["with room", "full"])
+def test_a_disk_that_is_read_only_is_refused_before_the_start(monkeypatch, capfd, disk, full):
+    """Also to a run that was begun there. One that is full besides is not said to lack room."""
     runs.train(config.compose([*TINY, QUIET]).config, disk / "run")
+    if full:
+        filled(disk)
     before = {path: path.read_bytes() for path in disk.rglob("*") if path.is_file()}
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     for words in ([*TINY, f"hydra.run.dir={disk}/other"], [f"resume={disk}/run", "trainer.steps=16"], [*TINY, f"hydra.run.dir={disk}/run"]):
         code, said = train(monkeypatch, capfd, *words)
         assert code == 2, said
-        assert "Read-only file system" in last_words(said)
+        assert last_words(said).endswith("cannot be written: Read-only file system")
     assert before == {path: path.read_bytes() for path in disk.rglob("*") if path.is_file()}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import errno
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +22,15 @@ if TYPE_CHECKING:
 def refuse_shortage(assembly: Assembly, folder: Path) -> None:
     """UserError, with figures, where the checkpoints that a run keeps do not fit on the disk of its folder, made or not yet.
 
-    Those that are there already, of a run that goes on, need no room. Curves and pictures are not counted.
+    Those that are there already, of a run that goes on, need no room. Curves and pictures are not counted. A disk that cannot be written is
+    said to be so: making room on it would not help.
     """
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if os.statvfs(place).f_flag & os.ST_RDONLY:
+        raise UserError(f"{folder} cannot be written: {os.strerror(errno.EROFS)}")
     n, each = sum(callback.states() for callback in assembly.callbacks.values()), state_bytes(assembly.game)
     there = {path.stat().st_ino: path.stat().st_size for path in (folder / "checkpoints").glob("*.pt")}  # last.pt is a second name
-    free = shutil.disk_usage(next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())).free
+    free = shutil.disk_usage(place).free
     if n * each - sum(there.values()) > free:
         more = f" more than the {mib(sum(there.values()))} that are there" if there else ""
         raise UserError(
