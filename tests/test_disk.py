@@ -3,17 +3,19 @@
 import os
 import re
 import subprocess
+import threading
 
 import pytest
 import torch
 
-from gan_runner import build, cli, config, directory, room, runs
+from gan_runner import build, checkpoint, cli, config, directory, room, runs
 from gan_runner.errors import Failed, UserError
 from played import curves, lines, same, state_of, status_of
 from processes import ROOT, command, ended
 
 FILLING = """
 import os
+from concurrent.futures import wait
 from pathlib import Path
 from gan_runner import Callback
 
@@ -31,18 +33,30 @@ def fill(ballast, left=0):
 
 
 class Filling(Callback):
-    \"\"\"Fills the disk once, at a step, or at the end of the run; then says so many words, for the log.\"\"\"
+    \"\"\"Fills the disk once, at a step, before the first or at the end of the run; then says so many words, for the log.
+
+    A round takes as long as what is written meanwhile: what is on the disk when it is full is no matter of chance.
+    \"\"\"
 
     def __init__(self, ballast: str, order: float = -1, step: int = 5, left: int = 0, words: int = 0):
         self.ballast, self.order, self.step, self.left, self.words = Path(ballast), order, step, left, words
 
+    def begin(self, run):
+        if self.step == 0:
+            self.fill(run)
+
     def after_round(self, run, logs):
+        self.let_write(run)
         if run.step == self.step:
             self.fill(run)
 
     def end(self, run):
-        if self.step == 0:
+        self.let_write(run)
+        if self.step == -1:
             self.fill(run)
+
+    def let_write(self, run):
+        wait([run.writer.last] if run.writer.last else [])
 
     def fill(self, run):
         mark = run.folder / "filled"
@@ -78,7 +92,7 @@ CASES = {  # where the disk is full -> what else the line says, when it is fille
     ),
     "the curves": (["callback.log.every_steps=1"], "", 4, r"the curves in .*run could not be written: No space left on device"),
     "train.log": ([QUIET], "words: 2000", 4, r"train\.log could not be written: No space left on device"),
-    "status.json": ([QUIET], "step: 0, order: 2", 12, r"status\.json could not be written: the disk is full"),
+    "status.json": ([QUIET], "step: -1, order: 2", 12, r"status\.json could not be written: the disk is full"),
 }  # fmt: skip
 
 
@@ -124,9 +138,20 @@ def last_words(said):
     """The only line of the command itself; no trace of where it came from."""
     assert "Traceback" not in said
     assert "Exception" not in said
+    assert "GAN_RUNNER_DEBUG" not in said
     (line,) = [line for line in said.splitlines() if line.startswith("gan-train: ")]
     assert said.rstrip().endswith(line)
     return line
+
+
+def whole(folder):
+    """The number of checkpoints that a run has left behind, all of which can be read; nothing is half written."""
+    assert not list(folder.rglob(".*.part"))
+    assert status_of(folder)["state"] in ("failed", "running")  # what was there before stays, where the disk takes no more
+    paths = list((folder / "checkpoints").glob("*.pt"))
+    for path in paths:
+        checkpoint.load(path)
+    return len(paths)
 
 
 @pytest.mark.slow
@@ -145,7 +170,7 @@ def test_a_disk_that_is_full_in_mid_run(tmp_path, monkeypatch, capfd, disk, name
     assert code == 1, said
     assert re.search(message, last_words(said)), said
     assert state_of(folder)["step"] == step
-    assert not list(folder.rglob(".*.part"))
+    assert whole(folder) >= 2  # its own name, and last.pt
 
     (disk / "ballast").unlink()
     code, said = train(monkeypatch, capfd, f"resume={folder}", "packages=[filling]")
@@ -155,6 +180,61 @@ def test_a_disk_that_is_full_in_mid_run(tmp_path, monkeypatch, capfd, disk, name
     assert lines(straight) == lines(folder)
     if QUIET not in words:
         assert curves(straight) == curves(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("when", "message"),
+    [
+        ("step: 0", r"samples/step_00000000\.png could not be written: the disk is full"),
+        ("step: 4, order: 0.5", r"checkpoints/step_00000004\.pt could not be written: the disk is full"),
+    ],
+    ids=["first picture", "first checkpoint"],
+)
+def test_a_disk_that_is_full_before_there_is_a_checkpoint(monkeypatch, capfd, disk, when, message):
+    """One message, exit code 1, nothing half written; there is nothing to go on from, which a resume says."""
+    filling = f"+callback.filling={{_target_: filling.Filling, ballast: {disk}/ballast, {when}}}"
+    with capfd.disabled():
+        code, said = ended(command(*TINY, QUIET, filling, "packages=[filling]", f"hydra.run.dir={disk}/run"))
+    assert code == 1, said
+    assert re.search(message, last_words(said)), said
+    assert whole(disk / "run") == 0
+    (disk / "ballast").unlink()
+    code, said = train(monkeypatch, capfd, f"resume={disk}/run", "packages=[filling]")
+    assert code == 2, said
+    assert last_words(said).endswith("run has no checkpoint to go on from")
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_while_a_checkpoint_is_written_and_rounds_go_on(tmp_path, monkeypatch, disk):
+    """What the round cannot write is told, and the thread that cannot write the checkpoint neither hides it nor leaves half of a file."""
+    save, begun, full = checkpoint.save, threading.Event(), threading.Event()
+
+    def late(path, state):
+        if state["step"] == 8 and not full.is_set():
+            begun.set()
+            assert full.wait(60)
+        save(path, state)
+
+    def draw(path, picture):
+        if path.name == "step_00000009.png" and not full.is_set():
+            assert begun.wait(60)
+            filled(disk)
+            full.set()
+        write_picture(path, picture)
+
+    write_picture = directory.write_picture
+    monkeypatch.setattr(checkpoint, "save", late)
+    monkeypatch.setattr(directory, "write_picture", draw)
+    composed = config.compose([*TINY, QUIET, "callback.grid.every_steps=9"]).config
+    with pytest.raises(Failed, match=r"samples/step_00000009\.png could not be written: the disk is full"):
+        runs.train(composed, disk / "run")
+    assert state_of(disk / "run")["step"] == 4
+    assert whole(disk / "run") == 2
+    (disk / "ballast").unlink()
+    runs.resume(disk / "run")
+    runs.train(composed, tmp_path / "straight")
+    assert same(state_of(tmp_path / "straight"), state_of(disk / "run")) is None
 
 
 @pytest.mark.slow
