@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -292,54 +292,6 @@ def test_an_output_folder_that_cannot_be_made(tmp_path: Path, line: list[str]) -
     (tmp_path / "file").write_text("a file where a folder is needed")
     refused(*shell("+experiment=gaussians25", *line, cwd=tmp_path), "directory: [Errno 20] Not a directory")
     assert content(tmp_path) == {"file": b"a file where a folder is needed"}
-
-
-@pytest.fixture
-def mounted(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Mounts a small file system in the working folder."""
-    folders = []
-
-    def mount(*options: str) -> Path:
-        folder = tmp_path / "disk"
-        folder.mkdir()
-        words = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
-        try:
-            done = subprocess.run(words, capture_output=True, text=True, check=False)
-            reason = done.stderr.strip() if done.returncode else ""
-        except OSError as error:
-            reason = str(error)
-        if reason:
-            pytest.skip(f"cannot mount a small file system: {reason}")
-        folders.append(folder)
-        return folder
-
-    yield mount
-    for folder in folders:
-        subprocess.run(["umount", "--lazy", str(folder)], capture_output=True, check=False)
-
-
-@pytest.mark.slow
-def test_a_file_system_that_is_read_only(tmp_path: Path, mounted: Callable[..., Path]) -> None:
-    mounted("ro", "size=1m")
-    refused(*shell("+experiment=gaussians25", "hydra.run.dir=disk/run", cwd=tmp_path), "Read-only file system")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("size_kib", [100, 1500, 2500])
-def test_a_full_disk_ends_the_run_and_leaves_what_was_whole(tmp_path: Path, mounted: Callable[..., Path], size_kib: int) -> None:
-    """Too small for the run's first picture, for one checkpoint, and for the third of them."""
-    run = mounted(f"size={size_kib}k") / "run"
-    line = [*SMALL, "trainer.steps=40", "callback.checkpoint.every_steps=4", "callback.checkpoint.keep=9", "hydra.run.dir=disk/run"]
-    code, err = shell(*line, cwd=tmp_path)
-    assert code == 1, err
-    assert "Traceback" not in err
-    assert "GAN_RUNNER_DEBUG" not in err
-    assert re.search("could not be written: (the disk is full|No space left)", last_line(err)), err
-    assert not list(run.rglob("*.part"))
-    if (run / "status.json").exists():
-        assert status(run)["state"] in ("failed", "running")  # what was there before stays, where the disk takes no more
-    for path in (run / "checkpoints").glob("*.pt"):  # with these and more room it goes on
-        checkpoint.load(path)
 
 
 @pytest.mark.slow
