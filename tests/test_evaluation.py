@@ -149,6 +149,7 @@ def test_neither_batches_nor_processes_move_a_figure(monkeypatch):
     for batch_size in (1, 50):
         assert found(n=103, batch_size=batch_size).numbers == pytest.approx(want, abs=1e-7)
     shares = []
+    monkeypatch.setattr(evaluation.distributed, "agree", lambda number: number)
     for size in (1, 2, 3):
         monkeypatch.setattr(evaluation.distributed, "size", lambda size=size: size)
         rows = []
@@ -195,6 +196,16 @@ def test_what_cannot_be_computed_is_null_with_its_reason_and_the_rest_is_there(m
     assert list(got.figures["a"].values()) == [None]
     assert why in got.protocol["missing"]["a"]
     assert all(value is not None for value in got.figures["fine"].values())
+
+
+@pytest.mark.parametrize("spec", [PLANE, Spec((1, 1, 2), None)])
+def test_a_generator_that_gives_nan_has_no_figures(spec):
+    """As pixels, nan would be black."""
+    generator = Linear()
+    generator.forward = lambda z, y=None: torch.where(z[:, :1] > 2, math.nan, z[:, :2]).view(-1, *spec.shape)
+    got = evaluate(Generated(generator, 500, spec), {"a": Mean()}, batch_size=100)
+    assert got.figures["a"] == {"mean": None}
+    assert got.protocol["missing"] == {"a": "not all samples are finite (nan or inf)"}
 
 
 def test_logits_of_an_extractor_that_is_no_classifier_are_refused():

@@ -125,10 +125,11 @@ def evaluate(
     if extracting is not None:
         extracting.load()
         extracting.to(device)
-    seen = 0
+    seen, broken = 0, False
     if any(metric.reads for metric in measured.values()):
         rows = distributed.rows(subject.n)
         for x, y in subject.batches(rows, batch_size):
+            broken |= not x.isfinite().all()
             values: dict[str, Any] = {"samples": x, "y": y}
             if extracting is not None:
                 values |= extracting(to_uint8(x) if subject.spec.is_image else x)._asdict()
@@ -136,6 +137,8 @@ def evaluate(
                 metric.update(*[given(values, field, name).to(home) for field in metric.reads])
             seen += len(x)
             tick("samples", seen, len(rows))
+        if distributed.agree(int(broken)):
+            reasons |= {name: "not all samples are finite (nan or inf)" for name, metric in measured.items() if metric.reads}
     figures: dict[str, dict[str, float | None]] = {}
     pictures: dict[str, Tensor] = {}
     for name, metric in metrics.items():

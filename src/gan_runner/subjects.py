@@ -43,7 +43,7 @@ class Subject:
     device: torch.device = torch.device("cpu")
 
     def at(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(samples as data, N ..., float32, images quantised to 256 levels; labels N or None) of the samples with these indices."""
+        """(samples as data, N ..., float32, images quantised to 256 levels, nan left as it is; labels N or None) of these indices."""
         raise NotImplementedError
 
     def protocol(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class Generated(Subject):
             z, drawn = self.generator.prior(draws), self.generator.labels(draws)
             y = drawn if self.y is None else self.y[indices].to(self.device)
             x = self.generator.show(self.generator(z, y)).float()
-        return to_float(to_uint8(x)) if self.spec.is_image else x, y
+        return torch.where(x.isnan(), x, to_float(to_uint8(x))) if self.spec.is_image else x, y
 
 
 class Collected(Subject):
