@@ -126,6 +126,13 @@ def test_the_metric_does_not_depend_on_batches_or_torchs_random_state():
     assert want > 0
 
 
+def test_it_tells_how_far_it_is():
+    pytest.importorskip("gudhi")
+    told = []
+    mean_living_times(ring(100, 1), draws=3, landmarks=8, tick=lambda *said: told.append(said))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_the_metric_refuses_what_it_cannot_use():
     pytest.importorskip("gudhi")
     with pytest.raises(UserError, match="at least 24"):

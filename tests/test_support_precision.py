@@ -127,6 +127,17 @@ def test_the_search_is_a_function_of_the_seed_and_the_sample(monkeypatch: pytest
     assert reached(Line(), test, 0.2, seed=0, restarts=2, steps=200, rate=0.05).all()
 
 
+def test_it_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(SupportPrecisionRecall, "tick", staticmethod(lambda *said: told.append(said)))
+    monkeypatch.setattr("gan_runner.metrics.support_precision.ROWS", 40)
+    ring = Ring8(n=64)
+    far = torch.full((12, 2), 99.0)
+    figures(Generated(Line(), 100, ring.spec), ring.spec, far, n_precision=100, delta=0.1, steps=9)
+    assert told[:3] == [(40, 100), (80, 100), (100, 100)]
+    assert told[3:] == [(step, 30) for step in range(1, 31)]  # 12 samples, 5 at once
+
+
 def test_labels_are_drawn_with_the_latents() -> None:
     class Labelled(Line):
         classes = 2

@@ -232,9 +232,10 @@ class AdversarialProbing(Metric):
 
         found: dict[str, Tensor] = {}
         norms: tuple[Norm, ...] = ("l2", "linf")
-        for norm in norms:
+        for done, norm in enumerate(norms, 1):
             found[f"fgsm_{norm}"] = fgsm(judge, x, norm)
             found[f"pgd_{norm}"] = pgd_radius(judge, x, norm, found[f"fgsm_{norm}"], self.steps)
+            self.tick(done, len(norms))
         move = generator_step(G, z, y, judge)
         found["step_l2"] = size(move.change, "l2").where(move.fooled, torch.inf)
         cosine = F.cosine_similarity(move.change.flatten(1), slope(judge, x).flatten(1))

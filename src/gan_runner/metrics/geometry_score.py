@@ -11,6 +11,7 @@ from torch import Tensor
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
 from gan_runner.metrics.feature_sets import FeatureSets, choice
+from gan_runner.metrics.metric import Told, told_nobody
 
 if TYPE_CHECKING:
     from gan_runner.extractors import Extractor
@@ -50,7 +51,9 @@ def loops(rows: Tensor, landmarks: Tensor, gamma: float) -> tuple[Tensor, float]
     return torch.as_tensor(tree.persistence_intervals_in_dimension(1)).view(-1, 2), end
 
 
-def mean_living_times(rows: Tensor, *, draws: int = 1000, landmarks: int = 64, gamma: float | None = None) -> Tensor:
+def mean_living_times(
+    rows: Tensor, *, draws: int = 1000, landmarks: int = 64, gamma: float | None = None, tick: Told = told_nobody
+) -> Tensor:
     """MRLT, 100, float64: the probability of each number of holes (0 ... 99), over the filtration and draws of landmarks, of rows N F.
 
     gamma: N / (128 * 5000) unless said otherwise, as in the paper; landmarks are drawn without replacement. ValueError for fewer rows than
@@ -64,6 +67,7 @@ def mean_living_times(rows: Tensor, *, draws: int = 1000, landmarks: int = 64, g
     for draw in range(draws):
         chosen = torch.randperm(len(rows), generator=seeded("landmarks", draw))[:landmarks]
         total += living_times(*loops(rows, rows[chosen], len(rows) / (128 * 5000) if gamma is None else gamma))
+        tick(draw + 1, draws)
     return total / draws
 
 
@@ -98,5 +102,5 @@ class GeometryScore(FeatureSets):
     def compute(self) -> dict[str, Tensor]:
         fake, real = self.fake(self.landmarks), self.real(self.landmarks)
         n = min(len(fake), len(real), self.n)
-        times = (mean_living_times(choice(rows, n), draws=self.draws, landmarks=self.landmarks) for rows in (fake, real))
+        times = (mean_living_times(choice(rows, n), draws=self.draws, landmarks=self.landmarks, tick=self.tick) for rows in (fake, real))
         return {"": geometry_score(*times)}

@@ -13,8 +13,13 @@ if TYPE_CHECKING:
     from gan_runner.reference import Reference
     from gan_runner.subjects import Subject
 
+Told = Callable[[int, int], None]  # how many are done, of how many
 Field = Literal["samples", "y", "features", "logits"]
 Need = Literal["reference", "labels", "generator", "discriminator", "snapshots"]
+
+
+def told_nobody(done: int, n: int) -> None:
+    """Where nobody wants to know how far the work is."""
 
 
 class Metric(torchmetrics.Metric):
@@ -34,8 +39,8 @@ class Metric(torchmetrics.Metric):
     reference: Reference
     """The real samples; there while update, examine, compute and pictures are called, where `needs` names it."""
 
-    tick: Callable[[int, int], None] = staticmethod(lambda done, n: None)
-    """To be called in a long examine: so many of n are done."""
+    tick: Told = staticmethod(told_nobody)
+    """To be called in a long examine or compute: so many of n are done."""
 
     @property
     def extracts(self) -> bool:

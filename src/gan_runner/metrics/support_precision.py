@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from gan_runner.architectures.network import Generator
 from gan_runner.datasets.spec import Spec
 from gan_runner.draws import NumberedDraws
-from gan_runner.metrics.metric import Metric
+from gan_runner.metrics.metric import Metric, Told, told_nobody
 from gan_runner.subjects import Subject, evaluating
 
 if TYPE_CHECKING:
@@ -23,18 +23,33 @@ if TYPE_CHECKING:
 ROWS = 500  # samples made at once, as many as an evaluation makes
 
 
-def reached(generator: Generator, x: Tensor, delta: float, *, restarts: int, steps: int, rate: float, seed: int) -> Tensor:
+def reached(
+    generator: Generator, x: Tensor, delta: float, *, restarts: int, steps: int, rate: float, seed: int, tick: Told = told_nobody
+) -> Tensor:
     """Whether min_z |G(z) - x| <= delta, bool N, for samples x (N ...) as data, by Adam on z from `restarts` draws of the prior.
 
     The answer for a sample is a function of the seed, of its index and of it alone. G is looked at in evaluation mode, its weights get no
     gradients; labels are drawn with z and stay. A search that has found one ends. Memory: one pass of G and back for 500 samples.
     """
-    indices = torch.arange(len(x)).split(max(1, ROWS // restarts))
+    found, indices = [], torch.arange(len(x)).split(max(1, ROWS // restarts))
     with evaluating(generator), torch.enable_grad():
-        return torch.cat([_reached(generator, x, i, delta, restarts, steps, rate, seed) for i in indices])
+        for part, i in enumerate(indices):
+            tell = partial(lambda before, step: tick(before + step, len(indices) * (steps + 1)), part * (steps + 1))
+            found.append(_reached(generator, x, i, delta, restarts, steps, rate, seed, tell))
+    return torch.cat(found)
 
 
-def _reached(generator: Generator, x: Tensor, i: Tensor, delta: float, restarts: int, steps: int, rate: float, seed: int) -> Tensor:
+def _reached(
+    generator: Generator,
+    x: Tensor,
+    i: Tensor,
+    delta: float,
+    restarts: int,
+    steps: int,
+    rate: float,
+    seed: int,
+    tell: Callable[[int], None],
+) -> Tensor:
     """The same for the samples with indices i."""
     draws = NumberedDraws("inversion", seed, indices=(i[:, None] * restarts + torch.arange(restarts)).flatten(), device=x.device)
     z, y = generator.prior(draws), generator.labels(draws)
@@ -45,6 +60,7 @@ def _reached(generator: Generator, x: Tensor, i: Tensor, delta: float, restarts:
         z = z.detach().requires_grad_()
         squares = (generator.show(generator(z, y)).flatten(1) - target[of]).square().sum(1)
         found[of[squares.detach().sqrt() <= delta]] = True
+        tell(step)
         slope = torch.autograd.grad(squares.sum(), z, allow_unused=True)[0] if squares.requires_grad else None
         if slope is None or step > steps or found.all():  # None: a G that does not look at z
             break
@@ -96,16 +112,17 @@ class SupportPrecisionRecall(Metric):
 
     def examine(self, subject: Subject) -> None:
         n = min(self.n_precision, subject.n)
-        near = sum(
-            int((self.exact.support_distance(subject.at(indices)[0].to(self.device)) <= self.delta).sum())
-            for indices in torch.arange(n).split(ROWS)
-        )
+        near = 0
+        for indices in torch.arange(n).split(ROWS):
+            near += int((self.exact.support_distance(subject.at(indices)[0].to(self.device)) <= self.delta).sum())
+            self.tick(int(indices[-1]) + 1, n)
         self.precision = near / n
         self.recall = math.nan
         if subject.generator is not None:
             test = self.reference.of("test")
             x = test.at(torch.arange(min(self.n_recall, test.n))).to(subject.device)
-            self.recall = self.reached(subject.generator, x, self.delta, seed=subject.seed).cpu().double().mean().item()
+            found = self.reached(subject.generator, x, self.delta, seed=subject.seed, tick=self.tick)
+            self.recall = found.cpu().double().mean().item()
 
     def compute(self) -> dict[str, Tensor]:
         both = self.precision + self.recall
