@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from annotated_types import Ge
 from torch import Tensor
 
+from gan_runner.errors import UserError
 from gan_runner.metrics.feature_sets import FeatureSets, last_part
 from gan_runner.metrics.neighbours import held, radii
 
@@ -60,7 +61,8 @@ class PrecisionRecall(FeatureSets):
 class DensityCoverage(FeatureSets):
     """dc/<extractor>/density and /coverage. Coverage depends on how many samples there are, the expectation of density does not.
 
-    n_real: at most so many real samples, None: all; a fixed random choice. Work: about 2 N (N + M) F operations in float64.
+    n_real: at most so many real samples, None: all; a fixed random choice. Work: about 2 N (N + M) F operations in float64. The ball of a
+    real sample that has k copies is empty, as in the authors' code; UserError where all are the same.
     """
 
     def __init__(self, k: Annotated[int, Ge(1)] = 5, n_real: Annotated[int, Ge(2)] | None = 10_000):
@@ -72,7 +74,10 @@ class DensityCoverage(FeatureSets):
         return f"dc/{extractor.name}"
 
     def compute(self) -> dict[str, Tensor]:
-        density, coverage = density_coverage(self.real(self.k + 1, self.n_real), self.fake(1), self.k)
+        real = self.real(self.k + 1, self.n_real)
+        if bool((real == real[0]).all()):
+            raise UserError(f"{type(self).__name__}: the real samples all have the same features, and balls around them are empty")
+        density, coverage = density_coverage(real, self.fake(1), self.k)
         return {"density": density, "coverage": coverage}
 
     def sentence(self, figures: Mapping[str, float | None]) -> str:
