@@ -17,58 +17,76 @@ class Colour(enum.Enum):
     red = 1
 
 
+def state(**more):
+    """Of a run, as far as reading it looks."""
+    return {"version": checkpoint.VERSION, "step": 1, "spec": {}, "game": {}, "batches": {}, "callbacks": {}, "rng": []} | more
+
+
 @pytest.mark.parametrize("value", [np.float64(1.0), Colour.red, Path("x"), collections.deque([1]), {1, 2}, torch.Size([1]), object(), 1j])
 def test_what_a_plain_load_would_refuse_is_named_when_saving(tmp_path, value):
     with pytest.raises(TypeError, match=r"state\['a'\]\[1\] is a "):
-        checkpoint.save(tmp_path / "c.pt", {"version": checkpoint.VERSION, "a": [0, value]})
+        checkpoint.save(tmp_path / "c.pt", state(a=[0, value]))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_state_comes_back_as_it_was(tmp_path):
-    state = {"version": checkpoint.VERSION, "a": [torch.arange(3), (1, None, "x", 2.5)], "b": {"c": True, 0: float("inf")}}
-    checkpoint.save(tmp_path / "c.pt", state)
+    saved = state(a=[torch.arange(3), (1, None, "x", 2.5)], b={"c": True, 0: float("inf")})
+    checkpoint.save(tmp_path / "c.pt", saved)
     loaded = checkpoint.load(tmp_path / "c.pt")
-    assert str(loaded) == str(state)
+    assert str(loaded) == str(saved)
     assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
 def test_a_truncated_file_is_damaged(tmp_path, share):
     path = tmp_path / "c.pt"
-    checkpoint.save(path, {"version": checkpoint.VERSION, "a": torch.zeros(1000)})
+    checkpoint.save(path, state(a=torch.zeros(1000)))
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(checkpoint.Damaged, match=r"c\.pt is damaged"):
         checkpoint.load(path)
 
 
-@pytest.mark.parametrize(("state", "message"), [([1], "not a checkpoint"), ({}, "not a checkpoint"), ({"version": 99}, "version 99")])
-def test_other_files_are_refused_with_the_reason(tmp_path, state, message):
-    torch.save(state, tmp_path / "c.pt")
+OTHERS = {  # what a file holds -> what is said of it
+    "a list": ([1], "not a checkpoint"),
+    "nothing": ({}, "not a checkpoint"),
+    "no version": (state(version=[]), "not a checkpoint"),
+    "a newer version": (state(version=99), "version 99"),
+    "no version that ever was": (state(version=0), "version 0"),
+    "an older version of something else": ({"version": 1}, "it has no step, spec, game, batches, callbacks of the right kind"),
+    "no step": (state(step="x"), "it has no step of the right kind"),
+    "no random state": (state(rng={}), "it has no rng of the right kind"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_files_are_refused_with_the_reason(tmp_path, name):
+    content, message = OTHERS[name]
+    torch.save(content, tmp_path / "c.pt")
     with pytest.raises(checkpoint.Damaged, match=message):
         checkpoint.load(tmp_path / "c.pt")
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "c.pt"
-    checkpoint.save(path, {"version": checkpoint.VERSION, "a": 1})
+    checkpoint.save(path, state(a=1))
 
-    def full(state, part):
+    def full(content, part):
         Path(part).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(Failed, match="the disk is full"):
-        checkpoint.save(path, {"version": checkpoint.VERSION, "a": 2})
+        checkpoint.save(path, state(a=2))
     monkeypatch.undo()
     assert checkpoint.load(path)["a"] == 1
     assert [each.name for each in tmp_path.iterdir()] == ["c.pt"]
 
 
 def test_a_second_name_survives_the_first(tmp_path):
-    checkpoint.save(tmp_path / "a.pt", {"version": checkpoint.VERSION, "a": 1})
+    checkpoint.save(tmp_path / "a.pt", state(a=1))
     checkpoint.link(tmp_path / "a.pt", tmp_path / "last.pt")
-    checkpoint.save(tmp_path / "b.pt", {"version": checkpoint.VERSION, "a": 2})
+    checkpoint.save(tmp_path / "b.pt", state(a=2))
     checkpoint.link(tmp_path / "b.pt", tmp_path / "last.pt")
     (tmp_path / "a.pt").unlink()
     assert checkpoint.load(tmp_path / "last.pt")["a"] == 2
@@ -83,9 +101,9 @@ def test_candidates_are_newest_first(tmp_path):
 def test_no_damage_goes_unnoticed(tmp_path):
     """Cut at 20 places, and with each of 200 flipped bytes: refused, or read as it was (a byte that carries nothing)."""
     generator = torch.Generator().manual_seed(0)
-    state = {"version": checkpoint.VERSION, "a": torch.randn(500, generator=generator), "b": [1, 2.5, "x"]}
+    saved = state(a=torch.randn(500, generator=generator), b=[1, 2.5, "x"])
     whole, path = tmp_path / "whole.pt", tmp_path / "damaged.pt"
-    checkpoint.save(whole, state)
+    checkpoint.save(whole, saved)
     content = whole.read_bytes()
     for cut in torch.randint(len(content), (20,), generator=generator).tolist():
         path.write_bytes(content[:cut])
@@ -99,9 +117,9 @@ def test_no_damage_goes_unnoticed(tmp_path):
         except checkpoint.Damaged:
             refused += 1
         else:
-            assert read.keys() == state.keys()
-            assert torch.equal(read["a"], state["a"])
-            assert read["b"] == state["b"]
+            assert read.keys() == saved.keys()
+            assert torch.equal(read["a"], saved["a"])
+            assert read["b"] == saved["b"]
     assert refused > 150
 
 

@@ -17,8 +17,10 @@ from gan_runner.errors import Failed
 
 VERSION = 2
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    1: lambda state: {**state, "version": 2, "rng": [state["rng"]]},  # before there were several processes
+    1: lambda state: {**state, "version": 2, "rng": [state.get("rng")]},  # before there were several processes
 }
+PARTS = {"step": int, "spec": dict, "game": dict, "batches": dict, "callbacks": dict, "rng": list}  # of the state of a run
+MISFIT = (RuntimeError, LookupError, ValueError, TypeError, AttributeError)  # how a state says that it belongs to something else
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -144,7 +146,7 @@ def _reason(error: Exception, folder: Path) -> str:
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a state. Damaged where the file is cut, altered beyond reading, or of another kind."""
+    """Read the state of a run. Damaged where the file is cut, altered beyond reading, or of another kind."""
     try:
         with zipfile.ZipFile(path) as file:
             if altered := file.testzip():  # torch.load does not look at checksums: flipped bits would be weights
@@ -155,13 +157,21 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     except Exception as error:  # the zip reader and the unpickler have a dozen ways of saying so
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise Damaged(f"{path} is damaged: {reason[:120]}") from error
-    if not isinstance(state, dict) or "version" not in state:
+    if not isinstance(state, dict) or type(state.get("version")) is not int:
         raise Damaged(f"{path} is not a checkpoint of gan-runner")
-    while state["version"] in MIGRATIONS:
-        state = MIGRATIONS[state["version"]](state)
-    if state["version"] != VERSION:
-        raise Damaged(f"{path} is of version {state['version']}, and this gan-runner reads versions 1 to {VERSION}; install a newer one")
+    version = state["version"]
+    if not 1 <= version <= VERSION:
+        raise Damaged(f"{path} is of version {version}, and this gan-runner reads versions 1 to {VERSION}; install a newer one")
+    for older in range(version, VERSION):
+        state = MIGRATIONS[older](state)
+    if wrong := [name for name, kind in PARTS.items() if not isinstance(state.get(name), kind)]:
+        raise Damaged(f"{path} is not the state of a run: it has no {', '.join(wrong)} of the right kind")
     return state
+
+
+def misfit(error: Exception) -> str:
+    """What a state that belongs to something else has said, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
 def candidates(folder: Path) -> list[Path]:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from gan_runner import checkpoint
 from gan_runner.errors import Failed, UserError
+from gan_runner.untrusted import content, parsed_json, parsed_yaml, whole
 
 State = Literal["running", "finished", "interrupted", "failed", "diverged"]
 
@@ -64,10 +65,12 @@ def write_config(folder: Path, config: Any) -> None:
 def read_config(folder: Path) -> DictConfig:
     """The configuration of a run. UserError where there is none that can be read."""
     path = folder / "config.yaml"
+    if not path.exists():
+        raise UserError(f"{folder} is not a run directory: there is no config.yaml in it")
+    if parsed_yaml(content(path, 2**22)) is None:
+        raise UserError(f"{path} cannot be read: it is no file of plain YAML, without aliases")
     try:
         config = OmegaConf.load(path)
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is not a run directory: there is no config.yaml in it") from error
     except Exception as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, DictConfig) or not {"architecture", "batch_size", "dataset", "seed", "trainer"} <= config.keys():
@@ -116,10 +119,7 @@ class Status:
 
     def __init__(self, folder: Path, writes: bool = True):
         self.path, self.writes = folder / "status.json", writes
-        try:
-            self.started: str = json.loads(self.path.read_text())["started"]
-        except (OSError, ValueError, KeyError):  # it begins now
-            self.started = now()
+        self.started = status_of(folder).get("started") or now()
 
     def write(self, state: State, step: int, images: int, error: str | None = None) -> None:
         entry: dict[str, Any] = {"state": state, "step": step, "images": images, "started": self.started}
@@ -131,12 +131,15 @@ class Status:
             checkpoint.write_bytes(self.path, json.dumps(entry, indent=2).encode())
 
 
+def status_of(folder: Path) -> dict[str, Any]:
+    """What status.json says; nothing where it cannot be read."""
+    status = parsed_json(content(folder / "status.json"))
+    return status if isinstance(status, dict) else {}
+
+
 def state_of(folder: Path) -> str | None:
     """The state in status.json; None where it cannot be read."""
-    try:
-        return json.loads((folder / "status.json").read_text())["state"]
-    except (OSError, ValueError, KeyError):
-        return None
+    return status_of(folder).get("state")
 
 
 def write_picture(path: Path, picture: Tensor) -> None:
@@ -186,16 +189,15 @@ def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, An
 def forget_after(folder: Path, step: int) -> None:
     """Drop the evaluations of rounds that will be played again."""
     path = folder / "metrics.jsonl"
-    if not path.exists():
+    if not path.is_file():
         return
     kept = []
-    for line in path.read_text().splitlines(keepends=True):
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError):  # half a line, of a process that was killed
-            continue
-    checkpoint.write_bytes(path, "".join(kept).encode())
+    for line in path.read_bytes().splitlines(keepends=True):
+        said = parsed_json(line)  # None: half a line, of a process that was killed
+        at = whole(said.get("step")) if isinstance(said, dict) else None
+        if at is not None and at <= step:
+            kept.append(line)
+    checkpoint.write_bytes(path, b"".join(kept))
 
 
 def write_environment(folder: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import json
 import os
 import signal
 import time
@@ -27,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from gan_runner.config import recorded
 from gan_runner.errors import Failed, UserError
 from gan_runner.explain import say
+from gan_runner.untrusted import content, parsed_json
 
 POLL_S = 0.5
 FOREVER_MIN = 60 * 24 * 365  # submitit ends a local job after two minutes, if nothing else is said
@@ -160,10 +160,8 @@ def result(task: Task, job: Any) -> tuple[JobReturn, list[Any]]:
     try:
         returned, outcomes = job.result()
     except Exception as error:  # submitit's own, with the trace of the job's
-        try:
-            state = json.loads((task.folder / "status.json").read_text())["state"]
-        except (OSError, ValueError, KeyError):
-            state = "failed"
+        said = parsed_json(content(task.folder / "status.json"))
+        state = said.get("state") if isinstance(said, dict) else None
         state = state if state in ("interrupted", "diverged") else "failed"
         outcome = Outcome(task.number, task.overrides, task.folder, state)
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

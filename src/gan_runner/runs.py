@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import sys
@@ -123,9 +122,8 @@ def bury(folder: Path, error: Exception) -> None:
     """Tell in train.log and status.json what ended processes that may not have known it, or could not say so any more."""
     with suppress(Failed, OSError), Reporter(folder / "train.log", silent=True):
         log.error("\n".join([str(error), *getattr(error, "__notes__", ())]))
-        path = folder / "status.json"
-        last = json.loads(path.read_text()) if path.exists() else {"step": 0, "images": 0}
-        directory.Status(folder).write("failed", last["step"], last["images"], str(error))
+        last = directory.status_of(folder)
+        directory.Status(folder).write("failed", last.get("step", 0), last.get("images", 0), str(error))
 
 
 def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None) -> float | None:

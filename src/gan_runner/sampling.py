@@ -32,17 +32,17 @@ class TrainedRun:
         self.folder, self.device = folder, device or torch.device("cpu")
         self.config: dict[str, Any] = build.plain(directory.read_config(folder))
         self.path, state = read_state(folder, which)
-        spec = Spec(tuple(state["spec"]["shape"]), state["spec"]["classes"])
         mistakes = [line for part in build.parts_of(self.config) for line in build.mistakes_in(part, packages)]
         if mistakes:
             raise UserError(f"{folder / 'config.yaml'}: " + "\n".join(mistakes))
-        game = build.build_game(self.config, packages, build.make_one(self.config, packages, "trainer"), spec, self.device)
         try:
+            spec = Spec(tuple(state["spec"]["shape"]), state["spec"]["classes"])
+            game = build.build_game(self.config, packages, build.make_one(self.config, packages, "trainer"), spec, self.device)
             game.load_state_dict(state["game"])
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise UserError(f"{self.path} does not fit {folder / 'config.yaml'}: {str(error).splitlines()[-1].strip()}") from error
+        except checkpoint.MISFIT as error:
+            raise UserError(f"{self.path} does not fit {folder / 'config.yaml'}: {checkpoint.misfit(error)}") from error
         self.dataset: Dataset = build.make_one(self.config, packages, "dataset")
-        self.spec, self.step = spec, int(state["step"])
+        self.spec, self.step = spec, state["step"]
         self.packages, self.averaged = packages, game.sampler is not game.G
         self.generator: Generator = game.sampler.eval().requires_grad_(False)
         self.discriminator: Discriminator | None = game.D and game.D.eval().requires_grad_(False)

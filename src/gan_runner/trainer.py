@@ -123,12 +123,12 @@ class Run:
         try:
             self.game.load_state_dict(state["game"])
             self.batches.load_state_dict(state["batches"])
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise UserError(f"the checkpoint does not fit the run's configuration: {str(error).splitlines()[-1].strip()}") from error
-        for name, callback in self.callbacks.items():
-            callback.load_state_dict(state["callbacks"].get(name, {}))
-        if distributed.rank() < len(state["rng"]):
-            engine.set_rng_state(state["rng"][distributed.rank()], self.device)
+            for name, callback in self.callbacks.items():
+                callback.load_state_dict(state["callbacks"].get(name, {}))
+            if distributed.rank() < len(state["rng"]):
+                engine.set_rng_state(state["rng"][distributed.rank()], self.device)
+        except checkpoint.MISFIT as error:
+            raise UserError(f"the checkpoint does not fit the run's configuration: {checkpoint.misfit(error)}") from error
         if len(state["rng"]) != distributed.size():
             self.reporter.say(
                 f"played by {len(state['rng'])} processes until now and by {distributed.size()} from here on: the same run up to rounding, "

@@ -29,7 +29,7 @@ class CSV(Logger):
         self.path = run.folder / "scalars.csv"
         kept = [HEADER]
         if run.step and self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
+            with self.disk(), self.path.open(newline="", encoding="utf-8", errors="replace") as file:
                 kept += [row for row in csv.reader(file) if len(row) == 3 and row[0].isdecimal() and int(row[0]) <= run.step]
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(kept)

@@ -1,0 +1,225 @@
+"""Run directories of somebody else, or damaged ones: nothing of them is executed, and a command says in one message what is wrong."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gan_runner import checkpoint, cli, config, runs
+from played import same, state_of
+
+LINE = [
+    "+experiment=gaussians25",
+    "architecture.generator.width=8",
+    "architecture.discriminator.width=8",
+    "batch_size=16",
+    "trainer.steps=8",
+]
+LINE += ["trainer.accelerator=cpu", "callback.grid.n=16", "callback.evaluate.n=200", "callback.evaluate.every_steps=4", "dataset.n=400"]
+COMMANDS = {
+    "train": ["resume=run", "trainer.steps=9"],
+    "sample": ["run=run", "n=4", "out=samples"],
+    "evaluate": ["run=run", "n=100"],
+    "rate": ["run=run", "out=rating"],
+    "runs": ["."],
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    runs.train(config.compose([*LINE, "logger=[tensorboard,csv]"]).config, folder)
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path, monkeypatch):
+    """A copy to spoil, `run` in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(trained, "run"))
+
+
+@pytest.fixture
+def shell(monkeypatch, capfd):
+    """(exit code, what was said) of a command."""
+
+    def command(name, *words):
+        monkeypatch.setattr(sys, "argv", [f"gan-{name}", *(words or COMMANDS[name])])
+        capfd.readouterr()
+        return getattr(cli, name)(), "".join(capfd.readouterr())
+
+    return command
+
+
+def one_message(said):
+    assert "Traceback" not in said
+    assert "GAN_RUNNER_DEBUG" not in said, said  # that is for what nobody foresaw
+    return True
+
+
+def replace(path, data):
+    path.unlink()  # last.pt shares its bytes with step_N.pt
+    path.write_bytes(data)
+
+
+def content(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# ---- nothing is executed ----------------------------------------------------------------------------------------------------------------
+
+TOUCH = "{_target_: os.system, command: touch OWNED}"
+
+
+class Payload:
+    def __reduce__(self):
+        return os.system, ("touch OWNED",)
+
+
+def in_config(old, new):
+    def spoil(run):
+        text = (run / "config.yaml").read_text()
+        assert old in text
+        (run / "config.yaml").write_text(text.replace(old, new))
+
+    return spoil
+
+
+def added(text):
+    return lambda run: (run / "config.yaml").write_text((run / "config.yaml").read_text() + text)
+
+
+def written(name, text):
+    return lambda run: (run / name).write_text(text)
+
+
+def pickled(run):
+    for path in sorted((run / "checkpoints").iterdir()):
+        path.unlink()
+        torch.save({"version": checkpoint.VERSION, "game": Payload()}, path)
+
+
+def package(run):
+    """Code beside the run, in the run, and named by its own configuration."""
+    for folder in (run, run.parent):
+        (folder / "evil.py").write_text("import os\nos.system('touch OWNED')\nclass Loss: pass\n")
+    added("packages: [evil]\n")(run)
+    in_config("gan_runner.losses.Wasserstein", "evil.Loss")(run)
+
+
+TAG = "!!python/object/apply:os.system ['touch OWNED']\n"
+HOSTILE = {
+    **{
+        f"class of the {name}": in_config(
+            f"_target_: {old}", "command: touch OWNED\n  _target_: os.system".replace("\n", "\n" + " " * more)
+        )
+        for name, old, more in (
+            ("loss", "gan_runner.losses.Wasserstein", 0),
+            ("generator", "gan_runner.architectures.MLPGenerator", 2),
+            ("data set", "gan_runner.datasets.Gaussians25", 0),
+            ("trainer", "gan_runner.trainer.Trainer", 0),
+        )
+    },
+    "value of a key": in_config("batch_size: 16", f"batch_size: {TOUCH}"),
+    "seed": in_config("seed: 0", f"seed: {TOUCH}"),
+    "key of its own": added(f"x: {TOUCH}\n"),
+    "Hydra's callbacks": added(f"hydra: {{callbacks: {{x: {TOUCH}}}, job_logging: {TOUCH}}}\n"),
+    "a tag in the configuration": written("config.yaml", f"seed: {TAG}"),
+    "a tag beside it": written("overrides.yaml", TAG),
+    "a tag among the figures": written("metrics.jsonl", TAG),
+    "a pickle": pickled,
+    "a package": package,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_run_directory_executes_nothing(run, shell, monkeypatch, name):
+    monkeypatch.syspath_prepend(str(run.parent))  # as `python -m` would
+    HOSTILE[name](run)
+    for command in COMMANDS:
+        _, said = shell(command)
+        assert one_message(said), command
+        assert not list(Path().rglob("OWNED")), command
+
+
+def test_a_configuration_that_grows_when_it_is_read_is_not_read(run, shell):
+    bomb = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30))
+    (run / "config.yaml").write_text(bomb)
+    for command in ("train", "sample", "evaluate"):
+        code, said = shell(command)
+        assert code == 2
+        assert "config.yaml cannot be read" in said
+
+
+# ---- damaged, or of something else ------------------------------------------------------------------------------------------------------
+
+STATES = {  # what stands in the place of a part of the state
+    "version": (None, True, 99),
+    "step": (None, "x"),
+    "game": (None, {}, [1], {"a": [1]}),
+    "batches": (None, {}, {"samples": "x", "position": 0}),
+    "callbacks": ("x", {"evaluate": "x"}),
+    "rng": ([1], [{"cpu": "x"}], [{"cpu": torch.zeros(3, dtype=torch.uint8)}]),
+}
+
+
+@pytest.mark.parametrize(("part", "value"), [(part, value) for part, values in STATES.items() for value in values])
+def test_a_state_of_something_else_is_refused_and_the_run_stays(run, shell, part, value):
+    state = state_of(run) | {part: value}
+    for path in sorted((run / "checkpoints").iterdir()):
+        path.unlink()
+    torch.save(state, run / "checkpoints" / "last.pt")
+    before = content(run)
+    code, said = shell("train")
+    assert code == 2, said
+    assert one_message(said)
+    after = content(run)
+    assert {name for name in before | after if before.get(name) != after.get(name)} <= {"train.log", ".lock"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [b"[]", b"3", b"{", b"\xff\xfe\x00", b'{"step": "x"}', b"[" * 100_000], ids=lambda data: repr(data[:10]))
+@pytest.mark.parametrize("name", ["status.json", "metrics.jsonl", "scalars.csv", "env.json", "overrides.yaml"])
+def test_a_run_goes_on_without_what_is_damaged_beside_its_states(run, shell, name, data):
+    (run / name).write_bytes(data)
+    code, said = shell("train")
+    assert code == 0, said
+    assert state_of(run)["step"] == 9
+
+
+@pytest.mark.slow
+def test_no_damage_to_a_checkpoint_passes_the_command(run, shell, monkeypatch):
+    """Its only one cut at 20 places, and with each of 200 flipped bytes: refused in one message with nothing changed, or read as it was."""
+    kept, path = state_of(run), run / "checkpoints" / "last.pt"
+    whole, generator = path.read_bytes(), torch.Generator().manual_seed(0)
+    for other in (run / "checkpoints").glob("[!l]*.pt"):
+        other.unlink()
+    gone_on: list[Path] = []
+    monkeypatch.setattr(runs, "played", lambda folder, config, packages, start: gone_on.append(start))
+    cuts = [whole[:cut] for cut in torch.randint(len(whole), (20,), generator=generator).tolist()]
+    flips = [
+        whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :]
+        for at, bit in zip(
+            torch.randint(len(whole), (200,), generator=generator).tolist(), torch.randint(8, (200,), generator=generator).tolist()
+        )
+    ]
+    refused = 0
+    for data in [*cuts, *flips]:
+        replace(path, data)
+        before = content(run)
+        code, said = shell("train")
+        assert one_message(said)
+        assert {name: each for name, each in content(run).items() if name not in ("train.log", ".lock")} == {
+            name: each for name, each in before.items() if name not in ("train.log", ".lock")
+        }
+        if code == 2:
+            refused += 1
+            assert "last.pt is damaged" in said or "last.pt is not" in said, said
+        else:
+            assert (code, gone_on.pop()) == (0, path)
+            assert same(state_of(run), kept) is None
+    print(f"{refused} of {len(cuts)} cuts and {len(flips)} flipped bits were refused; the others carried nothing")
+    assert refused > 180
