@@ -71,6 +71,7 @@ class Faulty(Callback):
         time.sleep(1000)
 
     def kill(self, run):
+        run.writer.wait()  # the state of round 2 is on the disk
         os.kill(os.getpid(), signal.SIGKILL)
 
     def perturb(self, run):

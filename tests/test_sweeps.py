@@ -53,8 +53,12 @@ def test_an_interrupted_job_that_is_called_again_is_the_undisturbed_one(tmp_path
 
 
 def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path, monkeypatch, whole, capfd):
-    with monkeypatch.context() as patch:  # what a kill in round 6 leaves behind is a copy of the files in round 6
-        disturbed(patch, At(6, lambda run: shutil.copytree(run.folder, tmp_path / "0")))
+    def leave_behind(run):  # what a kill in this round does: a copy of the files, once the state of round 4 is among them
+        run.writer.wait()
+        shutil.copytree(run.folder, tmp_path / "0")
+
+    with monkeypatch.context() as patch:
+        disturbed(patch, At(6, leave_behind))
         complete(tmp_path / "elsewhere")
     assert json.loads((tmp_path / "0" / "status.json").read_text())["state"] == "running"
     assert complete(tmp_path / "0") == whole[1]
