@@ -63,6 +63,8 @@ class Disturbing(Callback):
             assert os.getcwd() == os.environ["PWD"]
             if self.act.startswith("SIG"):
                 os.kill(os.getpid(), signal.Signals[self.act])
+            elif self.act == "end the even ones" and int(run.folder.name) % 2 == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
             elif self.act == "fail":
                 raise ValueError("boom")
         if self.act == "slow" and self.first:
@@ -182,6 +184,30 @@ def test_a_signal_to_the_launching_process_saves_every_job_and_the_same_line_goe
     assert table(out) == [("0", "finished"), ("1", "finished")]
     for job in "01":
         check_is_undisturbed(tmp_path / "sweep" / job, alone)
+
+
+@pytest.mark.slow
+def test_trials_that_are_told_to_end_have_no_result_and_go_on_with_the_search(package, tmp_path):
+    """Two of three that run at once, the first and the last."""
+    optuna = pytest.importorskip("optuna")
+    words = ["hydra/launcher=gan_local", "hydra.launcher.n_jobs=3", "hydra/sweeper=gan_optuna", "hydra.sweeper.n_trials=3"]
+    words += ["hydra.sweeper.n_jobs=3", "callback.disturbing.act=end the even ones", "penalty.gradient_penalty.weight=interval(0.1,1)"]
+
+    def trials():
+        study = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path}/sweep/study.db")
+        return [(trial.state.name, trial.params) for trial in study.trials]
+
+    code, out, said = ended(command(package, tmp_path / "sweep", *words))
+    assert code == 1, said
+    assert table(out) == [("0", "interrupted"), ("1", "finished"), ("2", "interrupted")]
+    before = trials()
+    assert [state for state, _ in before] == ["RUNNING", "COMPLETE", "RUNNING"]
+    code, out, said = ended(command(package, tmp_path / "sweep", *words))
+    assert code == 0, said
+    assert table(out) == [("0", "finished"), ("1", "finished"), ("2", "finished")]
+    assert trials() == [("COMPLETE", point) for _, point in before]
+    for number in "02":
+        assert "going on after round 7" in (tmp_path / "sweep" / number / "train.log").read_text()
 
 
 def test_devices_are_shared_among_the_slots():

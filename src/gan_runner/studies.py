@@ -197,12 +197,16 @@ class OptunaSweeper(Sweeper):
         while batch := self.batch():
             first, jobs = batch[0][0], [self.overrides(point) for _, point in batch]
             returned.append(self.launcher.launch(jobs, initial_job_idx=first))
-            for number, job in zip((number for number, _ in batch), returned[-1], strict=True):
-                outcome = job.return_value
+            outcomes = [job.return_value for job in returned[-1]]
+            for (number, _), outcome in zip(batch, outcomes, strict=True):
+                if outcome.state == "interrupted":
+                    continue  # it has no result yet, and goes on when the search does
                 if outcome.state == "failed":
                     self.study.tell(number, state=TrialState.FAIL)
                 else:
                     self.study.tell(number, self.value(Path(outcome.folder), outcome.state))
+            if any(outcome.state == "interrupted" for outcome in outcomes):
+                break
         return returned
 
     def batch(self) -> list[tuple[int, dict[str, Any]]]:
@@ -215,7 +219,8 @@ class OptunaSweeper(Sweeper):
         first = running[0].number if running else len(trials)
         end = min((first // self.n_jobs + 1) * self.n_jobs, self.n_trials)
         found = []
-        for number in [*(each.number for each in running), *range(len(trials), end)]:
+        numbers = [*(each.number for each in running), *range(len(trials), end)]
+        for number in [number for i, number in enumerate(numbers) if number == first + i]:  # a launcher counts on from the first
             self.study.sampler = self.sampler_of(number)
             trial = optuna.Trial(self.study, trials[number]._trial_id) if number < len(trials) else self.study.ask()
             found.append((number, {key: suggested(trial, key, each) for key, each in self.space.items()}))
