@@ -164,7 +164,7 @@ def test_that_some_trials_diverge_is_a_result(shell, played):  # noqa: F811
     played.value = lambda config: next(values)
     assert shell(*LINE, WEIGHT)[0] == 0
     played.value = lambda config: Diverged("nan")
-    assert shell(*LINE, WEIGHT, "hydra.sweep.dir=other")[0] == 3
+    assert shell(*LINE, WEIGHT, "hydra.sweep.dir=other")[0] == 1
 
 
 def test_a_search_by_a_metric_that_nobody_measures_stops_after_its_first_trial(shell, played):  # noqa: F811

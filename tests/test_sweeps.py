@@ -184,7 +184,7 @@ def test_only_the_job_that_failed_is_run_again(shell, monkeypatch, undisturbed):
     with monkeypatch.context() as patch:
         disturbed(patch, on_seed(1, 3, fail))
         code, out, _ = shell(*LINE, "hydra.sweep.dir=all")
-    assert (code, states(out)) == (3, ["finished", "diverged", "finished"])
+    assert (code, states(out)) == (1, ["finished", "diverged", "finished"])
     before = files("all/0"), files("all/2")
     assert shell(*LINE, "hydra.sweep.dir=all")[0] == 0
     assert (files("all/0"), files("all/2")) == before

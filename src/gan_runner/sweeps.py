@@ -20,7 +20,7 @@ from gan_runner import elsewhere, inventory
 from gan_runner.composer import Composer
 from gan_runner.config import OPTUNA_SWEEPER, Composed, gathered, parsed, quoted, recorded
 from gan_runner.errors import UserError
-from gan_runner.explain import DIVERGED, DONE, FAILED, rendered, say
+from gan_runner.explain import DONE, FAILED, rendered, say
 from gan_runner.jobs import Job, Outcome, check, refuse_missing, refused, runner, started_by_others
 from gan_runner.untrusted import content, parsed_yaml
 
@@ -83,7 +83,7 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
     failures = {outcome.state for outcome in outcomes} - {"finished"}
     if search and failures == {"diverged"} and len(outcomes) > sum(outcome.state == "diverged" for outcome in outcomes):
         return DONE  # that some of its trials diverge is what a search finds out
-    return DONE if not failures else DIVERGED if failures == {"diverged"} else FAILED
+    return FAILED if failures else DONE
 
 
 def run(
