@@ -210,6 +210,7 @@ def check_killed_and_resumed_is_the_uninterrupted_run(folder, words, steps, ever
 @pytest.mark.slow
 def test_gaussians25_with_every_trick_survives_kill_9(tmp_path):
     check_killed_and_resumed_is_the_uninterrupted_run(tmp_path, EVERYTHING, 600, 60)
+    assert "cannot execute" not in (tmp_path / "killed" / "train.log").read_text()  # rounds were replayed, before the kill and after
 
 
 @pytest.mark.slow
