@@ -32,10 +32,10 @@ class Operation(NamedTuple):
     def given(self) -> list[Tensor]:
         return tensors((self.args, self.kwargs))
 
-    def made(self) -> list[Tensor]:
-        """Results in memory that the operation has been given by nobody."""
+    def made(self) -> dict[int, Tensor]:
+        """Results in memory that the operation has not been given, and which of the results they are."""
         there = {place(t) for t in self.given()}
-        return [t for t in tensors(self.result) if place(t) not in there]
+        return {i: t for i, t in enumerate(tensors(self.result)) if place(t) not in there}
 
     @property
     def is_view(self) -> bool:
@@ -90,7 +90,7 @@ def difference(one: list[Operation], other: list[Operation]) -> str | None:
                 return f"{a.function} is given tensors of another shape in every round"
             elif renamed.get(place(x), place(x)) != place(y):
                 return f"{a.function} is given memory that is new in every round"
-        renamed.update(zip(map(place, a.made()), map(place, b.made())))
+        renamed.update(zip(map(place, a.made().values()), map(place, b.made().values())))
     return None
 
 
@@ -107,25 +107,22 @@ def into(function: OpOverload) -> tuple[OpOverload, tuple[str, ...]] | None:
 
 
 class Step(NamedTuple):
-    """A call of a replay; what it returns is copied to `places`, where it cannot write there itself."""
+    """A call of a replay; `copied`: which of its results go where, as it cannot write there itself."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    places: tuple[Tensor, ...] = ()
+    copied: dict[int, Tensor] = {}
 
 
 def step(operation: Operation) -> Step:
     """The operation, with its result going to where it has gone."""
     function, args, kwargs, _ = operation
-    made = tuple(operation.made())
-    if not made:
-        return Step(function, args, kwargs)
-    writes = into(function)
-    if writes is None or len(writes[1]) != len(made):
+    made, writes = operation.made(), into(function)
+    if not made or writes is None or len(writes[1]) != len(made):
         return Step(function, args, kwargs, made)
     kwargs = {name: value for name, value in kwargs.items() if name not in WHERE}
-    return Step(writes[0], args, kwargs | dict(zip(writes[1], made)))
+    return Step(writes[0], args, kwargs | dict(zip(writes[1], made.values())))
 
 
 class Replay:
@@ -136,7 +133,7 @@ class Replay:
 
     def __init__(self, operations: list[Operation], kept: Iterable[Tensor]):
         steps = [step(each) for each in operations if not each.is_view]
-        sizes = {place(t): t.untyped_storage().nbytes() for each in operations for t in each.made()}
+        sizes = {place(t): t.untyped_storage().nbytes() for each in operations for t in each.made().values()}
         self.moved = moves(steps, sizes, {place(t) for t in kept})
         self.views: dict[Any, Tensor] = {}
         self.steps = [Step(each.function, *(tree_map_only(Tensor, self.now, part) for part in each[1:])) for each in steps]
@@ -152,10 +149,12 @@ class Replay:
 
     @torch.no_grad()
     def __call__(self) -> None:
-        for function, args, kwargs, places in self.steps:
+        for function, args, kwargs, copied in self.steps:
             result = function(*args, **kwargs)
-            for there, value in zip(places, tensors(result) if places else ()):
-                there.copy_(value)
+            if copied:
+                results = tensors(result)
+                for i, there in copied.items():
+                    there.copy_(results[i])
 
 
 def moves(steps: list[Step], sizes: dict[int, int], kept: set[int]) -> dict[int, torch.UntypedStorage]:
