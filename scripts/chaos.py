@@ -172,8 +172,11 @@ def differences(victim: Path, reference: Path) -> list[str]:
     if (victim / "metrics.jsonl").read_text() != (reference / "metrics.jsonl").read_text():
         found.append("metrics.jsonl")
     found += [f"a half file {path.name}" for path in victim.rglob(".*.part")]
-    files = [{str(path.relative_to(folder)) for path in folder.rglob("*") if "tfevents" not in path.name} for folder in (victim, reference)]
-    found += [f"the file {name}" for name in sorted(files[0] ^ files[1])]
+    files = [[path.relative_to(folder) for path in folder.rglob("*") if "tfevents" not in path.name] for folder in (victim, reference)]
+    states, others = ([[path for path in those if path.match("step_*.pt") == kind] for those in files] for kind in (True, False))
+    found += [f"the file {name}" for name in sorted({*others[0]} ^ {*others[1]})]
+    if len(states[0]) != len(states[1]):  # a signal saves where it falls, so that the last but one may be of another round
+        found.append(f"{len(states[0])} checkpoints instead of {len(states[1])}")
     if state(victim) != "finished":
         found.append("status.json")
     return found
