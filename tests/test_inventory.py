@@ -285,6 +285,17 @@ def test_the_table_names_what_counts(many, shown):
     assert "5 runs: 2 finished, 1 diverged, 1 failed, 1 dead" in err
 
 
+def test_what_all_lines_said_is_said_once(many, shown):
+    for folder in many.iterdir():
+        words = json.loads((folder / "overrides.yaml").read_text())
+        (folder / "overrides.yaml").write_text(json.dumps([*words, "trainer.threads=1"]))
+    _, out, err = shown(many)
+    assert "all of them: trainer.threads=1\n" in err
+    assert "trainer.threads" not in out
+    assert next(row for row in out.splitlines() if row.startswith("c")).endswith("seed=2")
+    assert "trainer.threads=1" in shown(many, "--filter", "seed=2")[1]  # of one run it is what was changed
+
+
 def test_figures_that_cannot_be_compared_are_named(many, shown):
     assert "alike" not in shown(many)[2]
     (many / "a" / "metrics.jsonl").write_text(line(10, {"n_fake": 500}, cs__lenet=1.0))

@@ -37,7 +37,7 @@ columns
   best, last    of the metric that the run follows (callback.evaluate.best.metric), else of the first one that was measured; as measured
                 during training, or by gan-eval where nothing was
   took          from its first start to its end        age   since its first start
-  changed       what its line said besides the experiment; on a terminal it stands below the name
+  changed       what its line said besides the experiment and what all lines said; on a terminal it stands below the name
                 A narrow terminal leaves out took, images, age and metric; --json has them all.
 
 examples

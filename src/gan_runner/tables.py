@@ -92,17 +92,31 @@ def row(run: Run, metric: str | None) -> dict[str, str]:
         "last": shown(last),
         "took": "?" if run.seconds is None else duration(run.seconds),
         "age": since(run.started),
-        "changed": "?" if run.overrides is None else " ".join(run.overrides),
+        "changed": changed(run),
     }
 
 
+def changed(run: Run, said: Sequence[str] = ()) -> str:
+    """What the run's line said besides the experiment, and besides what has been said."""
+    return "?" if run.overrides is None else " ".join(word for word in run.overrides if word not in said)
+
+
+def changed_alike(runs: Sequence[Run]) -> list[str]:
+    """What the lines of all runs said, where there are several."""
+    first = (runs[0].overrides or []) if len(runs) > 1 else []
+    return [word for word in first if all(word in (run.overrides or []) for run in runs)]
+
+
 def show(runs: Sequence[Run], metric: str | None) -> None:
-    """The table. A metric that all runs share is said once."""
-    rows = [row(run, metric) for run in runs]
+    """The table. A metric, or a change of the line, that all runs share is said once."""
+    words = changed_alike(runs)
+    rows = [row(run, metric) | {"changed": changed(run, words)} for run in runs]
     shared = {each["metric"] for each in rows}
     columns = [column for column in (rows[0] if rows else ()) if column != "metric" or len(shared) > 1]
     if len(shared) == 1 and shared != {"-"}:
         say("gan-runs", f"best and last: {min(shared)}")
+    if words:
+        say("gan-runs", f"all of them: {' '.join(words)}")
     if mixed := unlike(runs, metric):
         say("gan-runs", f"not all figures were measured alike; they differ in {', '.join(mixed[:5])}: see --compare")
     if unknown := {each["metric"] for each in rows if each["last"] != "-" and each["best"] == "-"}:
