@@ -448,11 +448,11 @@ def test_jobs_that_differ_in_the_seed_are_checked_once(bench: Bench):
     assert (len(bench.checked), len(bench.trained)) == (2, 6)
 
 
-@pytest.mark.parametrize(("error", "code", "state"), [(Failed("no disk"), 1, "failed"), (Diverged("nan"), 3, "diverged")])
-def test_a_failed_job_does_not_stop_the_others(bench: Bench, error: Exception, code: int, state: str):
+@pytest.mark.parametrize(("error", "state"), [(Failed("no disk"), "failed"), (Diverged("nan"), "diverged")])
+def test_a_failed_job_does_not_stop_the_others(bench: Bench, error: Exception, state: str):
     bench.play = lambda config: raising(error)(config) if config["seed"] == 1 else config["seed"] / 4
     ended, out, err = bench("-m", "seed=0,1,2", "rule.d_steps=2")
-    assert ended == code
+    assert ended == 1
     assert [line.split() for line in out.splitlines()[:4]] == [
         ["job", "state", "best", "of", "overrides"],
         ["0", "finished", "0", "seed=0", "rule.d_steps=2"],

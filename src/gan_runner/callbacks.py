@@ -74,8 +74,8 @@ class Log(Callback):
     def begin(self, run: Run) -> None:
         self.since, self.at = time.monotonic(), run.step
         if run.step == 0 and run.loggers:
-            items = run.dataset.open("train")
-            x, _ = items.take(torch.linspace(0, len(items) - 1, min(64, len(items))).long())  # a folder is sorted by class
+            n = run.batches.order.n
+            x = run.batches.take(torch.linspace(0, n - 1, min(64, n)).long())  # a folder is sorted by class
             run.draw("data/real", run.dataset.picture(to_float(x) if run.spec.is_image else x))
 
     def after_round(self, run: Run, logs: Logs) -> None:

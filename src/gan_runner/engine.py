@@ -85,6 +85,7 @@ def kept_memory(device: torch.device) -> Iterator[None]:
     if libc is None or device.type != "cpu" or not hasattr(libc, "gnu_get_libc_version"):
         yield
         return
+    libc.malloc_trim(0)  # what was freed on the way here, in reading data above all, is not a round's
     for name, (kept, _) in MALLOC_SETTINGS.items():
         libc.mallopt(name, kept)
     try:

@@ -72,6 +72,10 @@ class Stream:
     def __next__(self) -> BatchLike:
         raise NotImplementedError
 
+    def take(self, indices: Tensor) -> Tensor:
+        """The samples `indices` (N) as the data set has them, on the host: to be looked at, rather than trained on."""
+        raise NotImplementedError
+
     def close(self) -> None:
         """Let go of worker processes."""
 
@@ -139,6 +143,9 @@ class Resident(Stream):
         here = (self.cursor + (self.rows + offset)) % self.indices.numel()
         i = self.indices.view(-1)[here]
         return self.batch(self.x[i], None if self.y is None else self.y[i], self.flips.view(-1)[here] if self.order.flip else None)
+
+    def take(self, indices: Tensor) -> Tensor:
+        return self.x[indices.to(self.device)].cpu()
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         super().load_state_dict(state)
@@ -209,6 +216,9 @@ class Streamed(Stream):
         x, y, flips = read
         x, flips = (t.to(self.device, non_blocking=True) for t in (x, flips))
         return self.batch(x, None if y is None else y.to(self.device, non_blocking=True), flips)
+
+    def take(self, indices: Tensor) -> Tensor:
+        return self.items.take(indices)[0]
 
     def close(self) -> None:
         self._batches = None  # the loader's iterator stops its workers when it goes
