@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import golden
 from games import flat, images
 from gan_runner import build, config, engine, execution, runs
 from gan_runner.datasets import CIFAR10, MNIST, Dataset, FashionMNIST, ImageFolder, Samples, stream
@@ -84,22 +85,26 @@ def test_every_experiment_plays(tmp_path, name):
     assert json.loads((tmp_path / "status.json").read_text())["step"] == 2
 
 
-def weights_after(name, rounds, executor, device="cpu"):
-    """Of an experiment at tiny size; executor: of the game, what executes its rounds."""
+def weights_after(name, rounds, executor, device="cpu", seen=None):
+    """Of an experiment at tiny size; executor: of the game, what executes its rounds; seen: collects the logs of each round."""
     settings = tiny(f"+experiment={name}", **{"trainer.steps": rounds})
     assembly = build.assemble(settings, device=torch.device(device))
     batches = stream(assembly.dataset, "train", assembly.game.batch_size, 0, device)
     with execution.one_stream(torch.device(device)):
         turns = executor(assembly.game)
         for _ in range(rounds):
-            assembly.game.round(batches, turns.turn)
+            logs = assembly.game.round(batches, turns.turn)
+            if seen is not None:
+                seen.append({key: float(value) for key, value in logs.items()})
     assert getattr(turns, "able", True)
     return flat(assembly.game).cpu(), turns
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_replayed_rounds_are_the_eager_ones_bit_for_bit(name):
-    eager, _ = weights_after(name, 30, lambda game: execution.Engine(game, print))
+def test_rounds_have_the_golden_losses_and_replayed_ones_are_the_same_bits(name):
+    seen = []
+    eager, _ = weights_after(name, 30, lambda game: execution.Engine(game, print), seen=seen)
+    golden.check(name, seen)
     replayed, turns = weights_after(name, 30, lambda game: execution.Replayed(game, print))
     assert turns.ready
     assert torch.equal(eager, replayed)
