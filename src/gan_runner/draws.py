@@ -16,6 +16,12 @@ def seeded(*key: object, device: torch.device | str = "cpu") -> torch.Generator:
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:4], "little"))
 
 
+def chosen(one_in: int, *key: object) -> bool:
+    """Whether this key is one of the 1 / one_in of all keys that are drawn."""
+    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") % one_in == 0
+
+
 class Draws:
     """Random rows for a batch whose size is not the caller's to know.
 

@@ -171,6 +171,12 @@ class Run:
                 + (f"the last checkpoint is {found}" if found else "there is no checkpoint yet")
             )
 
+    def last_checkpoint(self, step: int) -> Path | None:
+        """The newest checkpoint of at most `step` rounds; None where there is none."""
+        self.writer.wait()
+        there = {int(path.stem.removeprefix("step_")): path for path in checkpoint.numbered(self.folder / "checkpoints")}
+        return there[max(rounds)] if (rounds := [n for n in there if n <= step]) else None
+
     def log_to(self, logger: Logger) -> None:
         """Let a logger take part from here on."""
         logger.begin(self)
@@ -225,7 +231,7 @@ def play(run: Run, signals: Signals) -> None:
     callbacks = sorted(run.callbacks.values(), key=lambda callback: callback.order)
     callbacks = [callback for callback in callbacks if callback.everywhere or distributed.is_first()]
     with engine.kept_memory(run.device), execution.one_stream(run.device), profiled(run) as next_round:
-        executor = execution.engine_of(run.trainer.engine, run.game, run.reporter.say, run.spec.is_image)
+        executor = execution.engine_of(run.trainer.engine, run.game, run.reporter.say, run.spec.is_image, run.dataset, run.last_checkpoint)
         for callback in callbacks:
             callback.begin(run)
         while run.step < run.steps and not signals.agreed():

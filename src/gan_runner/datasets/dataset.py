@@ -90,6 +90,10 @@ class Dataset:
     workers: int = 0
     """Processes that read and decode samples while training, where those are not kept on the device."""
 
+    capturable: bool
+    """True where a subclass of yours executes the same operations in every round, so that they may be replayed (docs/extending.md). A class
+    that overrides a method says so itself."""
+
     @property
     def spec(self) -> Spec:
         """Shape of a sample as the networks see it (C H W for images), number of classes, and what is known exactly."""
