@@ -105,6 +105,21 @@ def test_replayed_rounds_are_the_eager_ones_bit_for_bit(name):
     assert torch.equal(eager, replayed)
 
 
+@pytest.mark.parametrize("name", ["gaussians25", "ring8"])
+def test_an_experiment_on_points_is_replayed_and_compared(name):
+    """As the trainer does it, and every round is compared with an eager one."""
+    assembly = build.assemble(tiny(f"+experiment={name}"))
+    said = []
+    executor = execution.engine_of("auto", assembly.game, said.append, assembly.spec.is_image, assembly.dataset)
+    executor.one_in = 1
+    batches = stream(assembly.dataset, "train", assembly.game.batch_size, 0, "cpu")
+    for _ in range(8):
+        assembly.game.round(batches, executor.turn)
+    assert executor.able
+    assert executor.good == 7
+    assert said == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_compiled_rounds_give_the_eager_result(name):
