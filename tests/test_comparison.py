@@ -4,6 +4,7 @@ import copy
 import re
 from contextlib import nullcontext
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from gan_runner.execution import Replayed
 from gan_runner.losses import NonSaturating
 from gan_runner.penalties import R1, Penalty
 from gan_runner.rules import Alternate
+from gan_runner.trainer import Run
 from gan_runner.tricks import Trick
 
 
@@ -306,6 +308,17 @@ def test_the_message_names_the_checkpoint_to_go_on_from(tmp_path):
     assert asked == [9, 9]
 
 
+def test_the_checkpoint_to_go_on_from_is_not_newer_than_the_comparison(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for step in (5, 10, 15):
+        (tmp_path / "checkpoints" / f"step_{step:08d}.pt").touch()
+    waited = []
+    run = SimpleNamespace(folder=tmp_path, writer=SimpleNamespace(wait=lambda: waited.append(True)))
+    found = [Run.last_checkpoint(run, step) for step in (4, 5, 14, 99)]
+    assert [path and path.name for path in found] == [None, "step_00000005.pt", "step_00000010.pt", "step_00000015.pt"]
+    assert len(waited) == 4  # one may be being written
+
+
 def test_without_an_earlier_comparison_no_checkpoint_is_named():
     game, batches, executor = replayed(10**9, tricks={"mine": EveryTenth()}, last=lambda step: pytest.fail("there is none"))
     rounds(game, batches, executor, 10)
@@ -410,18 +423,18 @@ def test_rounds_that_are_right_up_to_rounding_go_on_unchanged(noise):
 def test_plays_that_agree_by_chance_are_followed_by_more(monkeypatch):
     """Both eager plays give the same, and the replay another by rounding: from weights that differ by rounding, plays tell."""
     straight, batches = make()
-    rounds(straight, batches, Replayed(straight, print), 5)
+    rounds(straight, batches, Replayed(straight, print), 6)
     game, source = make()
     noise, shaken = [0.0], execution.shake
     executor = Inexact(game, print, noise=lambda i: noise[0])
     executor.one_in = 1
-    rounds(game, source, executor, 2)
+    rounds(game, source, executor, 3)
     monkeypatch.setattr(executor, "eager", lambda source: noisy_outcome(Inexact.eager(executor, source), 1e-5, 0))
     monkeypatch.setattr(execution, "shake", lambda *args: (noise.__setitem__(0, 1e-4), shaken(*args)))
     rounds(game, source, executor, 1)
     assert executor.played == 2 + execution.SHAKEN
     rounds(game, source, executor, 2)
-    assert executor.good == 4
+    assert executor.good == 5
     assert torch.equal(flat(straight), flat(game))
 
 
@@ -431,7 +444,7 @@ def test_shaken_weights_differ_by_the_rounding_of_the_precision():
         before = flat(*game.players.values())
         shake(game, 0)
         change = (flat(*game.players.values()) / before - 1).abs()
-        assert change[before != 0].amax() == pytest.approx(unit, rel=1e-2)
+        assert change[before != 0].amax() == pytest.approx(unit, rel=0.5)
 
 
 @pytest.mark.parametrize("kind", ["every tenth round", "a count of its own", "a number"])

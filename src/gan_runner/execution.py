@@ -214,19 +214,26 @@ class Fixed(Ambitious):
     def complaint(self, due: Due, found: str, source: Resident | Staged) -> str:
         """What is wrong with a round, from the state before it: the operation, the part, and from where to go on."""
         recorder = self.taken_down(source)[-1]
-        what, who = departure(self.lines[due], recorder.lines) or ("the operations are the same, and read memory that is not torch's", "")
-        remedy = f"the code of {who} says capturable = True, and does not do the same in every round: let it say False" if who else ""
+        what, who = departure(self.lines[due], recorder.lines) or (
+            "The operations are the same, and some part reads memory that is not torch's",
+            "",
+        )
+        remedy = f"; the code of {who} says capturable = True, and does not do the same in every round: let it say False" if who else ""
         return (
             f"trainer.engine={self.name} has executed round {self.game.step + 1} wrongly: operation by operation, {found} is another. "
-            f"{what}{f'; {remedy}' if remedy else ''}. {self.way_back()}, or begin a new run with trainer.engine=eager"
+            f"{what}{remedy}. {self.way_back()}"
         )
 
     def way_back(self) -> str:
+        """Which checkpoint can be trusted."""
+        anew = "begin a new run with trainer.engine=eager"
         if self.good is None:
-            return "No round was compared before: go on from no checkpoint"
+            return f"No round was compared before, and no checkpoint can be trusted: {anew}"
         path = self.last(self.good)
         compared = f"the last good comparison, of round {self.good + 1}"
-        return f"Go on from {path}, the last checkpoint before {compared}" if path else f"There is no checkpoint from before {compared}"
+        if path is None:
+            return f"There is no checkpoint from before {compared}: {anew}"
+        return f"Go on from {path}, the last checkpoint before {compared}: delete the newer ones, and resume with trainer.engine=eager"
 
 
 class Graphed(Fixed):
