@@ -148,8 +148,8 @@ def difference(one: Sequence[Line], other: Sequence[Line]) -> str | None:
 
 def departure(recorded: Sequence[Line], now: Sequence[Line]) -> tuple[str, str] | None:
     """Where a round leaves the list that was recorded, and the part whose code does; None where both are the same operations."""
-    keys = [[(each.function, each.author) for each in side] for side in (recorded, now)]
-    for tag, i, _, j, _ in SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
+    before, after = ([(each.function, each.author) for each in side] for side in (recorded, now))
+    for tag, i, _, j, _ in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if tag == "delete":
             return f"{recorded[i].function} was recorded and is not executed in this round", recorded[i].author
         if tag != "equal":
