@@ -61,7 +61,7 @@ def parts_of(game: Game, dataset: Dataset | None = None) -> dict[str, Any]:
 def walk(parts: Mapping[str, Any]) -> Iterator[Found]:
     """Every object that the parts hold, however deep: attributes, items of containers, hooks, what functions are bound to. Each once."""
     seen: set[int] = set()
-    rest = [Found(path, value, False) for path, value in reversed(parts.items())]
+    rest = [Found(path, value, False) for path, value in reversed(list(parts.items()))]
     while rest:
         found = rest.pop()
         if isinstance(found.value, DATA) or id(found.value) in seen:
@@ -97,7 +97,7 @@ def below(found: Found) -> Iterator[Found]:
 def attributes(value: Any) -> Iterator[tuple[str, Any]]:
     """The attributes of an object, in slots as well; none of the objects of torch and Python that hold no parts."""
     yield from namespace(value).items()
-    for cls in type(value).__mro__ if _is_foreign(type(value)) else ():
+    for cls in type(value).__mro__ if _is_foreign(type(value)) else ():  # type: ignore[arg-type]
         slots = vars(cls).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
             if hasattr(value, name) and name not in OWN_NAMES:
@@ -106,13 +106,13 @@ def attributes(value: Any) -> Iterator[tuple[str, Any]]:
 
 def namespace(value: Any) -> dict[str, Any]:
     """The dictionary of the attributes of an object that may hold parts."""
-    holds = isinstance(value, HOLDERS) or _is_foreign(type(value)) or root(type(value).__module__) == "gan_runner"
+    holds = isinstance(value, HOLDERS) or _is_foreign(type(value)) or root(type(value).__module__) == "gan_runner"  # type: ignore[arg-type]
     return getattr(value, "__dict__", {}) if holds and not isinstance(value, (*FUNCTIONS, *FOREIGN_CODE)) else {}
 
 
 def _speaks_for_itself(value: Any) -> bool:
     """Whether an object is of a class of somebody else that says capturable = True."""
-    return _is_foreign(type(value)) and refusal(value) is None
+    return _is_foreign(type(value)) and refusal(value) is None  # type: ignore[arg-type]
 
 
 def root(module: Any) -> str:
@@ -147,7 +147,7 @@ def refusal(value: Any, vouched: bool = False) -> str | None:
         return None if vars(value).get("capturable") is True else f"is a {name}, whose code is not torch's, {HOW}"
     if getattr(value, "capturable", None) is False:
         return f"is a {name}, which says capturable = False"
-    return _refused(type(value), name)
+    return _refused(type(value), name)  # type: ignore[arg-type]
 
 
 HOW = "which does not say capturable = True; let it say so if it executes the same operations in every round (docs/extending.md)"
@@ -180,7 +180,7 @@ def authors(game: Game, dataset: Dataset | None = None) -> dict[int, str]:
         if isinstance(value, types.FunctionType):
             if not is_native(value):
                 named[id(value.__code__)] = f"{path} ({value.__module__}.{value.__qualname__})"
-        elif path in parts or (isinstance(value, HOLDERS) and root(type(value).__module__) != "torch") or _is_foreign(type(value)):
+        elif path in parts or (isinstance(value, HOLDERS) and root(type(value).__module__) != "torch") or _is_foreign(type(value)):  # type: ignore[arg-type]
             named.setdefault(id(value), f"{path} ({type(value).__module__}.{type(value).__qualname__})")
     return named
 
@@ -190,7 +190,7 @@ def theirs(game: Game) -> list[Found]:
     found: list[Found] = []
     inside: list[str] = []
     for each in walk(parts_of(game)):
-        if _is_foreign(type(each.value)) or (isinstance(each.value, FUNCTIONS) and not is_native(each.value)):
+        if _is_foreign(type(each.value)) or (isinstance(each.value, FUNCTIONS) and not is_native(each.value)):  # type: ignore[arg-type]
             inside.append(each.path)
         if any(each.path == path or each.path.startswith(f"{path}.") for path in inside):
             found.append(each)

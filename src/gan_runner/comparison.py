@@ -118,7 +118,7 @@ def random_states(game: Game) -> dict[str, Tensor]:
 
 def in_place(game: Game) -> Iterator[tuple[str, Tensor]]:
     """The tensors that a round writes in place: weights, buffers, and what optimisers and gradient scalers keep."""
-    names = {p: readable(name) for name, p in game.named_parameters()}
+    names: dict[Tensor, str] = {p: readable(name) for name, p in game.named_parameters()}
     yield from ((name, p) for p, name in names.items())
     yield from ((readable(name), buffer) for name, buffer in game.named_buffers())
     for side, player in game.players.items():
