@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_runner import checkpoint
+from gan_runner import cache, checkpoint
 from gan_runner.datasets import Dataset, Items, Spec, Split, to_float
 from gan_runner.datasets.dataset import unheard
-from gan_runner.datasets.decoded import cache_folder
 from gan_runner.draws import seeded
 from gan_runner.errors import Failed, UserError
 from gan_runner.extractors import Extractor
 from gan_runner.metrics.moments import Moments
-from gan_runner.reporting import Tick
+from gan_runner.reporting import Tick, notice
 
-VERSION = 1  # of what is kept
+VERSION = 2  # of what is kept: since 2 with checksums
 
 
 class Reference:
@@ -138,25 +138,30 @@ class Reference:
     @cached_property
     def _folder(self) -> Path:
         key = hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()
-        return cache_folder() / f"{self.name}-{self.split}-{self.about['extractor']}-n{self.n}-{key[:16]}"
+        return cache.cache_folder() / f"{self.name}-{self.split}-{self.about['extractor']}-n{self.n}-{key[:16]}"
 
     def _look(self, features: bool) -> None:
-        """Set `_moments`, and `_features` where they are asked for: from the disk, else by a pass over the data."""
-        try:
-            if json.loads((self._folder / "about.json").read_text()) == self.about:
-                with np.load(self._folder / "moments.npz", allow_pickle=False) as kept:
-                    self._moments = Moments(*(torch.from_numpy(kept[name]) for name in Moments._fields))
+        """Set `_moments`, and `_features` where they are asked for: from the disk, else by a pass over the data; damage is named."""
+        if (self._folder / "about.json").exists():  # it is written last: the others should be there
+            try:
+                if json.loads((self._folder / "about.json").read_text()) != self.about:
+                    raise cache.Damaged("they are of something else")
+                with np.load(io.BytesIO(cache.read(self._folder / "moments.npz")), allow_pickle=False) as kept:
+                    moments = Moments(*(torch.from_numpy(kept[name]) for name in Moments._fields))
                 if features:
-                    self._features = self._mapped()
+                    self._features = self._mapped(len(moments.mean))
+                self._moments = moments
                 return
-        except (OSError, ValueError, KeyError, EOFError):
-            pass  # not kept, or not whole: it is made anew
+            except (OSError, ValueError, KeyError, EOFError, cache.Damaged) as error:
+                notice.warning("features in %s are damaged (%s); they are made again", self._folder, error)
         self._pass(features)
 
-    def _mapped(self) -> Tensor:
-        array = np.load(self._folder / "features.npy", mmap_mode="c", allow_pickle=False)  # copy on write: nothing is written back
-        if array.shape[0] != self.n or array.dtype != np.float32:
-            raise ValueError("not the features that were asked for")
+    def _mapped(self, features: int) -> Tensor:
+        path = self._folder / "features.npy"
+        cache.verify(path)
+        array = np.load(path, mmap_mode="c", allow_pickle=False)  # copy on write: nothing is written back
+        if array.shape != (self.n, features) or array.dtype != np.float32:
+            raise cache.Damaged(f"{path.name} holds {array.dtype} of shape {array.shape}")
         return torch.from_numpy(array)
 
     def _pass(self, features: bool) -> None:
@@ -185,38 +190,44 @@ class Reference:
             file.close()
             buffer = io.BytesIO()
             np.savez(buffer, **{name: value.numpy() for name, value in moments._asdict().items()})
-            checkpoint.write_bytes(self._folder / "moments.npz", buffer.getbuffer())
+            cache.write(self._folder / "moments.npz", buffer.getbuffer())
             checkpoint.write_bytes(self._folder / "about.json", json.dumps(self.about, indent=2).encode())  # last: the others are there
 
 
 class _Rows:
-    """n rows of float32 on their way into a .npy file, which is there whole or not at all."""
+    """n rows of float32 on their way into a .npy file with a checksum at its end, which is there whole or not at all."""
 
     def __init__(self, path: Path, n: int):
         self.path, self.n = path, n
         self.part = path.with_name(f".{path.name}.{os.getpid()}.part")
         self.error: OSError | None = None
-        self.begun = False
+        self.checksum: int | None = None  # of what is written; None before anything is
 
     def add(self, rows: np.ndarray) -> None:
         """Some more rows; an error of the disk is kept for the end."""
+        data = np.ascontiguousarray(rows, "<f4").tobytes()
+        if self.checksum is None:
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (self.n, rows.shape[1])})
+            data = header.getvalue() + data
+        self._write(data)
+
+    def close(self) -> None:
+        """Put the file to its place. OSError where that, or a write before it, failed."""
+        self._write(cache.seal(self.checksum or 0))
+        if self.error is not None:
+            raise self.error
+        os.replace(self.part, self.path)
+
+    def _write(self, data: bytes) -> None:
         if self.error is not None:
             return
         try:
             self.part.parent.mkdir(parents=True, exist_ok=True)
-            with self.part.open("ab" if self.begun else "wb") as file:
-                if not self.begun:
-                    header = {"descr": "<f4", "fortran_order": False, "shape": (self.n, rows.shape[1])}
-                    np.lib.format.write_array_header_1_0(file, header)
-                    self.begun = True
-                file.write(np.ascontiguousarray(rows, "<f4").data)
+            with self.part.open("wb" if self.checksum is None else "ab") as file:
+                file.write(data)
+            self.checksum = zlib.crc32(data, self.checksum or 0)
         except OSError as error:
             self.error = error
             with contextlib.suppress(OSError):
                 self.part.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Put the file to its place. OSError where that, or a write before it, failed."""
-        if self.error is not None:
-            raise self.error
-        os.replace(self.part, self.path)

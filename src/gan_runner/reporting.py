@@ -15,6 +15,7 @@ from rich.text import Text
 from gan_runner.errors import Failed
 
 log = logging.getLogger("gan_runner")
+notice = log.getChild("notice")  # its warnings are shown on the terminal as well
 
 
 class LogFile(logging.FileHandler):
@@ -39,6 +40,17 @@ class LogFile(logging.FileHandler):
             super().close()
 
 
+class Warnings(logging.Handler):
+    """Shows warnings of `notice` on the terminal, of every process."""
+
+    def __init__(self, console: Console):
+        super().__init__(logging.WARNING)
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.console.print(Text(record.getMessage()), soft_wrap=True)
+
+
 class Reporter:
     """Says things on the terminal and in a log file.
 
@@ -57,6 +69,8 @@ class Reporter:
             log.addHandler(self.handler)
             log.setLevel(logging.INFO)
             log.propagate = False
+        self.warnings = Warnings(Console(stderr=True, highlight=False) if silent else self.console)
+        notice.addHandler(self.warnings)
 
     def say(self, message: str) -> None:
         """A line for the reader and for the log."""
@@ -78,6 +92,7 @@ class Reporter:
         if self.live is not None:
             self.live.stop()
             self.live = None
+        notice.removeHandler(self.warnings)
         if self.handler is not None:
             log.removeHandler(self.handler)
             self.handler.close()

@@ -21,7 +21,7 @@ from gan_runner.datasets.decoded import Decoded
 from gan_runner.datasets.images import resize
 from gan_runner.datasets.spec import Spec
 from gan_runner.errors import Failed, UserError
-from gan_runner.reporting import Tick, log
+from gan_runner.reporting import Tick, notice
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # how Pillow calls images by their channels
@@ -139,7 +139,7 @@ class ImageFolder(Dataset):
         try:
             decoded.fill(tick)
         except (Failed, OSError) as error:
-            log.warning("decoded images are not kept: %s", error)
+            notice.warning("decoded images are not kept: %s", error)
             return files
         return decoded
 
