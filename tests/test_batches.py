@@ -399,3 +399,12 @@ def test_two_processes_may_fill_the_cache_at_once(tmp_path: Path, cache: Path, m
     items = [ImageFolder(str(tmp_path), 8, test_fraction=0.0).at_hand("train"), others[1]]
     assert all(torch.equal(each.take(torch.arange(12))[0], want) for each in items)
     assert not list(cache.rglob("*.part"))
+
+
+def test_what_decoding_depends_on_is_part_of_the_key(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture_folder(tmp_path)
+    for settings in ({}, {"background": "black"}, {"channels": 1}):
+        ImageFolder(str(tmp_path), 8, test_fraction=0.0, **settings).at_hand("train")
+    monkeypatch.setattr(decoded, "VERSION", decoded.VERSION + 1)
+    ImageFolder(str(tmp_path), 8, test_fraction=0.0).at_hand("train")
+    assert len(list(cache.rglob("*.npy"))) == 4

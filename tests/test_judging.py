@@ -101,6 +101,21 @@ def test_images_from_any_source_are_judged(gan_eval, tmp_path):
     assert "lossy" not in line["protocol"]
 
 
+def test_folders_that_differ_in_opacity_alone_differ_and_the_protocol_says_how(gan_eval, tmp_path):
+    opaque = np.concatenate([PIXELS, np.full((*PIXELS.shape[:3], 1), 255, np.uint8)], 3)
+    faint = opaque.copy()
+    faint[..., 3] = 60
+    words = [f"samples={folder_of(tmp_path / 'faint', faint)}", f"reference={folder_of(tmp_path / 'opaque', opaque)}", "accelerator=cpu"]
+    (tmp_path / "faint" / "notes.txt").write_text("no image")
+    code, [line], said = gan_eval(*words, "metric=[frechet_distance]", "extractor=random_conv")
+    assert code == 0
+    [value] = [value for key, value in line["metrics"].items() if key.startswith("fd/random_conv")]
+    assert value > 0.1
+    assert line["protocol"]["opacity"] == line["protocol"]["real_opacity"] == "laid on white"
+    assert f"samples: 40 images in {tmp_path / 'faint'}; left out: 1 .txt" in said
+    assert f"real: 40 images in {tmp_path / 'opaque'}\n" in said
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

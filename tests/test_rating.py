@@ -392,6 +392,12 @@ def run(tmp_path_factory):
     return folder
 
 
+def test_a_run_on_a_folder_says_what_it_reads(run):
+    assert re.search(
+        r" data: 60 images in .*, 2 classes \(a 30, b 30\); \d+ for training and \d+ for testing, ", (run / "train.log").read_text()
+    )
+
+
 def test_a_run_is_rated_against_real_images_of_the_same_class(run, tmp_path):
     pairs, source = page.gathered({**SETTINGS, "run": str(run)})
     assert pairs.names == ["margin of D", "distance to the nearest real image"]
@@ -404,6 +410,19 @@ def test_a_run_is_rated_against_real_images_of_the_same_class(run, tmp_path):
     rows = page.chosen(labels, 60, y, 4, 0)
     assert torch.equal(labels[rows], y)
     assert len(rows.unique()) == 4
+
+
+def test_folders_are_decoded_as_in_training_and_counted(tmp_path):
+    lines, turned = [], Image.Exif()
+    turned[0x0112] = 6
+    for name in ("fake", "real"):
+        (tmp_path / name).mkdir()
+        for i, image in enumerate(np.random.default_rng(0).integers(256, size=(24, 12, 10, 3), dtype=np.uint8)):
+            Image.fromarray(image).save(tmp_path / name / f"{i}.png", exif=turned)
+        (tmp_path / name / "loop").symlink_to(".")
+    fake = page.gathered({**SETTINGS, **{name: str(tmp_path / name) for name in ("fake", "real")}}, lines.append)[0].fake
+    assert fake.shape == (20, 3, 10, 12)
+    assert [line.partition(" in ")[0] for line in lines] == ["read: 24 images", "read: 24 images"]
 
 
 def test_from_a_run_to_a_score(run, tmp_path):

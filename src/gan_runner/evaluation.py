@@ -177,6 +177,7 @@ def protocol(subject: Subject, extractor: Extractor | None, reference: Reference
         found |= {"extractor": extractor.name, "extractor_sha256": extractor.checksum, "preprocessing": extractor.preprocessing}
     if reference is not None:
         found |= {"real": f"{reference.name}:{reference.split}", "n_real": reference.n, "real_sha256": reference.checksum}
+        found |= {f"real_{name}": note for name, note in reference.notes.items()}
     if reasons:
         found["missing"] = dict(reasons)
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,12 +51,14 @@ def main(settings: dict[str, Any]) -> None:
         countdown = Countdown(reporter)
         extractor: Extractor | None = build.make_one(config, packages, "extractor") if config["extractor"] else None
         reference, metrics = None, None
-        for judged in subjects(settings, packages, device):
+        for judged in subjects(settings, packages, device, reporter.say):
             if metrics is None:
                 dataset = real(settings, config, packages)
                 spec = known(dataset, judged.subjects[0].spec)
                 metrics = build.make_list(config, packages, "metric", spec=spec)
                 if dataset is not None:
+                    if found := dataset.summary():
+                        reporter.say(f"real: {found}")
                     reference = Reference(
                         dataset, settings["split"], extractor,
                         n=settings["n_real"], device=device, batch_size=settings["batch_size"], tick=countdown.at,
@@ -96,13 +98,19 @@ def known(dataset: Dataset | None, spec: Spec) -> Spec:
     return there
 
 
-def subjects(settings: dict[str, Any], packages: Sequence[str], device: torch.device) -> Iterator[Judged]:
+def subjects(settings: dict[str, Any], packages: Sequence[str], device: torch.device, say: Callable[[str], None]) -> Iterator[Judged]:
     """What is judged, one checkpoint after another."""
     if settings["samples"] is not None:
         stored = Stored(settings["samples"])
+        if found := stored.summary():
+            say(f"samples: {found}")
         items = stored.open("train")
         n = min(len(items), settings["n"])
-        protocol = {"samples": stored.name} | ({"lossy": "some images were compressed with loss (JPEG)"} if stored.lossy else {})
+        protocol = (
+            {"samples": stored.name}
+            | ({"lossy": "some images were compressed with loss (JPEG)"} if stored.lossy else {})
+            | stored.notes("train")
+        )
         yield Judged(stored.name, [Collected(items, stored.spec, n, device)], 0, 0, protocol)
         return
     folder, which = Path(settings["run"]), settings["checkpoint"]

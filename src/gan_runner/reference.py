@@ -123,6 +123,11 @@ class Reference:
         return self.dataset.checksum(self.split)
 
     @cached_property
+    def notes(self) -> dict[str, str]:
+        """What a protocol has to say of how the samples came about, by name."""
+        return self.dataset.notes(self.split)
+
+    @cached_property
     def about(self) -> dict[str, Any]:
         """What the features are of and how they came about: the key under which they are kept."""
         assert self.extractor is not None

@@ -145,6 +145,8 @@ def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None)
                 engine.draw_apart(assembly.config["seed"])
                 run = Run(assembly, folder, reporter)
                 reporter.say(f"run directory: {folder}")
+                if found := assembly.dataset.summary():
+                    reporter.say(f"data: {found}")
                 if assembly.trainer.precision == "auto":
                     picked = engine.precision_of("auto", run.device, run.spec.is_image)
                     reporter.say(f"precision: {picked} (trainer.precision=auto)")

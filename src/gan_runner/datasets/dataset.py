@@ -122,6 +122,14 @@ class Dataset:
         """As a protocol states it."""
         return type(self).__name__.lower()
 
+    def summary(self) -> str | None:
+        """One line for the start of a run: what was found, and what was left out and why; None where the name says it all."""
+        return None
+
+    def notes(self, split: Split) -> dict[str, str]:
+        """What a protocol has to say of how the samples of a split came about, by name."""
+        return {}
+
     def checksum(self, split: Split) -> str:
         """SHA-256 of the samples of a split and their labels: equal for equal content, wherever it lies."""
         samples = self.load(split)

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from gan_runner import cache, distributed
 from gan_runner.datasets.dataset import Items
+from gan_runner.datasets.decoding import VERSION
 from gan_runner.errors import UserError
 from gan_runner.reporting import Tick, notice
 
 SHARD = 2**24  # bytes of an array, about
-VERSION = 1  # of how images are decoded
 
 
 class Decoded:

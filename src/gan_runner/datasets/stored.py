@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from gan_runner.datasets.dataset import Dataset, Items, Samples, Split
-from gan_runner.datasets.folder import images
+from gan_runner.datasets.decoding import BACKGROUND, VERSION, has_opacity, pixels
+from gan_runner.datasets.listing import Images, Listing, listed, shown
 from gan_runner.datasets.spec import Spec
 from gan_runner.errors import UserError
 
@@ -40,7 +41,7 @@ class Pictures:
         image = pixels(self.paths[i])
         if tuple(image.shape) != self.shape:
             raise UserError(
-                f"{self.paths[i]} is {described(tuple(image.shape))}, and {self.paths[0]} is {described(self.shape)}: "
+                f"{shown(self.paths[i])} is {described(tuple(image.shape))}, and {shown(self.paths[0])} is {described(self.shape)}: "
                 "all images of a folder that is judged must have one size and kind"
             )
         return image, None if self.labels is None else int(self.labels[i])
@@ -54,27 +55,13 @@ def described(shape: tuple[int, ...]) -> str:
     return f"{shape[2]}x{shape[1]} {'grey' if shape[0] == 1 else 'RGB'}"
 
 
-def pixels(path: Path) -> Tensor:
-    """A picture file as uint8, C H W, 1 channel or 3. UserError where it cannot be read or is of 16 bits."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as file:
-            if file.mode.startswith(("I", "F")):
-                raise UserError(f"{path} has more than 8 bits a channel; save it with 8")
-            array = np.array(file.convert("L" if file.mode in ("1", "L", "LA") else "RGB"))
-    except UserError:
-        raise
-    except Exception as error:  # the decoders raise whatever they like
-        raise UserError(f"cannot decode the image {path} ({error}); replace or remove it") from error
-    return torch.from_numpy(array).view(*array.shape[:2], -1).permute(2, 0, 1)
-
-
 class Stored(Dataset):
     """What a folder of picture files, or a .npz file, holds, without resizing anything.
 
-    A folder has pictures, or a folder of them for each class, or folders `train` and `test` of either kind; else it is one split, whichever
-    is asked for first. A .npz file has uint8 images (N C H W, N H W C or N H W) or float points (N D) as `samples`, `images` or `arr_0`,
+    A folder has pictures, or a folder of them for each class, or folders `train` and `test` (`val`, `valid`, `validation`) of either kind;
+    else it is one split, whichever is asked for first. Pictures are decoded as in training, transparent ones laid on white.
+
+    A .npz file has uint8 images (N C H W, N H W C or N H W) or float points (N D) as `samples`, `images` or `arr_0`,
     perhaps with `labels`. UserError for anything else.
     """
 
@@ -87,9 +74,34 @@ class Stored(Dataset):
         return self.path.stem
 
     @cached_property
+    def _listing(self) -> Listing | None:
+        """The pictures of a folder; None of a .npz file. UserError for anything else."""
+        if self.path.suffix == ".npz" and self.path.is_file():
+            return None
+        if not self.path.is_dir():
+            raise UserError(f"{shown(self.path)} is neither a folder of images nor a .npz file")
+        return listed(self.path)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of their labels, over both splits; none where no folders name them."""
+        return self._listing.class_names if self._listing else ()
+
+    @cached_property
     def lossy(self) -> bool:
         """Whether some image was compressed with loss, which moves every figure."""
-        return self.path.is_dir() and any(path.suffix.lower() in LOSSY for path, _ in images(self.path))
+        return any(path.suffix.lower() in LOSSY for files in self._splits.values() for path, _ in files)
+
+    @property
+    def _splits(self) -> dict[str, Images]:
+        return self._listing.splits if self._listing else {}
+
+    def summary(self) -> str | None:
+        return self._listing.summary(self._splits) if self._listing else None
+
+    def notes(self, split: Split) -> dict[str, str]:
+        files = self._splits.get(split if self._has_splits else "", [])
+        return {"opacity": f"laid on {BACKGROUND}"} if any(has_opacity(path) for path, _ in files) else {}
 
     @property
     def spec(self) -> Spec:
@@ -103,7 +115,7 @@ class Stored(Dataset):
 
     @property
     def _has_splits(self) -> bool:
-        return (self.path / "train").is_dir() and (self.path / "test").is_dir()
+        return len(self._splits) > 1
 
     def open(self, split: Split) -> Items:
         if self._has_splits:
@@ -121,23 +133,19 @@ class Stored(Dataset):
         items = self.open(split)
         if not isinstance(items, Pictures):
             return super().checksum(split)
-        digest = hashlib.sha256(str(None if items.labels is None else items.labels.tolist()).encode())
+        digest = hashlib.sha256(f"{VERSION} ".encode() + str(None if items.labels is None else items.labels.tolist()).encode())
         for path in items.paths:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()
 
     def _read(self, split: Split | None) -> Items:
-        if self.path.suffix == ".npz" and self.path.is_file():
+        if self._listing is None:
             return arrays(self.path)
-        folder = self.path / split if split else self.path
-        if not folder.is_dir():
-            raise UserError(f"{self.path} is neither a folder of images nor a .npz file")
-        found = images(folder)
-        if not found:
-            raise UserError(f"there is no image in {folder}")
-        names = sorted({name for _, name in found})
-        labels = torch.tensor([names.index(name) for _, name in found]) if len(names) > 1 else None
-        return Pictures([path for path, _ in found], labels)
+        files, numbers = self._splits[split or ""], {name: i for i, name in enumerate(self.class_names)}
+        if not files:
+            raise UserError(f"there is no image in {shown(self.path / self._listing.places[split or ''])}")
+        labels = torch.tensor([numbers[name] for _, name in files]) if numbers else None
+        return Pictures([path for path, _ in files], labels)
 
 
 def arrays(path: Path) -> Samples:

@@ -32,6 +32,7 @@ from gan_runner.datasets import Stored, pictures, to_float, to_uint8
 from gan_runner.draws import Draws, seeded
 from gan_runner.errors import UserError
 from gan_runner.rating.raters import INTERCEPT, PRECISION
+from gan_runner.reporting import log
 
 SIDE = 2048  # pixels of a sheet: what a phone can decode
 STAIRCASE = {"start": 500, "least": 100, "most": 1000, "down": 10, "up": 30}  # ms; three of four right where it settles (Kaernbach 1991)
@@ -96,7 +97,7 @@ def normal_scores(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return quantile(ranks) if x.size else x
 
 
-def gathered(settings: dict[str, Any]) -> tuple[Pairs, dict[str, Any]]:
+def gathered(settings: dict[str, Any], say: Callable[[str], None] = log.info) -> tuple[Pairs, dict[str, Any]]:
     """The pairs that the settings ask for, and a note of where they come from."""
     n, seed = settings["pool"] + settings["practice"], settings["seed"]
     paths = {name: settings[name] for name in ("run", "fake", "real")}
@@ -111,18 +112,20 @@ def gathered(settings: dict[str, Any]) -> tuple[Pairs, dict[str, Any]]:
     elif paths["fake"] is None or paths["real"] is None:
         raise UserError("say what is rated: a run, or fake=FOLDER_OR_NPZ with real=FOLDER_OR_NPZ")
     if paths["fake"] is not None:
-        fake = read(paths["fake"], n, seed, None if run is None else run.spec.shape)
+        fake = read(paths["fake"], n, seed, None if run is None else run.spec.shape, say)
     else:
         assert run is not None
         if run.generator.classes is not None:
             y = torch.randint(run.generator.classes, (n,), generator=seeded("rating classes", seed))
         fake = to_uint8(run.sample(n, y=y, seed=seed))
     if paths["real"] is not None:
-        real = read(paths["real"], n, seed + 1, tuple(fake.shape[1:]))
+        real = read(paths["real"], n, seed + 1, tuple(fake.shape[1:]), say)
         y = None
     else:
         assert run is not None
         source["split"] = settings["split"]
+        if found := run.dataset.summary():
+            say(f"real: {found}")
         items = run.dataset.open(settings["split"])
         real = items.take(chosen(items.labels, len(items), y, n, seed))[0]
     if fake.shape != real.shape:
@@ -148,9 +151,12 @@ def chosen(labels: Tensor | None, size: int, y: Tensor | None, n: int, seed: int
     return rows
 
 
-def read(path: str, n: int, seed: int, shape: tuple[int, ...] | None) -> Tensor:
+def read(path: str, n: int, seed: int, shape: tuple[int, ...] | None, say: Callable[[str], None]) -> Tensor:
     """n images of a folder or of a .npz file, uint8 n C H W. UserError where there are fewer, or they are not of this shape."""
-    items = Stored(path).open("train")
+    stored = Stored(path)
+    if found := stored.summary():
+        say(f"read: {found}")
+    items = stored.open("train")
     if len(items) < n:
         raise UserError(f"{path} holds {len(items)} images, and pool and practice ask for {n}")
     x, _ = items.take(torch.randperm(len(items), generator=seeded("rating files", seed))[:n])
@@ -194,7 +200,7 @@ def make(settings: dict[str, Any], say: Callable[[str], None]) -> None:
         raise UserError(f"{out} holds a page and its key already, and answers may be on their way; choose another folder")
     if settings["questions"] > settings["pool"] or settings["repeats"] > settings["questions"]:
         raise UserError("questions can be at most as many as the pool has pairs, and repeats at most as many as questions")
-    pairs, source = gathered(settings)
+    pairs, source = gathered(settings, say)
     html, key = build(pairs, settings, source)
     (out / "page").mkdir(parents=True, exist_ok=True)
     checkpoint.write_bytes(out / "page" / "index.html", html.encode())
