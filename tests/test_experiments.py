@@ -64,6 +64,7 @@ def _a_few_noisy_images(monkeypatch):
         monkeypatch.setattr(cls, "load", load)
         monkeypatch.setattr(cls, "open", load)
         monkeypatch.setattr(cls, "at_hand", lambda self, split, tick: self.load(split))
+    monkeypatch.setattr(ImageFolder, "summary", lambda self: None)
     monkeypatch.setattr(ImageFolder, "spec", property(lambda self: build.Spec((self.channels, self.resolution, self.resolution))))
 
 

@@ -118,7 +118,7 @@ class ImageFolder(Dataset):
         return digest.hexdigest()
 
     def summary(self) -> str:
-        splits: dict[str, Images] = {**self._listing[1]}
+        splits = dict[str, Images](self._listing[1].items())
         return self._images.summary(splits, "" if self._images.places else ", chosen by a hash of their paths")
 
     def notes(self, split: Split) -> dict[str, str]:
