@@ -16,6 +16,16 @@ def seeded(*key: object, device: torch.device | str = "cpu") -> torch.Generator:
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:4], "little"))
 
 
+def chosen(n: int | None, total: int, *key: object) -> Tensor:
+    """Indices, ascending, of n out of `total` samples: a random choice that depends on the key alone; None, or n >= total: all of them.
+
+    What takes a part of some samples takes it by this: the first ones of a folder, or of an array, may all be of one class.
+    """
+    if n is None or n >= total:
+        return torch.arange(total)
+    return torch.randperm(total, generator=seeded(*key))[:n].sort().values
+
+
 class Draws:
     """Random rows for a batch whose size is not the caller's to know.
 

@@ -23,7 +23,7 @@ from gan_runner import checkpoint
 from gan_runner.datasets import Dataset, Items, Spec, Split, to_float
 from gan_runner.datasets.dataset import unheard
 from gan_runner.datasets.decoded import cache_folder
-from gan_runner.draws import seeded
+from gan_runner.draws import chosen
 from gan_runner.errors import Failed, UserError
 from gan_runner.extractors import Extractor
 from gan_runner.metrics.moments import Moments
@@ -81,10 +81,7 @@ class Reference:
     @cached_property
     def _chosen(self) -> Tensor:
         """Indices of the samples, n."""
-        n = len(self._items)
-        if self.asked is None or self.asked >= n:
-            return torch.arange(n)
-        return torch.randperm(n, generator=seeded("reference", self.split))[: self.asked].sort().values
+        return chosen(self.asked, len(self._items), "reference", self.split)
 
     @property
     def n(self) -> int:
