@@ -44,9 +44,9 @@ def named(standard=False):
     return SimpleNamespace(name="net", named=lambda own, published: f"{published if standard else own}/net")
 
 
-def real(features, labels=None):
+def real(features, labels=None, names=None):
     moments = features if isinstance(features, Moments) else Moments.of(features)
-    return SimpleNamespace(features=lambda: features, moments=lambda: moments, labels=labels, split="train")
+    return SimpleNamespace(features=lambda: features, moments=lambda: moments, labels=labels, split="train", class_names=names)
 
 
 def figures(metric, reference, *batches, extractor=None):
@@ -423,6 +423,8 @@ def test_classes_need_two_samples_on_both_sides():
         UserError, match=r"at least 2 samples of each on both sides; class 1: 1 samples, 2 real ones; class 2: 2 samples, 1 real"
     ):
         figures(IntraClassFrechet(), real(normal(5, 2), labels), (normal(5, 2), y))
+    with pytest.raises(UserError, match="class dog: 1 samples, 2 real ones; class ship: 2 samples, 1 real"):
+        figures(IntraClassFrechet(), real(normal(5, 2), labels, ("cat", "dog", "ship")), (normal(5, 2), y))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Samples of a run, from nothing but its directory."""
 
 import json
+import math
 import shutil
 from types import SimpleNamespace
 
@@ -160,6 +161,23 @@ def test_interpolation_ends_at_its_ends_and_keeps_its_length():
     unit = [v / v.norm(dim=1, keepdim=True) for v in (a, b)]
     assert torch.allclose(slerp(*unit, torch.tensor(0.3)).norm(dim=1), torch.ones(5), atol=1e-5)
     assert torch.allclose(slerp(a, 2 * a, torch.tensor(0.5)), 1.5 * a, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("kind", ["grid", "png", "npz", "interpolation"])
+def test_samples_that_are_not_finite_become_no_pixels(pictures, tmp_path, monkeypatch, value, kind):
+    """In a file they would be black or white, and judged as any other image."""
+    load = sampling.TrainedRun.__init__
+
+    def broken(self, *words):
+        load(self, *words)
+        forward = self.generator.forward
+        monkeypatch.setattr(self.generator, "forward", lambda z, y=None: forward(z, y).index_fill(0, torch.tensor([1]), value))
+
+    monkeypatch.setattr(sampling.TrainedRun, "__init__", broken)
+    with pytest.raises(UserError, match=r"1 of 20 samples of round 2 .* are not finite"):
+        main(pictures, format=kind, n=20, out=str(tmp_path / "new" / "x"))
+    assert not (tmp_path / "new").exists()
 
 
 def test_mistakes_are_told(points, pictures, tmp_path):

@@ -201,8 +201,7 @@ class Evaluate(Callback):
         self.reference = Reference(
             run.dataset, self.split, run.extractor, n=self.n_real, device=run.device, batch_size=self.batch_size, tick=self.countdown.at
         )
-        there = evaluation.what_is_there(self.subject(run), self.reference)
-        missing = evaluation.unmeasurable(run.metrics, run.extractor, there)
+        missing = evaluation.unmeasurable(run.metrics, run.extractor, self.subject(run), self.reference)
         for name, reason in missing.items():
             run.reporter.say(f"{name} will be null: {reason}")
         self.told = set(missing)  # the metrics whose reason was told

@@ -19,7 +19,7 @@ from gan_runner.draws import NumberedDraws
 from gan_runner.errors import UserError
 from gan_runner.metrics.metric import Need
 from gan_runner.reporting import Tick
-from gan_runner.subjects import Generated, Subject, evaluating
+from gan_runner.subjects import NOT_FINITE, Generated, Subject, evaluating
 
 if TYPE_CHECKING:
     from gan_runner.extractors import Extractor
@@ -71,11 +71,13 @@ class Findings(NamedTuple):
         return {key: value for figures in self.figures.values() for key, value in figures.items()}
 
 
-def unmeasurable(metrics: Mapping[str, Metric], extractor: Extractor | None, there: set[Need]) -> dict[str, str]:
-    """Name of a metric that cannot be computed -> why. there: what there is of what metrics may need."""
+def unmeasurable(
+    metrics: Mapping[str, Metric], extractor: Extractor | None, subject: Subject, reference: Reference | None
+) -> dict[str, str]:
+    """Name of a metric that cannot be computed -> why."""
     reasons: dict[str, str] = {}
     for name, metric in metrics.items():
-        lacking = [MISSING[need] for need in sorted(metric.needs) if need not in there]
+        lacking = [reason for need in sorted(metric.needs) if (reason := missing(need, subject, reference)) is not None]
         if metric.extracts and extractor is None:
             lacking.append("no extractor is chosen (extractor=...)")
         elif metric.extracts and extractor is not None and (reason := extractor.available()):
@@ -85,16 +87,18 @@ def unmeasurable(metrics: Mapping[str, Metric], extractor: Extractor | None, the
     return reasons
 
 
-def what_is_there(subject: Subject, reference: Reference | None) -> set[Need]:
-    """Of what metrics may need."""
-    found: dict[Need, bool] = {
-        "reference": reference is not None,
-        "labels": subject.labelled and reference is not None and reference.spec.classes is not None,
-        "generator": subject.generator is not None,
-        "discriminator": subject.discriminator is not None,
-        "snapshots": subject.snapshots is not None,
-    }
-    return {need for need, is_there in found.items() if is_there}
+def missing(need: Need, subject: Subject, reference: Reference | None) -> str | None:
+    """Why there is not what a metric may need; None where it is there. Labels are looked at, which may read the real samples."""
+    if need == "labels":
+        try:
+            without = None if subject.labelled else "the samples"
+            if without is None and (reference is None or reference.labels is None):
+                without = "the real samples"
+        except UserError as error:  # the classes are others
+            return f"{MISSING[need]}, and {error}"
+        return without and f"{MISSING[need]}, and {without} have none"
+    there = reference if need == "reference" else getattr(subject, need)
+    return MISSING[need] if there is None else None
 
 
 def evaluate(
@@ -113,7 +117,7 @@ def evaluate(
     Each process takes a contiguous share of the samples, and sample i is the same one whoever makes it: so neither the number of processes
     nor batch_size moves a figure. Draws nothing from torch's own generators. tick is told how the work goes.
     """
-    device, reasons = subject.device, unmeasurable(metrics, extractor, what_is_there(subject, reference))
+    device, reasons = subject.device, unmeasurable(metrics, extractor, subject, reference)
     home = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
     measured = {name: metric for name, metric in metrics.items() if name not in reasons}
     for metric in measured.values():
@@ -131,14 +135,14 @@ def evaluate(
         for x, y in subject.batches(rows, batch_size):
             broken |= not x.isfinite().all()
             values: dict[str, Any] = {"samples": x, "y": y}
-            if extracting is not None:
+            if extracting is not None and not broken:
                 values |= extracting(to_uint8(x) if subject.spec.is_image else x)._asdict()
-            for name, metric in measured.items():
+            for name, metric in {} if broken else measured.items():  # of samples that are not finite there is no figure
                 metric.update(*[given(values, field, name).to(home) for field in metric.reads])
             seen += len(x)
             tick("samples", seen, len(rows))
         if distributed.agree(int(broken)):
-            reasons |= {name: "not all samples are finite (nan or inf)" for name, metric in measured.items() if metric.reads}
+            reasons |= {name: NOT_FINITE for name, metric in measured.items() if metric.reads}
     figures: dict[str, dict[str, float | None]] = {}
     pictures: dict[str, Tensor] = {}
     for name, metric in metrics.items():
@@ -176,7 +180,7 @@ def protocol(subject: Subject, extractor: Extractor | None, reference: Reference
     if extractor is not None:
         found |= {"extractor": extractor.name, "extractor_sha256": extractor.checksum, "preprocessing": extractor.preprocessing}
     if reference is not None:
-        found |= {"real": f"{reference.name}:{reference.split}", "n_real": reference.n, "real_sha256": reference.checksum}
+        found |= reference.protocol()
     if reasons:
         found["missing"] = dict(reasons)
     return found
@@ -208,10 +212,17 @@ def samples(
 ) -> Iterator[Tensor]:
     """n samples as data (N ..., float), a batch at a time; sample i is a function of the seed and of i alone.
 
-    y: labels (N) or one label for all; None: uniform over the classes of a conditional generator. ValueError where it takes no labels.
+    y: labels (N) or one label for all; None: uniform over the classes of a conditional generator. ValueError where it takes no labels, or
+    not these.
     """
-    made = Generated(generator, n, NO_SPEC, seed=seed, y=y, device=device)
-    return (x for x, _ in made.batches(range(n), batch_size))
+    return (x for x, _ in drawn(generator, n, seed=seed, y=y, batch_size=batch_size, device=device))
+
+
+def drawn(
+    generator: Generator, n: int, *, seed: int = 0, y: Tensor | int | None = None, batch_size: int = 500, device: torch.device | str = "cpu"
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The same samples, and their labels (N); None of an unconditional generator."""
+    return Generated(generator, n, NO_SPEC, seed=seed, y=y, device=device).batches(range(n), batch_size)
 
 
 NO_SPEC = Spec(())  # samples are left as the generator shows them

@@ -33,7 +33,7 @@ SAMPLE: Keys = {
     "checkpoint": ("last, best or the path of a file", text),
     "n": ("a number of samples, 1 or more", at_least(1)),
     "seed": ("a whole number, 0 or more", whole),
-    "class": or_null("a class number", whole),
+    "class": or_null("the name or the number of a class", lambda value: whole(value) or text(value)),
     "columns": or_null("a number of columns", at_least(1)),
     "format": one_of("grid", "png", "npz", "interpolation"),
     "out": or_null("a path", text),

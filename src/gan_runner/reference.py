@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gan_runner import checkpoint
 from gan_runner.datasets import Dataset, Items, Spec, Split, to_float
+from gan_runner.datasets.classes import by_number, refuse_labels, translated
 from gan_runner.datasets.dataset import unheard
 from gan_runner.datasets.decoded import cache_folder
 from gan_runner.draws import chosen
@@ -35,7 +36,8 @@ VERSION = 1  # of what is kept
 class Reference:
     """Real samples of one split, in a fixed order, and their features.
 
-    n: how many of them, chosen by chance but always the same ones; None: all. tick: is told how a pass over the data goes.
+    n: how many of them, chosen by chance but always the same ones; None: all. tick: is told how a pass over the data goes. order: in whose
+    classes the labels are given, matched by name; None: those of the data.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class Reference:
         device: torch.device | str = "cpu",
         batch_size: int = 500,
         tick: Tick = unheard,
+        order: Spec | None = None,
     ):
-        self.dataset, self.split, self.extractor, self.asked = dataset, split, extractor, n
+        self.dataset, self.split, self.extractor, self.asked, self.order = dataset, split, extractor, n, order
         self.device, self.batch_size, self.tick = torch.device(device), batch_size, tick
         self._others: dict[Split, Reference] = {split: self}
 
@@ -65,7 +68,7 @@ class Reference:
     def of(self, split: Split) -> Reference:
         """The same data, another split. UserError where there is no such split."""
         if split not in self._others:
-            settings = {"n": self.asked, "device": self.device, "batch_size": self.batch_size, "tick": self.tick}
+            settings = {"n": self.asked, "device": self.device, "batch_size": self.batch_size, "tick": self.tick, "order": self.order}
             other = Reference(self.dataset, split, self.extractor, **settings)  # type: ignore[arg-type]
             other._others = self._others
             self._others[split] = other
@@ -89,12 +92,36 @@ class Reference:
 
     @cached_property
     def labels(self) -> Tensor | None:
-        """int64, n; None where the data have none."""
-        return None if self._items.labels is None else self._items.labels[self._chosen]
+        """int64, n, as numbers of `class_names`; None where the data have none. UserError where `order` has other classes."""
+        labels = self._items.labels
+        if labels is None:
+            return None
+        refuse_labels(labels, self.spec, f"the {self.split} split of {self.name}")
+        return labels[self._chosen] if self.order is None else translated(labels[self._chosen], self.spec, self.order)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Of the labels, in their order; None where the classes have no names."""
+        return (self.order and self.order.class_names) or self.spec.class_names
+
+    def protocol(self) -> dict[str, Any]:
+        """What was compared with; where labels were asked for, also which classes they are of."""
+        found = {"real": f"{self.name}:{self.split}", "n_real": self.n, "real_sha256": self.checksum}
+        if self.n < len(self._items):
+            found["real_chosen"] = f"{self.n} of {len(self._items)} at random, the same for every seed"
+        if any(vars(other).get("labels") is not None for other in self._others.values()):
+            if self.class_names is not None:
+                found["classes"] = list(self.class_names)
+            if self.order is not None and by_number(self.spec, self.order):
+                found["labels"] = "taken as numbers: a side has no class names"
+        return found
 
     def at(self, indices: Tensor) -> Tensor:
-        """The samples with these indices as data: N ..., float32."""
-        return to_float(self._items.take(self._chosen[indices])[0])
+        """The samples with these indices as data: N ..., float32. UserError where one is not finite."""
+        x = self._items.take(self._chosen[indices])[0]
+        if not x.isfinite().all():
+            raise UserError(f"not all samples of {self.name} ({self.split}) are finite (nan or inf)")
+        return to_float(x)
 
     def samples(self) -> Tensor:
         """All of them as data: n ..., float32."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gan_runner import checkpoint, distributed, engine, execution
 from gan_runner.datasets import Dataset, Spec, stream
+from gan_runner.datasets.classes import refuse_renamed
 from gan_runner.errors import Diverged, Interrupted, UserError
 from gan_runner.reporting import Countdown, Reporter
 
@@ -84,7 +85,8 @@ class Run:
         self.device = self.game.generator.device
         self.batch_size = self.game.batch_size
         tick = Countdown(reporter).at
-        self.batches = stream(self.dataset, "train", self.batch_size, assembly.config["seed"], self.device, tick)
+        labelled = getattr(self.game.D, "classes", None) is not None or any(term.labelled for term in self.game.terms.values())
+        self.batches = stream(self.dataset, "train", self.batch_size, assembly.config["seed"], self.device, tick, labelled)
         self.recent: list[Logs] = []  # of the rounds whose losses have not been looked at
         self.saved_at: int | None = None
         self.writer = checkpoint.Writer()
@@ -111,7 +113,7 @@ class Run:
             "version": checkpoint.VERSION,
             "step": self.step,
             "images": self.images,
-            "spec": {"shape": list(self.spec.shape), "classes": self.spec.classes},
+            "spec": self.spec.saved(),
             "game": dict(self.game.state_dict()),
             "batches": self.batches.state_dict(),
             "callbacks": {name: callback.state_dict() for name, callback in self.callbacks.items()},
@@ -119,8 +121,9 @@ class Run:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a saved state. UserError where it belongs to other networks."""
+        """Go back to a saved state. UserError where it belongs to other networks, or to classes of other names."""
         try:
+            refuse_renamed(Spec.restored(state["spec"]), self.spec, self.dataset.name)
             self.game.load_state_dict(state["game"])
             self.batches.load_state_dict(state["batches"])
             for name, callback in self.callbacks.items():

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gan_runner import distributed
+from gan_runner.datasets.classes import refuse_labels
 from gan_runner.datasets.dataset import Dataset, Items, Samples, Split, to_float, unheard
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
@@ -269,13 +270,24 @@ def _close(streamed: weakref.ref[Streamed]) -> None:
 
 
 def stream(
-    dataset: Dataset, split: Split, batch_size: int, seed: int, device: torch.device | str, tick: Tick = unheard
+    dataset: Dataset,
+    split: Split,
+    batch_size: int,
+    seed: int,
+    device: torch.device | str,
+    tick: Tick = unheard,
+    labelled: bool = False,
 ) -> Resident | Streamed:
     """Batches of a split: from the device where its samples fit `dataset.resident_mb`, else through `dataset.workers` processes.
 
     The batches are the same either way. Only training images are mirrored. tick: is told how far a reading goes that is done once.
+    UserError for labels that are no classes of the data set, and, where labels are needed (labelled), for samples without.
     """
     items, flip = dataset.at_hand(split, tick), dataset.flip and split == "train"
+    whose = f"the {split} split of {dataset.name}"
+    refuse_labels(items.labels, dataset.spec, whose)
+    if labelled and items.labels is None:
+        raise UserError(f"the discriminator or a term reads the labels of real samples, and {whose} has none")
     if items.nbytes <= dataset.resident_mb * 10**6:
         samples = items if isinstance(items, Samples) else Samples(*items.take(torch.arange(len(items))))
         return Resident(samples, batch_size, seed, device, flip)

@@ -101,7 +101,8 @@ class ImageFolder(Dataset):
 
     @property
     def spec(self) -> Spec:
-        return Spec((self.channels, self.resolution, self.resolution), len(self.class_names) or None)
+        names = self.class_names
+        return Spec((self.channels, self.resolution, self.resolution), len(names) or None, class_names=names or None)
 
     @property
     def class_names(self) -> tuple[str, ...]:

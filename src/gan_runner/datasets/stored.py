@@ -20,6 +20,7 @@ from gan_runner.errors import UserError
 LOSSY = {".jpeg", ".jpg"}
 ARRAYS = ("samples", "images", "arr_0")  # as gan-sample and others call them
 LABELS = ("labels", "arr_1")
+NAMES = "class_names"  # of the labels, in their order
 
 
 class Pictures:
@@ -75,7 +76,7 @@ class Stored(Dataset):
 
     A folder has pictures, or a folder of them for each class, or folders `train` and `test` of either kind; else it is one split, whichever
     is asked for first. A .npz file has uint8 images (N C H W, N H W C or N H W) or float points (N D) as `samples`, `images` or `arr_0`,
-    perhaps with `labels`. UserError for anything else.
+    perhaps with `labels` and, in their order, `class_names`. UserError for anything else.
     """
 
     def __init__(self, path: str):
@@ -94,8 +95,19 @@ class Stored(Dataset):
     @property
     def spec(self) -> Spec:
         items = self._anything
-        x, labels = items[0][0], items.labels
-        return Spec(tuple(x.shape), None if labels is None else int(labels.max()) + 1)
+        x, labels, names = items[0][0], items.labels, self.class_names
+        if labels is None:
+            return Spec(tuple(x.shape))
+        return Spec(tuple(x.shape), int(labels.max()) + 1 if names is None else len(names), class_names=names)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...] | None:
+        """In the order of their labels: of the class folders of all splits, in alphabetical order, or as a .npz file says; else None."""
+        if self.path.is_file():
+            return names_in(self.path)
+        splits = [self.path / split for split in ("train", "test")] if self._has_splits else [self.path]
+        names = sorted({name for split in splits for _, name in images(split)})
+        return tuple(names) if len(names) > 1 else None
 
     @cached_property
     def _anything(self) -> Items:
@@ -135,8 +147,8 @@ class Stored(Dataset):
         found = images(folder)
         if not found:
             raise UserError(f"there is no image in {folder}")
-        names = sorted({name for _, name in found})
-        labels = torch.tensor([names.index(name) for _, name in found]) if len(names) > 1 else None
+        names = self.class_names
+        labels = None if names is None else torch.tensor([names.index(name) for _, name in found])
         return Pictures([path for path, _ in found], labels)
 
 
@@ -168,4 +180,20 @@ def arrays(path: Path) -> Samples:
         )
     if y is not None and (y.shape != x.shape[:1] or y.dtype.kind not in "iu"):
         raise UserError(f"{path} has labels {y.dtype} of shape {y.shape} for {len(x)} samples: expected a whole number for each")
+    if y is not None and (y.min() < 0 or ((names := names_in(path)) is not None and y.max() >= len(names))):
+        raise UserError(f"{path} has labels from {y.min()} to {y.max()}: expected 0 or more" + (f", below {len(names)}" if names else ""))
     return Samples(torch.from_numpy(np.ascontiguousarray(x)), None if y is None else torch.from_numpy(y.astype(np.int64)))
+
+
+def names_in(path: Path) -> tuple[str, ...] | None:
+    """The names of the classes in a .npz file, in the order of the labels; None where it has none. UserError where they are no names."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = file.get(NAMES)
+    except Exception as error:  # the readers raise whatever they like
+        raise UserError(f"{path} cannot be read as arrays: {error}") from error
+    if names is None:
+        return None
+    if names.ndim != 1 or names.dtype.kind != "U" or len({*names.tolist()}) < max(len(names), 1):
+        raise UserError(f"{path} has {NAMES} {names.dtype} of shape {names.shape}: expected the different names of its classes, as text")
+    return tuple(names.tolist())

@@ -12,6 +12,7 @@ from torchmetrics.utilities import dim_zero_cat
 from gan_runner.errors import UserError
 from gan_runner.metrics.metric import Metric
 from gan_runner.metrics.moments import Moments
+from gan_runner.untrusted import printable
 
 if TYPE_CHECKING:
     from gan_runner.extractors import Extractor
@@ -171,8 +172,9 @@ class IntraClassFrechet(Metric):
         real, real_y = self.reference.features(), self.reference.labels
         assert real_y is not None  # `needs` says so
         classes = torch.cat([fake_y.cpu(), real_y.cpu()]).unique().tolist()
+        names = self.reference.class_names
         few = [
-            f"class {k}: {n} samples, {n_real} real ones"
+            f"class {k if names is None else printable(names[k])}: {n} samples, {n_real} real ones"
             for k in classes
             if min(n := int((fake_y == k).sum()), n_real := int((real_y == k).sum())) < 2
         ]

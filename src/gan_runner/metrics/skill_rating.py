@@ -188,8 +188,12 @@ class SkillRating(Metric):
         indices = torch.randint(self.reference.n, (self.n_games,), generator=of)
         draws = NumberedDraws("skill", "view", subject.seed, indices=torch.arange(self.n_games), device=subject.device)
         real = snapshot.generator.view(self.reference.at(indices).to(subject.device), draws)
-        labels = self.reference.labels
-        return _logits(snapshot, Shown(real, None if labels is None else labels[indices]), subject)
+        assert snapshot.discriminator is not None
+        if snapshot.discriminator.classes is None:
+            return _logits(snapshot, Shown(real, None), subject)
+        if (labels := self.reference.labels) is None:
+            raise UserError("skill_rating shows a conditional discriminator real samples with their labels, and these have none")
+        return _logits(snapshot, Shown(real, labels[indices]), subject)
 
 
 @torch.no_grad()

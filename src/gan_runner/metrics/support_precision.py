@@ -15,7 +15,7 @@ from gan_runner.architectures.network import Generator
 from gan_runner.datasets.spec import Spec
 from gan_runner.draws import NumberedDraws, chosen
 from gan_runner.metrics.metric import Metric, Told, told_nobody
-from gan_runner.subjects import Subject, evaluating
+from gan_runner.subjects import Subject, evaluating, finite
 
 if TYPE_CHECKING:
     from gan_runner.extractors import Extractor
@@ -115,7 +115,7 @@ class SupportPrecisionRecall(Metric):
         n = min(self.n_precision, subject.n)
         near = 0
         for i, indices in enumerate(chosen(n, subject.n, "support", "fakes", subject.seed).split(ROWS)):
-            near += int((self.exact.support_distance(subject.at(indices)[0].to(self.device)) <= self.delta).sum())
+            near += int((self.exact.support_distance(finite(subject.at(indices)[0]).to(self.device)) <= self.delta).sum())
             self.tick(i * ROWS + len(indices), n)
         self.precision = near / n
         self.recall = math.nan

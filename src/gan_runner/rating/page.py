@@ -29,9 +29,11 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from gan_runner import checkpoint, engine, sampling
 from gan_runner.datasets import Stored, pictures, to_float, to_uint8
+from gan_runner.datasets.classes import refuse_labels, translated
 from gan_runner.draws import Draws, seeded
 from gan_runner.errors import UserError
 from gan_runner.rating.raters import INTERCEPT, PRECISION
+from gan_runner.untrusted import printable
 
 SIDE = 2048  # pixels of a sheet: what a phone can decode
 STAIRCASE = {"start": 500, "least": 100, "most": 1000, "down": 10, "up": 30}  # ms; three of four right where it settles (Kaernbach 1991)
@@ -116,7 +118,7 @@ def gathered(settings: dict[str, Any]) -> tuple[Pairs, dict[str, Any]]:
         assert run is not None
         if run.generator.classes is not None:
             y = torch.randint(run.generator.classes, (n,), generator=seeded("rating classes", seed))
-        fake = to_uint8(run.sample(n, y=y, seed=seed))
+        fake = to_uint8(sampling.finite(run, run.sample(n, y=y, seed=seed)))
     if paths["real"] is not None:
         real = read(paths["real"], n, seed + 1, tuple(fake.shape[1:]))
         y = None
@@ -124,7 +126,10 @@ def gathered(settings: dict[str, Any]) -> tuple[Pairs, dict[str, Any]]:
         assert run is not None
         source["split"] = settings["split"]
         items = run.dataset.open(settings["split"])
-        real = items.take(chosen(items.labels, len(items), y, n, seed))[0]
+        refuse_labels(items.labels, run.dataset.spec, f"the {settings['split']} split of {run.dataset.name}")
+        labels = None if y is None or items.labels is None else translated(items.labels, run.dataset.spec, run.spec)
+        y = None if labels is None else y
+        real = items.take(chosen(labels, len(items), y, n, seed, run.spec.class_names))[0]
     if fake.shape != real.shape:
         raise UserError(
             f"a fake is {tuple(fake.shape[1:])} and a real image {tuple(real.shape[1:])} (channels, height, width); make them alike"
@@ -132,7 +137,7 @@ def gathered(settings: dict[str, Any]) -> tuple[Pairs, dict[str, Any]]:
     return Pairs(fake, real, *judged(fake, real, run, y, seed)), source
 
 
-def chosen(labels: Tensor | None, size: int, y: Tensor | None, n: int, seed: int) -> Tensor:
+def chosen(labels: Tensor | None, size: int, y: Tensor | None, n: int, seed: int, class_names: tuple[str, ...] | None = None) -> Tensor:
     """Which real images are shown, n different ones: any, or of the classes y that the fakes are of."""
     order = torch.randperm(size, generator=seeded("rating real", seed))
     if y is None or labels is None:
@@ -143,7 +148,8 @@ def chosen(labels: Tensor | None, size: int, y: Tensor | None, n: int, seed: int
     for label in y.unique():
         mine, where = order[labels[order] == label], (y == label).nonzero()[:, 0]
         if len(mine) < len(where):
-            raise UserError(f"{len(where)} real images of class {int(label)} are needed, and there are {len(mine)}; make the pool smaller")
+            name = int(label) if class_names is None else printable(class_names[int(label)])
+            raise UserError(f"{len(where)} real images of class {name} are needed, and there are {len(mine)}; make the pool smaller")
         rows[where] = mine[: len(where)]
     return rows
 
