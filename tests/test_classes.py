@@ -211,6 +211,12 @@ def test_arrays_carry_the_labels_that_were_drawn_and_their_names(trained, tmp_pa
     assert (spec.classes, spec.class_names) == (3, ANIMALS)
 
 
+def test_an_interpolation_is_of_the_class_that_was_asked_for(trained, tmp_path):
+    for name in ("cat", "ship"):
+        sampled(trained / "run", format="interpolation", n=20, out=str(tmp_path / f"{name}.png"), **{"class": name})
+    assert (tmp_path / "cat.png").read_bytes() != (tmp_path / "ship.png").read_bytes()
+
+
 def test_a_name_never_becomes_a_path(copied):
     path = copied / "run" / "checkpoints" / "last.pt"
     state = checkpoint.load(path)

@@ -15,11 +15,11 @@ from gan_runner import distributed
 from gan_runner.architectures.network import Generator
 from gan_runner.datasets import Spec, to_uint8
 from gan_runner.datasets.dataset import unheard
-from gan_runner.draws import NumberedDraws
+from gan_runner.draws import Draws, NumberedDraws
 from gan_runner.errors import UserError
 from gan_runner.metrics.metric import Need
 from gan_runner.reporting import Tick
-from gan_runner.subjects import NOT_FINITE, Generated, Subject, evaluating
+from gan_runner.subjects import NOT_FINITE, Generated, Subject, evaluating, labels_for
 
 if TYPE_CHECKING:
     from gan_runner.extractors import Extractor
@@ -226,23 +226,53 @@ def drawn(
 
 
 NO_SPEC = Spec(())  # samples are left as the generator shows them
+TINY = 2.0**-26  # half of the step between the uniform numbers that are drawn: keeps Phi^-1 finite
 
 
-def interpolation(generator: Generator, rows: int, columns: int, *, seed: int, device: torch.device | str) -> Tensor:
-    """Walks between pairs of latents, rows x columns samples, row by row; a row keeps its label.
+def interpolation(
+    generator: Generator, rows: int, columns: int, *, seed: int, y: int | None = None, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Walks between pairs of latents, rows x columns samples, row by row; a row keeps its label, which is y where that is given.
 
-    Spherical for the normal prior, so that the latents keep a typical length (White 2016): z(t) = [sin((1-t)w) a + sin(tw) b] / sin(w).
+    The latents are the generator's own prior of numbers that walk (`Walk`), so that none leaves the support of the prior.
     """
     if columns < 2:
         raise UserError(f"an interpolation needs at least 2 columns, not {columns}")
     with torch.no_grad(), evaluating(generator):
-        draws = NumberedDraws("evaluation", seed, indices=torch.arange(2 * rows), device=device)
-        a, b = generator.prior(draws).chunk(2)
-        y = generator.labels(draws)
-        t = torch.linspace(0, 1, columns, device=a.device)
-        z = torch.stack([slerp(a, b, share) for share in t], 1).flatten(0, 1)
-        labels = None if y is None else y[:rows].repeat_interleave(columns)
+        walk = Walk(NumberedDraws("evaluation", seed, indices=torch.arange(2 * rows)), columns, device)
+        z, labels = generator.prior(walk), generator.labels(walk)
+        if y is not None:
+            labels = labels_for(generator, len(z), y).to(device)
         return generator.show(generator(z, labels)).float()
+
+
+class Walk(Draws):
+    """Random numbers that walk from those of one sample to those of another: rows x columns of them, row by row.
+
+    ends: draws of 2 rows samples; row i walks from sample i to sample rows + i. Normal numbers take the arc between the two (`slerp`), on
+    which they keep a typical length (White 2016). Uniform ones are Phi(e) of normal numbers e on such an arc: they stay in [0, 1), and are
+    as uniform in the middle as at the ends. Integers, such as a label or the component of a mixture, are those of the first end.
+    """
+
+    def __init__(self, ends: Draws, columns: int, device: torch.device | str = "cpu"):
+        self.ends, self.columns, self.device = ends, columns, device
+
+    def normal(self, *shape: int) -> Tensor:
+        return self._arc(self.ends.normal(*shape)).to(self.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        u = self.ends.uniform(*shape)
+        e = torch.special.ndtri(u.double().clamp(TINY, 1 - TINY))
+        return torch.special.ndtr(self._arc(e)).to(u.dtype).clamp_max(1 - torch.finfo(u.dtype).eps / 2).to(self.device)
+
+    def integers(self, high: int) -> Tensor:
+        first, _ = self.ends.integers(high).chunk(2)
+        return first.repeat_interleave(self.columns, 0).to(self.device)
+
+    def _arc(self, ends: Tensor) -> Tensor:
+        a, b = ends.flatten(1).chunk(2) if ends.ndim > 1 else ends[:, None].chunk(2)
+        steps = torch.linspace(0, 1, self.columns, dtype=ends.dtype)
+        return torch.stack([slerp(a, b, share) for share in steps], 1).flatten(0, 1).view(-1, *ends.shape[1:])
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:

@@ -167,7 +167,7 @@ def write_samples(run: TrainedRun, config: dict[str, Any], out: Path | None) -> 
     stem = run.folder / "samples" / f"{run.path.stem}_{kind}_seed{seed}{'' if y is None else f'_class{y}'}"
     columns = config["columns"] or (10 if kind == "interpolation" else 8)
     if kind == "interpolation":
-        x = evaluation.interpolation(run.generator, max(n // columns, 1), columns, seed=seed, device=run.device).cpu()
+        x = evaluation.interpolation(run.generator, max(n // columns, 1), columns, seed=seed, y=y, device=run.device).cpu()
     else:
         x, labels = run.draw(n, y, seed)
     pixels = to_uint8(finite(run, x)) if run.spec.is_image else x
