@@ -373,6 +373,14 @@ def test_labels_beyond_the_classes_are_refused_wherever_they_enter(labels):
         gan_runner.datasets.stream(Partly(labels), "train", 4, 0, "cpu")
 
 
+@pytest.mark.parametrize("names", [("a", "b"), ("a", "b", "b"), ("a", "b", "c", "d")])
+def test_every_class_has_a_name_of_its_own(names):
+    data = Partly(torch.arange(30) % 3)
+    data.spec = Spec((2,), 3, class_names=names)
+    with pytest.raises(UserError, match=f"has 3 classes and {len({*names})} different names for them: a, b"):
+        gan_runner.datasets.stream(data, "train", 4, 0, "cpu")
+
+
 def test_a_conditional_run_needs_labels(tmp_path, monkeypatch):
     load = gan_runner.datasets.Ring8.load
     monkeypatch.setattr(gan_runner.datasets.Ring8, "load", lambda self, split: gan_runner.datasets.Samples(load(self, split).x))

@@ -186,7 +186,7 @@ def write_samples(run: TrainedRun, config: dict[str, Any], out: Path | None) -> 
         if labels is not None and run.spec.class_names is not None:
             arrays[NAMES] = np.array(run.spec.class_names)
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
         checkpoint.write_bytes(path, buffer.getvalue())
     else:
         directory.write_picture(path, run.dataset.picture(x, columns=columns))

@@ -32,7 +32,10 @@ def label_of(said: str | int, spec: Spec) -> int:
 
 
 def refuse_labels(labels: Tensor | None, spec: Spec, whose: str) -> None:
-    """UserError where a label (N) is no class of the spec."""
+    """UserError where a label (N) is no class of the spec, or its classes have not one name each."""
+    names = spec.class_names
+    if names is not None and (len(names) != spec.classes or len({*names}) < len(names)):
+        raise UserError(f"{whose} has {spec.classes} classes and {len({*names})} different names for them: {listed(names)}")
     if labels is None or not len(labels):
         return
     low, high = int(labels.min()), int(labels.max())

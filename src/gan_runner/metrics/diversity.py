@@ -125,8 +125,8 @@ class MSSSIM(Metric):
         return "ms_ssim"
 
     def examine(self, subject: Subject) -> None:
-        labels, real_labels = None, self.reference.labels
-        if subject.labelled and real_labels is not None:
+        labels, real_labels = None, self.reference.labels if subject.labelled else None
+        if real_labels is not None:
             labels = torch.cat([y.cpu() for _, y in subject.batches(range(subject.n), BLOCK) if y is not None])
         fake = self.mean("fake", subject.n, labels, subject.seed, lambda indices: finite(subject.at(indices)[0]))
         real = self.mean("real", self.reference.n, None if labels is None else real_labels, subject.seed, self.reference.at)
