@@ -78,6 +78,18 @@ def test_points(tmp_path):
         ({"pictures": PIXELS}, "none of the arrays samples, images, arr_0"),
         ({"samples": PIXELS, "labels": np.arange(5)}, r"labels int64 of shape \(5,\) for 6 samples"),
         ({"samples": PIXELS, "labels": np.ones(6)}, "labels float64"),
+        ({"samples": PIXELS, "labels": np.arange(6) - 1}, "labels from -1 to 4: expected 0 or more"),
+        (
+            {"samples": PIXELS, "labels": np.arange(6), "class_names": np.array(["a", "b"])},
+            "labels from 0 to 5: expected 0 or more, below 2",
+        ),
+        (
+            {"samples": PIXELS, "labels": np.arange(6) % 2, "class_names": np.array(["a", "a"])},
+            "expected the different names of its classes",
+        ),
+        ({"samples": PIXELS, "labels": np.arange(6) % 2, "class_names": np.array([0, 1])}, "expected the different names of its classes"),
+        ({"samples": PIXELS, "labels": np.arange(6) % 2, "class_names": np.array([{}, "b"], dtype=object)}, "cannot be read as arrays"),
+        ({"samples": np.array([[np.inf, 0.0]])}, "not finite"),
         ({"samples": np.array([[np.nan, 0.0]])}, "not finite"),
         ({"samples": np.array([{}], dtype=object)}, "cannot be read as arrays"),
     ],

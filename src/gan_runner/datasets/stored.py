@@ -180,7 +180,8 @@ def arrays(path: Path) -> Samples:
         )
     if y is not None and (y.shape != x.shape[:1] or y.dtype.kind not in "iu"):
         raise UserError(f"{path} has labels {y.dtype} of shape {y.shape} for {len(x)} samples: expected a whole number for each")
-    if y is not None and (y.min() < 0 or ((names := names_in(path)) is not None and y.max() >= len(names))):
+    names = None if y is None else names_in(path)
+    if y is not None and (y.min() < 0 or (names is not None and y.max() >= len(names))):
         raise UserError(f"{path} has labels from {y.min()} to {y.max()}: expected 0 or more" + (f", below {len(names)}" if names else ""))
     return Samples(torch.from_numpy(np.ascontiguousarray(x)), None if y is None else torch.from_numpy(y.astype(np.int64)))
 
