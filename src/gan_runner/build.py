@@ -206,7 +206,7 @@ def make_list(config: dict[str, Any], packages: Sequence[str], group: str, **giv
 
 def build_game(config: dict[str, Any], packages: Sequence[str], trainer: Trainer, spec: Spec, device: torch.device) -> Game:
     """The game of a resolved configuration, for data of this spec. UserError where its parts do not fit together."""
-    torch.manual_seed(config["seed"])
+    engine.seed_weights(config["seed"])
     sides = list(reversed(SIDES.items()))  # D first, as it moves
     nets = {side: make(config["architecture"][side], packages, base, f"architecture.{side}", spec=spec) for side, base in sides}
     loss, rule = make_one(config, packages, "loss"), make_one(config, packages, "rule")

@@ -96,6 +96,14 @@ def kept_memory(device: torch.device) -> Iterator[None]:
         libc.malloc_trim(0)
 
 
+def seed_weights(seed: int) -> None:
+    """Seed torch's own generators, from which initial weights are drawn; any whole number.
+
+    The CPU's reads the low 32 bits of a seed: one that has more, or is negative, is hashed.
+    """
+    torch.manual_seed(seed if 0 <= seed < 2**32 else seeded("weights", seed).initial_seed())
+
+
 def draw_apart(seed: int) -> None:
     """Give every process but the first random numbers of its own, for networks that draw inside forward (dropout)."""
     if distributed.rank():
