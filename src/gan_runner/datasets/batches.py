@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from gan_runner import distributed
 from gan_runner.datasets.dataset import Dataset, Items, Samples, Split, to_float, unheard
+from gan_runner.datasets.fingerprint import Fingerprint
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
 from gan_runner.game import Batch, BatchLike
@@ -58,6 +59,9 @@ class Stream:
     processes, is the whole state; the number of samples is kept beside it, to know other data by.
     """
 
+    fingerprint: Fingerprint
+    """Of the samples, where `stream` made this."""
+
     def __init__(self, n: int, batch_size: int, seed: int, device: torch.device | str, flip: bool):
         self.order, self.batch_size, self.device, self.position = Order(n, seed, flip), batch_size, torch.device(device), 0
         self.share = distributed.share(batch_size, 1)
@@ -87,7 +91,7 @@ class Stream:
         if state["samples"] != self.order.n:
             raise UserError(
                 f"the data have changed: {state['samples']} training samples when the run began, {self.order.n} now; "
-                "put back the ones it had, or begin a new run"
+                "put back the ones it had, say accept=data to go on with these, or begin a new run"
             )
         self.position = state["position"]
 
@@ -276,7 +280,11 @@ def stream(
     The batches are the same either way. Only training images are mirrored. tick: is told how far a reading goes that is done once.
     """
     items, flip = dataset.at_hand(split, tick), dataset.flip and split == "train"
+    made: Resident | Streamed
     if items.nbytes <= dataset.resident_mb * 10**6:
-        samples = items if isinstance(items, Samples) else Samples(*items.take(torch.arange(len(items))))
-        return Resident(samples, batch_size, seed, device, flip)
-    return Streamed(items, batch_size, seed, device, flip, dataset.workers)
+        items = items if isinstance(items, Samples) else Samples(*items.take(torch.arange(len(items))))
+        made = Resident(items, batch_size, seed, device, flip)
+    else:
+        made = Streamed(items, batch_size, seed, device, flip, dataset.workers)
+    made.fingerprint = dataset.fingerprint(split, items)
+    return made
