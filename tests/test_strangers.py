@@ -162,6 +162,9 @@ STATES = {  # what stands in the place of a part of the state
     "game": (None, {}, [1], {"a": [1]}),
     "batches": (None, {}, {"samples": "x", "position": 0}),
     "callbacks": ("x", {"evaluate": "x"}),
+    "config": (None, "x", {}, {"seed": [[]]}),
+    "data": (None, {}, {"samples": 400}, {"samples": "x", "kind": "\x1b[2J", "items": 3, "listing": 0, "values": "x"}),
+    "machine": (None, "x", [1]),
     "rng": ([1], [{"cpu": "x"}], [{"cpu": torch.zeros(3, dtype=torch.uint8)}]),
 }
 
@@ -198,7 +201,7 @@ def test_no_damage_to_a_checkpoint_passes_the_command(run, shell, monkeypatch):
     for other in (run / "checkpoints").glob("[!l]*.pt"):
         other.unlink()
     gone_on: list[Path] = []
-    monkeypatch.setattr(runs, "played", lambda folder, config, packages, start: gone_on.append(start))
+    monkeypatch.setattr(runs, "played", lambda folder, config, packages, start, other_data: gone_on.append(start))
     cuts = [whole[:cut] for cut in torch.randint(len(whole), (20,), generator=generator).tolist()]
     flips = [
         whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :]

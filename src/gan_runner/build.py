@@ -19,7 +19,7 @@ import pydantic
 import torch
 from hydra.utils import instantiate
 
-from gan_runner import distributed, engine
+from gan_runner import directory, distributed, engine
 from gan_runner.architectures import Discriminator, Generator
 from gan_runner.callbacks import Callback
 from gan_runner.config import allowed_packages, plain
@@ -244,7 +244,7 @@ def build_game(config: dict[str, Any], packages: Sequence[str], trainer: Trainer
 
 def assemble(config: Any, packages: Sequence[str] = (), device: torch.device | None = None) -> Assembly:
     """Build a run; the files of its data are there after it. device: instead of the trainer's."""
-    config = plain(config)
+    given, config = config, plain(config)
     trainer: Trainer = make_one(config, packages, "trainer")
     device = device or engine.device_of(trainer.accelerator)
     dataset: Dataset = make_one(config, packages, "dataset")
@@ -254,7 +254,7 @@ def assemble(config: Any, packages: Sequence[str] = (), device: torch.device | N
     extractor = make_one(config, packages, "extractor") if config.get("extractor") is not None else None
     metrics = make_list(config, packages, "metric", spec=spec)
     callbacks, loggers = (make_list(config, packages, group) for group in ("callback", "logger"))
-    return Assembly(config, dataset, spec, trainer, game, extractor, metrics, callbacks, loggers)
+    return Assembly(config, dataset, spec, trainer, game, extractor, metrics, callbacks, loggers, directory.made_with(given))
 
 
 def refuse_mismatch(nets: dict[str, Any], terms: dict[str, Term], rule: Rule) -> None:

@@ -20,6 +20,7 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: lambda state: {**state, "version": 2, "rng": [state.get("rng")]},  # before there were several processes
 }
 PARTS = {"step": int, "spec": dict, "game": dict, "batches": dict, "callbacks": dict, "rng": list}  # of the state of a run
+SINCE = {"config": dict, "data": dict, "machine": dict}  # parts that states of before do not have
 MISFIT = (RuntimeError, LookupError, ValueError, TypeError, AttributeError)  # how a state says that it belongs to something else
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -164,7 +165,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise Damaged(f"{path} is of version {version}, and this gan-runner reads versions 1 to {VERSION}; install a newer one")
     for older in range(version, VERSION):
         state = MIGRATIONS[older](state)
-    if wrong := [name for name, kind in PARTS.items() if not isinstance(state.get(name), kind)]:
+    parts = PARTS | {name: kind for name, kind in SINCE.items() if name in state}
+    if wrong := [name for name, kind in parts.items() if not isinstance(state.get(name), kind)]:
         raise Damaged(f"{path} is not the state of a run: it has no {', '.join(wrong)} of the right kind")
     return state
 

@@ -25,7 +25,8 @@ PARTS = SINGLE + LISTS
 PAIRS = ("architecture", "optimizer")  # one part for each player
 OPTUNA_SWEEPER = "gan_runner.studies.OptunaSweeper"
 OWN_PLUGINS = {"hydra.sweeper": (OPTUNA_SWEEPER,)}  # of our own code, all that Hydra's settings may name
-LINE_ONLY = ("packages", "resume")  # a file must not decide whose code may run, or which run goes on
+LINE_ONLY = ("packages", "resume", "accept")  # a file must not decide whose code may run, which run goes on, or on what else
+ACCEPTABLE = ("data", "config")  # what may be another than that of the state from which a run goes on
 
 Names = tuple[str, ...]
 
@@ -43,7 +44,7 @@ def config_dir() -> Path:
 class Composed:
     """One configuration, and how it came about."""
 
-    config: DictConfig  # without hydra, packages and resume; interpolations not yet resolved
+    config: DictConfig  # without hydra, packages, resume and accept; interpolations not yet resolved
     hydra: DictConfig
     overrides: list[str]
     notes: list[str]  # what the repair dropped, a line each
@@ -145,6 +146,25 @@ def named_packages(overrides: Sequence[Override]) -> list[str]:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
             raise UserError(f"packages: expected names of Python packages, as in packages=[mypkg]; got {name!r}")
     return list(dict.fromkeys(names))
+
+
+def accepted(overrides: Sequence[str]) -> list[str]:
+    """Which of ACCEPTABLE the line accepts, as in accept=data and accept=[data,config]. UserError for anything else."""
+    names: list[str] = []
+    for override in parsed(overrides):
+        if override.key_or_group == "accept" and not override.is_delete():
+            value: Any = None if override.is_sweep_override() else override.value()
+            names = value if isinstance(value, list) else [value]
+    if any(name not in ACCEPTABLE for name in names):
+        raise UserError(
+            "accept: what may differ when a run is resumed is data, config or both: accept=data, accept=config, 'accept=[data,config]'"
+        )
+    return names
+
+
+def lasting(overrides: Sequence[str]) -> list[str]:
+    """The overrides that make a run what it is: all but what the line accepts this time."""
+    return [text for text in overrides if parsed([text])[0].key_or_group != "accept"]
 
 
 def text_of(override: Override) -> str:

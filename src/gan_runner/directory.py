@@ -11,10 +11,10 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torchvision
@@ -24,7 +24,10 @@ from torch import Tensor
 
 from gan_runner import checkpoint
 from gan_runner.errors import Failed, UserError
-from gan_runner.untrusted import content, parsed_json, parsed_yaml, whole
+from gan_runner.untrusted import content, parsed_json, parsed_yaml, printable, whole
+
+CHANGES = "changes.jsonl"
+NOT_SET = "not set"
 
 State = Literal["running", "finished", "interrupted", "failed", "diverged"]
 
@@ -78,18 +81,55 @@ def read_config(folder: Path) -> DictConfig:
     return config
 
 
+class Difference(NamedTuple):
+    """A key that has two values."""
+
+    key: str
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return printable(f"{self.key} from {self.before} to {self.now}", 200)
+
+
+def differences(before: Any, now: Any, path: str = "") -> Iterator[Difference]:
+    """The keys in which two configurations differ. Versions of a configuration are made alike here, and nowhere else."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**before, **now}:
+            yield from differences(before.get(key, NOT_SET), now.get(key, NOT_SET), f"{path}.{key}")
+    elif before != now and not (before != before and now != now):  # nan is nan
+        yield Difference(path[1:], before, now)
+
+
 def difference(folder: Path, config: Any) -> str | None:
     """The first key in which the run in a folder has another configuration, with both values; None where they are the same."""
+    found = next(differences(portable(read_config(folder)), as_read(config)), None)
+    return found and f"{found.key} is {found.before} there and {found.now} here"
 
-    def visit(there: Any, here: Any, path: str) -> Iterator[str]:
-        if isinstance(there, dict) and isinstance(here, dict):
-            for key in {**there, **here}:
-                yield from visit(there.get(key, "not set"), here.get(key, "not set"), f"{path}.{key}")
-        elif there != here:
-            yield f"{path[1:]} is {there} there and {here} here"
 
-    written = OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(portable(config))))  # as it would be read again
-    return next(visit(portable(read_config(folder)), portable(written), ""), None)
+def as_read(config: Any) -> dict[str, Any]:
+    """A configuration as `portable` gives it once it was written to config.yaml and read again."""
+    return portable(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(portable(config)))))
+
+
+def made_with(config: Any) -> dict[str, Any]:
+    """A configuration as a state keeps it: plain values, without the place of the data."""
+    made = as_read(config)
+    made["dataset"] = {key: value for key, value in made["dataset"].items() if key not in ("root", "path")}
+    return made
+
+
+def record_changes(folder: Path, step: int, changes: Iterable[Difference]) -> None:
+    """Lines of changes.jsonl: what was changed when a run was resumed after round `step`."""
+    for each in changes:
+        line = {"step": step, "time": now(), "key": each.key, "from": each.before, "to": each.now}
+        append_line(folder / CHANGES, json.dumps(line))
+
+
+def recorded_changes(folder: Path) -> dict[str, Any]:
+    """key -> the value that it was given last when the run was resumed."""
+    lines = [parsed_json(line) for line in (content(folder / CHANGES, 2**22) or b"").splitlines()]
+    return {str(line["key"]): line["to"] for line in lines if isinstance(line, dict) and {"key", "to"} <= line.keys()}
 
 
 def portable(config: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from gan_runner import build, checkpoint, directory, engine, evaluation
+from gan_runner import build, checkpoint, directory, engine, evaluation, provenance
 from gan_runner.architectures import Discriminator, Generator
 from gan_runner.datasets import Dataset, Spec, to_uint8
 from gan_runner.errors import UserError
@@ -35,6 +35,7 @@ class TrainedRun:
         mistakes = [line for part in build.parts_of(self.config) for line in build.mistakes_in(part, packages)]
         if mistakes:
             raise UserError(f"{folder / 'config.yaml'}: " + "\n".join(mistakes))
+        provenance.refuse_other_networks(self.path, state, folder)
         try:
             spec = Spec(tuple(state["spec"]["shape"]), state["spec"]["classes"])
             game = build.build_game(self.config, packages, build.make_one(self.config, packages, "trainer"), spec, self.device)

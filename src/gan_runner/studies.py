@@ -23,7 +23,7 @@ from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from gan_runner import inventory
-from gan_runner.config import parsed
+from gan_runner.config import lasting, parsed
 from gan_runner.errors import UserError
 from gan_runner.explain import did_you_mean
 from gan_runner.spaces import distribution, sides_of, suggested
@@ -128,7 +128,7 @@ class OptunaSweeper(Sweeper):
 
         space = {key: distribution_to_json(each) for key, each in self.space.items()}
         own = {"metric": self.metric, "mode": self.mode, "sampler": self.sampler, "seed": self.seed}
-        shared = dict(each.split("=", 1) for each in self.shared)
+        shared = dict(each.split("=", 1) for each in lasting(self.shared))
         return {**space, **shared, **{f"hydra.sweeper.{key}": value for key, value in own.items()}}
 
     def taken_up(self, folder: Path) -> dict[int, list[str]]:

@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gan_runner import elsewhere, inventory
 from gan_runner.composer import Composer
-from gan_runner.config import OPTUNA_SWEEPER, Composed, gathered, parsed, quoted, recorded
+from gan_runner.config import LINE_ONLY, OPTUNA_SWEEPER, Composed, accepted, gathered, lasting, parsed, quoted, recorded
 from gan_runner.errors import UserError
 from gan_runner.explain import DONE, FAILED, rendered, say
 from gan_runner.jobs import Job, Outcome, check, refuse_missing, refused, runner, started_by_others
@@ -45,6 +45,7 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
     """Every job that has not finished in the folder of the sweep; all are composed and checked before anything is created or changed."""
     if started_by_others():
         return refused("a sweep is not for torchrun or srun: its jobs start their own processes with trainer.devices=N")
+    accept = accepted(overrides)
     overrides = gathered(overrides)
     frame = composer.load_configuration(name, overrides, RunMode.MULTIRUN)
     refuse_missing(frame.hydra, "sweep.dir", "sweeper", "launcher")
@@ -70,7 +71,7 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
         known = checked(composer, frame, _jobs(composer, frame))
     else:  # only the sweeper knows its jobs
         checked(composer, frame, {0: _without_sweeps(overrides)})
-    refuse_others(known)
+    refuse_others(known, accept)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -139,7 +140,7 @@ def checked(composer: Composer, frame: DictConfig, jobs: Jobs, word: str = "job"
         try:
             loaded = composer.load_sweep_config(frame, job)
             composed = composer.composed(loaded, job)
-            known[number] = Known(recorded(loaded.hydra.overrides.task), place_of(loaded, number), composed)
+            known[number] = Known(lasting(recorded(loaded.hydra.overrides.task)), place_of(loaded, number), composed)
             notes.update(dict.fromkeys(composed.notes))
             kind = _but_for_the_seed(composed)
             if kind not in good:
@@ -166,18 +167,20 @@ def place_of(loaded: DictConfig, number: int) -> Path:
         raise UserError(rendered(error)) from error
 
 
-def refuse_others(known: Mapping[int, Known]) -> None:
-    """Refuses a folder in which there are other jobs under these numbers; nothing in it is touched."""
-    from gan_runner.directory import difference
+def refuse_others(known: Mapping[int, Known], accept: Sequence[str]) -> None:
+    """Refuses a folder in which there are other jobs under these numbers, or states of other data; nothing in it is touched."""
+    from gan_runner import directory, runs
 
     for job in known.values():
         line = parsed_yaml(content(job.folder / "overrides.yaml", 2**24))
         pairs = zip_longest(line if isinstance(line, list) else job.overrides, job.overrides, fillvalue="nothing")
         found = next((f"{there} there and {here} here" for there, here in pairs if there != here), None)
         if found is None and (job.folder / "config.yaml").is_file():
-            found = difference(job.folder, job.composed.config)
+            found = directory.difference(job.folder, job.composed.config)
         if found:
             raise UserError(f"{job.folder} holds another job: {found}; choose another folder with hydra.sweep.dir=...")
+        if directory.state_of(job.folder) in runs.GOES_ON:
+            runs.saved_state(job.folder, job.composed.config, job.composed.packages, accept, say=lambda message: None)
 
 
 def _jobs(composer: Composer, frame: DictConfig) -> Jobs:
@@ -197,8 +200,8 @@ def _jobs(composer: Composer, frame: DictConfig) -> Jobs:
 def line_of(frame: DictConfig) -> list[str]:
     """What a study has every job say, and after it the line, which wins."""
     params = dict(frame.hydra.sweeper.params or {})
-    if any(str(key).lstrip("+~") in ("packages", "resume") for key in params):
-        raise UserError("hydra.sweeper.params: packages and resume are read from the command line only")
+    if any(str(key).lstrip("+~") in LINE_ONLY for key in params):
+        raise UserError("hydra.sweeper.params: packages, resume and accept are read from the command line only")
     return [*(f"{key}={value}" for key, value in params.items()), *recorded(frame.hydra.overrides.task)]
 
 

@@ -16,7 +16,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from gan_runner import checkpoint, distributed, engine, execution
+from gan_runner import checkpoint, distributed, engine, execution, provenance
 from gan_runner.datasets import Dataset, Spec, stream
 from gan_runner.errors import Diverged, Interrupted, UserError
 from gan_runner.reporting import Countdown, Reporter
@@ -70,13 +70,14 @@ class Assembly:
     metrics: dict[str, Metric]
     callbacks: dict[str, Callback]
     loggers: dict[str, Logger]
+    made_with: dict[str, Any]  # the configuration as a state keeps it
 
 
 class Run:
     """A run as callbacks and loggers see it: the objects of its assembly, the folder it leaves behind and how far it is."""
 
     def __init__(self, assembly: Assembly, folder: Path, reporter: Reporter):
-        self.config, self.dataset, self.spec = assembly.config, assembly.dataset, assembly.spec
+        self.config, self.dataset, self.spec, self.made_with = assembly.config, assembly.dataset, assembly.spec, assembly.made_with
         self.trainer, self.game, self.extractor = assembly.trainer, assembly.game, assembly.extractor
         self.metrics, self.callbacks = assembly.metrics, assembly.callbacks
         self.loggers: list[Logger] = []  # those that have begun
@@ -105,24 +106,36 @@ class Run:
         """Real images that made up the rounds, one batch a round."""
         return self.step * self.batch_size
 
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What the bits of the run depend on besides its configuration and its data."""
+        return engine.facts(self.device, engine.precision_of(self.trainer.precision, self.device, self.spec.is_image))
+
     def state(self) -> dict[str, Any]:
-        """Everything that the next round depends on."""
+        """Everything that the next round depends on, and what it was made with."""
         return {
             "version": checkpoint.VERSION,
             "step": self.step,
             "images": self.images,
             "spec": {"shape": list(self.spec.shape), "classes": self.spec.classes},
+            "config": self.made_with,
+            "data": self.batches.fingerprint,
+            "machine": self.machine,
             "game": dict(self.game.state_dict()),
             "batches": self.batches.state_dict(),
             "callbacks": {name: callback.state_dict() for name, callback in self.callbacks.items()},
             "rng": distributed.everyones({name: each.cpu() for name, each in engine.rng_state(self.device).items()}),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a saved state. UserError where it belongs to other networks."""
+    def restore(self, state: dict[str, Any], other_data: bool = False) -> None:
+        """Go back to a saved state. UserError where it belongs to other networks, or to another number of samples.
+
+        other_data: there may be more or fewer samples than then.
+        """
+        batches = state["batches"] | ({"samples": self.batches.order.n} if other_data else {})
         try:
             self.game.load_state_dict(state["game"])
-            self.batches.load_state_dict(state["batches"])
+            self.batches.load_state_dict(batches)
             for name, callback in self.callbacks.items():
                 callback.load_state_dict(state["callbacks"].get(name, {}))
             if distributed.rank() < len(state["rng"]):
@@ -134,6 +147,8 @@ class Run:
                 f"played by {len(state['rng'])} processes until now and by {distributed.size()} from here on: the same run up to rounding, "
                 "but for networks that couple samples (batch norm) or draw inside forward (dropout)"
             )
+        if reasons := provenance.inexact(state.get("machine"), self.machine, self.config["deterministic"]):
+            self.reporter.say(f"from here on not bit for bit what an uninterrupted run would be: {'; '.join(reasons)}")
         self.saved_at = self.step
 
     def save(self, path: Path, then: Callable[[], None] = lambda: None) -> None:
