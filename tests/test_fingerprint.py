@@ -130,6 +130,9 @@ class Distorted:
 
 def test_samples_that_are_drawn_when_they_are_read_are_known_by_their_number():
     assert fp.differences(fp.of_items(Distorted()), fp.of_items(Distorted())) == []
+    kept = memory(*Distorted().take(torch.arange(50)))  # in memory, where they are drawn once
+    assert fp.differences(kept, fp.of_items(Distorted())) == []
+    assert fp.differences(kept, memory(*Distorted().take(torch.arange(50))))
 
 
 # ---- files ------------------------------------------------------------------------------------------------------------------------------

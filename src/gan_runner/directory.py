@@ -30,6 +30,7 @@ CHANGES = "changes.jsonl"
 NOT_SET = "not set"
 
 State = Literal["running", "finished", "interrupted", "failed", "diverged"]
+GOES_ON = ("running", "interrupted")  # a job of a sweep in one of these states is resumed
 
 
 @contextmanager
@@ -104,7 +105,7 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[Difference]:
 def difference(folder: Path, config: Any) -> str | None:
     """The first key in which the run in a folder has another configuration, with both values; None where they are the same."""
     found = next(differences(portable(read_config(folder)), as_read(config)), None)
-    return found and f"{found.key} is {found.before} there and {found.now} here"
+    return None if found is None else f"{found.key} is {found.before} there and {found.now} here"
 
 
 def as_read(config: Any) -> dict[str, Any]:

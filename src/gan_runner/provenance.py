@@ -31,7 +31,8 @@ def refuse_others(
     "config" and "data" may differ as well, and are named. Returns whether the data differ, or may for all that is known. Of a state of an
     older version, which holds neither, that is said.
     """
-    folder, notes = path.parents[1], []
+    folder = path.parents[1]
+    notes: list[str] = []
     recorded, other_data = directory.recorded_changes(folder), "data" in accept
     if missing := [what for name, what in (("config", "configuration"), ("data", "data")) if name not in state]:
         notes.append(f"not checked: whether {' and '.join(missing)} are those of {path.name}, which an older version wrote")

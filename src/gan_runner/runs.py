@@ -28,7 +28,6 @@ from gan_runner.room import refuse_shortage
 from gan_runner.schedules import Schedule
 from gan_runner.trainer import Run, Signals, play
 
-GOES_ON = ("running", "interrupted")  # a job of a sweep in one of these states is resumed
 RESUMABLE = ("trainer", "callback", "logger", "dataset.root", "dataset.path")  # what the line of a resume may change
 
 
@@ -92,7 +91,7 @@ def complete(config: Any, folder: Path, overrides: Sequence[str] = (), packages:
                     finished = read(folder, folder.parent)
                     reporter.say(f"{folder} has finished before; it is not run again")
                     return finished.objective(*best_of(finished.config))
-                start = saved_state(folder, config, packages, accepted(overrides), reporter.say) if state in GOES_ON else None
+                start = saved_state(folder, config, packages, accepted(overrides), reporter.say) if state in directory.GOES_ON else None
                 if start is None:
                     moved = directory.move_aside(folder)
                     reporter.say(f"begins anew; what there was ({state}) is in {moved}")

@@ -169,7 +169,7 @@ def place_of(loaded: DictConfig, number: int) -> Path:
 
 def refuse_others(known: Mapping[int, Known], accept: Sequence[str]) -> None:
     """Refuses a folder in which there are other jobs under these numbers, or states of other data; nothing in it is touched."""
-    from gan_runner import directory, runs
+    from gan_runner import directory
 
     for job in known.values():
         line = parsed_yaml(content(job.folder / "overrides.yaml", 2**24))
@@ -179,8 +179,10 @@ def refuse_others(known: Mapping[int, Known], accept: Sequence[str]) -> None:
             found = directory.difference(job.folder, job.composed.config)
         if found:
             raise UserError(f"{job.folder} holds another job: {found}; choose another folder with hydra.sweep.dir=...")
-        if directory.state_of(job.folder) in runs.GOES_ON:
-            runs.saved_state(job.folder, job.composed.config, job.composed.packages, accept, say=lambda message: None)
+        if directory.state_of(job.folder) in directory.GOES_ON:
+            from gan_runner.runs import saved_state
+
+            saved_state(job.folder, job.composed.config, job.composed.packages, accept, say=lambda message: None)
 
 
 def _jobs(composer: Composer, frame: DictConfig) -> Jobs:

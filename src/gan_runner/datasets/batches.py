@@ -282,8 +282,8 @@ def stream(
     items, flip = dataset.at_hand(split, tick), dataset.flip and split == "train"
     made: Resident | Streamed
     if items.nbytes <= dataset.resident_mb * 10**6:
-        items = items if isinstance(items, Samples) else Samples(*items.take(torch.arange(len(items))))
-        made = Resident(items, batch_size, seed, device, flip)
+        items = samples = items if isinstance(items, Samples) else Samples(*items.take(torch.arange(len(items))))
+        made = Resident(samples, batch_size, seed, device, flip)
     else:
         made = Streamed(items, batch_size, seed, device, flip, dataset.workers)
     made.fingerprint = dataset.fingerprint(split, items)

@@ -25,7 +25,7 @@ SHOWN = 3  # names in a message
 
 Fingerprint = dict[str, Any]
 """samples: how many. kind: the type and shape of a sample, or files. items: name of each chosen item -> its label (- for none) and the
-SHA-256 of its bytes, cut to 64 bits. listing: SHA-256 of the names and sizes of all files, or "". values: the first chosen items, float32,
+SHA-256 of its bytes, cut to 64 bits, or nothing where that cannot be compared. listing: SHA-256 of the names and sizes of all files, or "". values: the first chosen items, float32,
 where samples are floats, else None."""
 
 
@@ -113,12 +113,14 @@ def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
         if names := [name for name in these if name not in those and (last is None or rank(name) < last)]:
             found.append(f"{word}: {listed(names)}")
     both = [name for name in old if name in new]
-    label, content = ({name: each[name].partition(" ")[part] for name in both} for each, part in ((old, 0), (old, 2)))
+    (label, content), (new_label, new_content) = (
+        [{n: each[n].partition(" ")[part] for n in both} for part in (0, 2)] for each in (old, new)
+    )
     far = strayed(before, now)
-    others = [name for name in both if content[name] != new[name].partition(" ")[2] or name in far]
+    others = [name for name in both if name in far or (content[name] and new_content[name] and content[name] != new_content[name])]
     if others:
         found.append(f"other contents in {len(others)} of {len(both)} that are compared: {listed(others)}")
-    if names := [name for name in both if label[name] != new[name].partition(" ")[0]]:
+    if names := [name for name in both if label[name] != new_label[name]]:
         found.append(f"other labels in {len(names)} of {len(both)} that are compared: {listed(names)}")
     if not found and before["listing"] != now["listing"]:
         found.append(f"other names or sizes of files, none of them among the {len(both)} whose contents are compared")
