@@ -24,9 +24,9 @@ AGAIN = 32  # items that are read twice
 SHOWN = 3  # names in a message
 
 Fingerprint = dict[str, Any]
-"""samples: how many. kind: the type and shape of a sample, or files. items: name of each chosen item -> its label (- for none) and the
-SHA-256 of its bytes, cut to 64 bits, or nothing where that cannot be compared. listing: SHA-256 of the names and sizes of all files, or "". values: the first chosen items, float32,
-where samples are floats, else None."""
+"""samples: how many. kind: the type and shape of a sample, or files. listing: SHA-256 of the names and sizes of all files, or "".
+items: name of each chosen item -> its label (- for none) and the SHA-256 of its bytes, cut to 64 bits (nothing where it is not compared).
+values: the first chosen items, float32, where samples are floats, else None."""
 
 
 def rank(name: str) -> bytes:
