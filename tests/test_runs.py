@@ -12,7 +12,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_runner import build, checkpoint, config, runs
+from gan_runner import build, config, inside, runs
 from gan_runner.callbacks import Callback
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 from played import curves, lines, same, state_of
@@ -301,12 +301,12 @@ def test_a_full_disk_ends_the_run_and_the_checkpoint_before_stays(tmp_path, monk
 
     def full(state, part, *args, **kw):
         if state["step"] > 4:
-            Path(part).write_bytes(b"half")
+            part.write(b"half")
             raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 640 vs 534")
         save(state, part, *args, **kw)
 
     monkeypatch.setattr(torch, "save", full)
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda folder: type("usage", (), {"free": 0}))
+    monkeypatch.setattr(inside.shutil, "disk_usage", lambda folder: type("usage", (), {"free": 0}))
     with pytest.raises(Failed, match=r"step_00000008\.pt could not be written: the disk is full"):
         train(tmp_path, "trainer.steps=20")
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "failed"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import resource
 import sys
 import time
@@ -12,7 +11,7 @@ import torch
 from annotated_types import Ge, Gt
 from typing_extensions import TypedDict
 
-from gan_runner import checkpoint, directory, distributed, evaluation
+from gan_runner import checkpoint, directory, distributed, evaluation, inside
 from gan_runner.datasets import Split, to_float
 from gan_runner.reference import Reference
 from gan_runner.reporting import Countdown, duration
@@ -159,7 +158,7 @@ class Grid(Callback):
     def draw(self, run: Run) -> None:
         made = evaluation.samples(run.game.sampler, self.n, seed=self.seed, device=run.device)
         picture = run.dataset.picture(torch.cat([part.cpu() for part in made]))
-        directory.write_picture(run.folder / "samples" / f"step_{run.step:08d}.png", picture)
+        directory.write_picture(run.folder / "samples" / f"step_{run.step:08d}.png", picture, run.folder)
         run.draw("samples/fixed_z", picture)
         self.drawn_at = run.step
 
@@ -279,7 +278,7 @@ class Checkpoint(Callback):
 
     def begin(self, run: Run) -> None:
         for part in (run.folder / "checkpoints").glob(".*.part") if distributed.is_first() else ():  # of a process that was killed
-            part.unlink(missing_ok=True)
+            inside.unlink(part, run.folder)
 
     def after_round(self, run: Run, logs: Logs) -> None:
         if run.step % self.every_steps == 0 and run.step < run.steps:
@@ -297,10 +296,9 @@ class Checkpoint(Callback):
         path = folder / f"step_{run.step:08d}.pt"
 
         def name_it_last() -> None:
-            checkpoint.link(path, folder / "last.pt")
+            checkpoint.link(path, folder / "last.pt", run.folder)
             for old in checkpoint.numbered(folder)[: -self.keep]:
-                with contextlib.suppress(OSError):
-                    old.unlink()
+                inside.unlink(old, run.folder)
 
         run.save(path, name_it_last)
         run.saved_at = run.step

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from gan_runner import checkpoint
+from gan_runner import checkpoint, inside
 from gan_runner.errors import Failed, UserError
 from gan_runner.untrusted import content, parsed_json, parsed_yaml, whole
 
@@ -36,10 +36,10 @@ def locked(folder: Path, what: str = "run") -> Iterator[None]:
     The lock goes with the process.
     """
     try:
-        lock = (folder / ".lock").open("w")
+        lock = inside.opened(folder / ".lock", folder, os.O_RDWR | os.O_CREAT)  # whatever it holds stays
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}") from error
-    with lock as file:
+    with open(lock, "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -49,10 +49,10 @@ def locked(folder: Path, what: str = "run") -> Iterator[None]:
 
 def lay_out(folder: Path, config: Any, overrides: list[str]) -> None:
     """The files and folders of a run that has not begun. UserError where the folder holds a run already."""
-    if (folder / "status.json").exists():
+    if os.path.lexists(folder / "status.json"):
         raise UserError(f"{folder} holds a run already; go on with it by resume={folder}, or choose another folder")
-    checkpoint.make_folder(folder / "checkpoints")
-    checkpoint.make_folder(folder / "samples")
+    checkpoint.make_folder(folder / "checkpoints", folder)
+    checkpoint.make_folder(folder / "samples", folder)
     write_config(folder, config)
     checkpoint.write_bytes(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)).encode())
 
@@ -67,10 +67,11 @@ def read_config(folder: Path) -> DictConfig:
     path = folder / "config.yaml"
     if not path.exists():
         raise UserError(f"{folder} is not a run directory: there is no config.yaml in it")
-    if parsed_yaml(content(path, 2**22)) is None:
+    data = content(path, 2**22)
+    if parsed_yaml(data) is None:
         raise UserError(f"{path} cannot be read: it is no file of plain YAML, without aliases")
     try:
-        config = OmegaConf.load(path)
+        config = OmegaConf.load(io.BytesIO(data or b""))
     except Exception as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, DictConfig) or not {"architecture", "batch_size", "dataset", "seed", "trainer"} <= config.keys():
@@ -107,7 +108,7 @@ def portable(config: Any) -> dict[str, Any]:
 
 def move_aside(folder: Path) -> Path:
     """Rename a run directory to the first FOLDER.attempt_N that is free, where it stays a run; the new path. Failed where it cannot be."""
-    n = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.attempt_{n}").exists())
+    n = next(n for n in itertools.count(1) if not os.path.lexists(folder.with_name(f"{folder.name}.attempt_{n}")))
     try:
         return folder.rename(folder.with_name(f"{folder.name}.attempt_{n}"))
     except OSError as error:
@@ -142,18 +143,18 @@ def state_of(folder: Path) -> str | None:
     return status_of(folder).get("state")
 
 
-def write_picture(path: Path, picture: Tensor) -> None:
-    """A PNG of uint8 3 H W, or 1 H W for grey; whole or not at all."""
+def write_picture(path: Path, picture: Tensor, root: Path | None = None) -> None:
+    """A PNG of uint8 3 H W, or 1 H W for grey; whole or not at all. root: the directory below which no link is followed."""
     pixels = picture.permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "png")
-    checkpoint.write_bytes(path, buffer.getvalue())
+    checkpoint.write_bytes(path, buffer.getvalue(), root)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file and see it onto the disk. Failed where the disk does not take it."""
+    """Add a line to a file of a directory and see it onto the disk. Failed where the disk does not take it, or it is no regular file."""
     try:
-        with path.open("a", encoding="utf-8") as file:
+        with open(inside.appended(path, path.parent), "a", encoding="utf-8") as file:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -167,8 +168,8 @@ def add_evaluation(
     """A line of metrics.jsonl, and the pictures that belong to it in evaluations/."""
     append_line(folder / "metrics.jsonl", json.dumps({"step": step, "images": images, "metrics": numbers, "protocol": protocol}))
     for name, picture in pictures.items():
-        checkpoint.make_folder(folder / "evaluations")
-        write_picture(folder / "evaluations" / f"step_{step:08d}_{name.replace('/', '_')}.png", picture)
+        checkpoint.make_folder(folder / "evaluations", folder)
+        write_picture(folder / "evaluations" / f"step_{step:08d}_{name.replace('/', '_')}.png", picture, folder)
 
 
 def now() -> str:
@@ -180,7 +181,7 @@ def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, An
     """The newest state that can be read, and its file; files that cannot are named. UserError where there is none."""
     for path in checkpoint.candidates(folder / "checkpoints"):
         try:
-            return path, checkpoint.load(path)
+            return path, checkpoint.load(path, root=folder)
         except checkpoint.Damaged as error:
             say(f"{error}; trying the one before")
     raise UserError(f"{folder} has no checkpoint to go on from")
@@ -189,10 +190,10 @@ def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, An
 def forget_after(folder: Path, step: int) -> None:
     """Drop the evaluations of rounds that will be played again."""
     path = folder / "metrics.jsonl"
-    if not path.is_file():
+    data, kept = content(path, inside.MOST[path.name]), []
+    if data is None:
         return
-    kept = []
-    for line in path.read_bytes().splitlines(keepends=True):
+    for line in data.splitlines(keepends=True):
         said = parsed_json(line)  # None: half a line, of a process that was killed
         at = whole(said.get("step")) if isinstance(said, dict) else None
         if at is not None and at <= step:

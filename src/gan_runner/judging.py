@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gan_runner import build, directory, engine, evaluation
+from gan_runner import build, directory, engine, evaluation, inside
 from gan_runner.checkpoint import numbered
 from gan_runner.datasets import Dataset, Spec
 from gan_runner.datasets.stored import Stored
@@ -42,11 +42,13 @@ def main(settings: dict[str, Any]) -> None:
         raise UserError("say what to judge: either run=RUN_DIR or samples=FOLDER_OR_NPZ")
     engine.use_threads(settings["threads"])
     device, packages = engine.device_of(settings["accelerator"]), settings["packages"]
+    out = Path(settings["out"] or settings["run"]) if settings["out"] or settings["run"] else None
+    for folder in {settings["run"], settings["out"]} - {None}:
+        inside.refuse_foreign(Path(folder))
     saved = build.plain(directory.read_config(Path(settings["run"]))) if settings["run"] else {}
     if saved and settings["root"] is not None and "root" in saved["dataset"]:
         saved["dataset"]["root"] = settings["root"]
     config = parts(settings, saved, packages)
-    out = Path(settings["out"] or settings["run"]) if settings["out"] or settings["run"] else None
     with Reporter() as reporter:
         countdown = Countdown(reporter)
         extractor: Extractor | None = build.make_one(config, packages, "extractor") if config["extractor"] else None

@@ -83,6 +83,7 @@ RATE: Keys = {
 def mistakes_in(keys: Keys, settings: dict[str, Any]) -> Iterator[str]:
     """What is wrong with the values; also a file that lies where a folder is needed to write `out` or `export`."""
     wrong = [f"{key}={settings[key]}: expected {what}" for key, (what, fits) in keys.items() if not fits(settings[key])]
+    wrong += [f"{key}: expected one line of text" for key, value in settings.items() if key in keys and len(str(value).splitlines()) > 1]
     yield from wrong
     for key in () if wrong else ("out", "export"):
         if settings.get(key) is not None:

@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 
@@ -13,8 +14,17 @@ from rich.live import Live
 from rich.text import Text
 
 from gan_runner.errors import Failed
+from gan_runner.inside import appended
+from gan_runner.untrusted import plain, printable
 
 log = logging.getLogger("gan_runner")
+
+
+@log.addFilter
+def make_plain(record: logging.LogRecord) -> bool:
+    """Let no character of a message move a cursor or turn the direction of reading, whatever is done with it."""
+    record.msg, record.args = plain(record.getMessage()), ()
+    return True
 
 
 class LogFile(logging.FileHandler):
@@ -22,10 +32,19 @@ class LogFile(logging.FileHandler):
 
     def __init__(self, path: Path):
         try:
-            super().__init__(path)
+            super().__init__(path, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise Failed(f"{path} could not be opened: {error.strerror}") from error
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def _open(self) -> TextIOWrapper:
+        """What FileHandler asks for its file."""
+        path = Path(self.baseFilename)
+        return open(appended(path, path.parent), "a", encoding=self.encoding, errors=self.errors)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """An entry; lines that continue it are indented, so that none is taken for an entry of its own."""
+        return super().format(record).replace("\n", "\n    ")
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
@@ -61,10 +80,11 @@ class Reporter:
     def say(self, message: str) -> None:
         """A line for the reader and for the log."""
         log.info(message)
-        self.console.print(Text(message), soft_wrap=True)
+        self.console.print(Text(plain(message)), soft_wrap=True)
 
     def show(self, state: str) -> None:
         """Where the work stands."""
+        state = printable(state)
         if self.console.is_terminal:
             if self.live is None:
                 self.live = Live(console=self.console, refresh_per_second=4, transient=True)

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from gan_runner import checkpoint, directory, distributed, engine
+from gan_runner import checkpoint, directory, distributed, engine, inside
 from gan_runner.build import assemble, check
 from gan_runner.config import parsed
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 from gan_runner.game import Game
-from gan_runner.inventory import best_of, read
+from gan_runner.inventory import best_of, numbered, read
 from gan_runner.launch import devices_of, launch
 from gan_runner.loggers import flat
 from gan_runner.reporting import Reporter, log
@@ -43,6 +43,7 @@ def train(config: Any, folder: Path, overrides: Sequence[str] = (), packages: Se
         except OSError as error:
             raise UserError(f"{folder} cannot be created: {error.strerror}") from error
     folder = Path(distributed.shared(str(folder)))
+    inside.refuse_foreign(folder)
     with directory.locked(folder) if first else nullcontext():
         if first:
             directory.lay_out(folder, config, list(overrides))
@@ -54,6 +55,7 @@ def resume(folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] 
 
     overrides: keys of RESUMABLE, else UserError. A longer trainer.steps moves the schedules that follow the length of the run.
     """
+    inside.refuse_foreign(folder)
     saved = directory.read_config(folder)
     config = change(saved, overrides)
     assembly = check(config, packages)
@@ -78,6 +80,7 @@ def complete(config: Any, folder: Path, overrides: Sequence[str] = (), packages:
     diverged, or has no such state, is moved aside and begins anew. Returns and raises as `train`; UserError, and nothing is touched, where
     the folder holds a run of another configuration. For one process, which starts those that trainer.devices asks for.
     """
+    inside.refuse_foreign(folder)
     if (folder / "status.json").exists():
         with directory.locked(folder):
             if found := directory.difference(folder, config):
@@ -151,7 +154,7 @@ def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None)
                 if distributed.size() > 1:
                     reporter.say(together(run))
                 if start is not None:
-                    run.restore(checkpoint.load(start))
+                    run.restore(checkpoint.load(start, root=folder))
                     begun = True
                     if first:
                         directory.write_config(folder, config)
@@ -186,8 +189,8 @@ def together(run: Run) -> str:
 
 def say_where(folder: Path, say: Callable[[str], None]) -> None:
     """Where to look now."""
-    if pictures := sorted((folder / "samples").glob("step_*")):
-        say(f"samples: {pictures[-1]}")
+    if pictures := numbered(folder):
+        say(f"samples: {pictures[0][1]}")
     beside = Path(sys.executable).with_name("tensorboard")
     program = "tensorboard" if shutil.which("tensorboard") or not beside.exists() else str(beside)
     say(f"curves:  {shlex.join([program, '--logdir', str(folder.parent)])}")

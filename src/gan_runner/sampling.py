@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from gan_runner import build, checkpoint, directory, engine, evaluation
+from gan_runner import build, checkpoint, directory, engine, evaluation, inside
 from gan_runner.architectures import Discriminator, Generator
 from gan_runner.datasets import Dataset, Spec, to_uint8
 from gan_runner.errors import UserError
@@ -30,6 +31,7 @@ class TrainedRun:
 
     def __init__(self, folder: Path, which: str = "last", packages: Sequence[str] = (), device: torch.device | None = None):
         self.folder, self.device = folder, device or torch.device("cpu")
+        inside.refuse_foreign(folder)
         self.config: dict[str, Any] = build.plain(directory.read_config(folder))
         self.path, state = read_state(folder, which)
         mistakes = [line for part in build.parts_of(self.config) for line in build.mistakes_in(part, packages)]
@@ -69,7 +71,7 @@ def read_state(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
     names = {"last": "last.pt", "best": "best.pt"}
     path = folder / "checkpoints" / names[which] if which in names else Path(which)
     try:
-        return path, checkpoint.load(path)
+        return path, checkpoint.load(path, root=folder if which in names else None)
     except FileNotFoundError as error:
         why = "; best.pt is written where callback.evaluate.best.metric names a metric that was computed" if which == "best" else ""
         raise UserError(f"there is no {path}{why}") from error
@@ -103,6 +105,7 @@ def export(run: TrainedRun, path: Path, packages: Sequence[str] = ()) -> None:
 def load_generator(path: str | Path, packages: Sequence[str] = ()) -> Generator:
     """The generator that gan-sample exported, in evaluation mode. UserError where the file is not one."""
     try:
+        os.close(inside.typed(Path(path)))  # a pipe would never answer
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         node, spec = json.loads(metadata["generator"]), json.loads(metadata["spec"])

@@ -22,7 +22,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from gan_runner import inventory
+from gan_runner import inside, inventory
 from gan_runner.config import parsed
 from gan_runner.errors import UserError
 from gan_runner.explain import did_you_mean
@@ -135,6 +135,7 @@ class OptunaSweeper(Sweeper):
         """Opens what there is of the search. The jobs that go on, and the first; UserError where there is another search."""
         from optuna import load_study
 
+        inside.refuse_foreign_sweep(folder, folder.glob("[0-9]*"))
         if self.storage is None and not (folder / "study.db").is_file():
             if stranger := next((each for each in folder.glob("[0-9]*") if inventory.is_run(each)), None):
                 raise UserError(f"{stranger} is of another sweep, for there is no study.db; choose another folder with hydra.sweep.dir=...")
@@ -146,6 +147,10 @@ class OptunaSweeper(Sweeper):
         except Exception as error:  # SQLAlchemy and its drivers have many
             raise UserError(f"{self.storage or folder / 'study.db'} cannot be read: {str(error).splitlines()[0]}") from error
         there = self.study.user_attrs.get("search", self.identity)
+        if not isinstance(there, dict):
+            raise UserError(
+                f"{self.storage or folder / 'study.db'} is no study of gan-train; choose another folder with hydra.sweep.dir=..."
+            )
         for key in {**there, **self.identity}:
             if there.get(key, "not set") != self.identity.get(key, "not set"):
                 found = f"{key} is {there.get(key, 'not set')} there and {self.identity.get(key, 'not set')} here"

@@ -16,13 +16,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner import elsewhere, inventory
+from gan_runner import elsewhere, inside, inventory
 from gan_runner.composer import Composer
 from gan_runner.config import OPTUNA_SWEEPER, Composed, gathered, parsed, quoted, recorded
-from gan_runner.errors import UserError
+from gan_runner.errors import Failed, UserError
 from gan_runner.explain import DONE, FAILED, rendered, say
 from gan_runner.jobs import Job, Outcome, check, refuse_missing, refused, runner, started_by_others
-from gan_runner.untrusted import content, parsed_yaml
+from gan_runner.untrusted import content, parsed_yaml, plain
 
 if TYPE_CHECKING:
     from gan_runner.studies import OptunaSweeper
@@ -70,6 +70,7 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
         known = checked(composer, frame, _jobs(composer, frame))
     else:  # only the sweeper knows its jobs
         checked(composer, frame, {0: _without_sweeps(overrides)})
+    inside.refuse_foreign_sweep(folder, [job.folder for job in known.values()])
     refuse_others(known)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -253,8 +254,8 @@ def report(folder: Path, outcomes: list[Outcome], followed: tuple[str | None, An
     lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[4]]) for row in rows]
     lines += [f"best {metric}: {value:.6g}, of job {number}" for (metric, _), (value, number) in best.items() if len(rows) > 2]
     text = "\n".join(lines)
-    print(f"{text}\n{folder}", flush=True)
+    print(plain(f"{text}\n{folder}"), flush=True)
     try:
-        (folder / "table.txt").write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
+        inside.write_bytes(folder / "table.txt", f"{text}\n".encode(), folder)
+    except Failed as error:
         say("gan-train", f"table.txt was not written: {error}")

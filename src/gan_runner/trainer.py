@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -149,7 +150,7 @@ class Run:
             state = checkpoint.snapshot(state)
 
             def write() -> None:
-                checkpoint.save(path, state)
+                checkpoint.save(path, state, self.folder)
                 then()
 
             self.writer.submit(write)
@@ -256,7 +257,9 @@ def profiled(run: Run) -> Iterator[Callable[[], None]]:
 
     def write(profile: torch.profiler.profile) -> None:
         path = run.folder / "profile.pt.trace.json"
-        profile.export_chrome_trace(str(path))
+        with tempfile.TemporaryDirectory(prefix="gan-runner-") as room:  # the exporter would follow a link
+            profile.export_chrome_trace(str(Path(room, path.name)))
+            checkpoint.write_bytes(path, Path(room, path.name).read_bytes(), run.folder)
         device = "cuda" if run.device.type == "cuda" else "cpu"
         table = profile.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=12, max_name_column_width=40)
         run.reporter.say(f"{table}\nprofile of {PROFILED['active']} rounds: {path} (open it in ui.perfetto.dev)")

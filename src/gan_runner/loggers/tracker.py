@@ -19,6 +19,7 @@ from gan_runner import checkpoint, directory
 from gan_runner.errors import UserError
 from gan_runner.loggers.logger import Logger
 from gan_runner.reporting import log
+from gan_runner.untrusted import content, parsed_json, parsed_yaml
 
 if TYPE_CHECKING:
     from gan_runner.trainer import Run
@@ -116,10 +117,10 @@ class Tracker(Logger):
     def _deliver(self) -> None:
         if not self.is_open:
             file = self.run.folder / f"{self.package}.json"
-            known = json.loads(file.read_text()) if self.from_step and file.exists() else None
+            known = remembered(file) if self.from_step else None
             found = self.open(self.run, said_of(self.run.folder), known)
             if found != known:
-                checkpoint.write_bytes(file, json.dumps(found, indent=2).encode())
+                checkpoint.write_bytes(file, json.dumps(found, indent=2).encode(), self.run.folder)
             self.again = self.there(self.from_step) if known else set()
             self.is_open = True
         while self.waiting:
@@ -148,10 +149,16 @@ class Tracker(Logger):
 def said_of(folder: Path) -> Said:
     """What the files of a run say of it."""
     config = OmegaConf.to_container(directory.read_config(folder), resolve=False)
-    overrides = OmegaConf.to_container(OmegaConf.load(folder / "overrides.yaml"), resolve=False)
+    line = parsed_yaml(content(folder / "overrides.yaml", 2**24))
+    overrides = [str(word) for word in line] if isinstance(line, list) else []
     assert isinstance(config, dict)
-    assert isinstance(overrides, list)
     return Said(f"{folder.absolute().parent.name}/{folder.absolute().name}", {str(key): each for key, each in config.items()}, overrides)
+
+
+def remembered(file: Path) -> dict[str, str] | None:
+    """What `open` has returned, before the run was resumed; None where the file is missing or damaged."""
+    known = parsed_json(content(file))
+    return known if isinstance(known, dict) and all(isinstance(each, str) for each in known.values()) else None
 
 
 def new_id() -> str:
