@@ -13,6 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
+from gan_runner.untrusted import plain
 
 DONE, FAILED, WRONG, DIVERGED, KEYBOARD = 0, 1, 2, 3, 130  # exit codes
 
@@ -29,14 +30,14 @@ def verdict(error: Exception) -> tuple[int, str]:
         case Failed():
             return FAILED, str(error)
     if os.environ.get("GAN_RUNNER_DEBUG") or os.environ.get("HYDRA_FULL_ERROR") == "1":
-        traceback.print_exception(error)
+        print(plain("".join(traceback.format_exception(error))), file=sys.stderr)
         return FAILED, f"{type(error).__name__}: {error}"
     return FAILED, f"{type(error).__name__}: {error}\n  set GAN_RUNNER_DEBUG=1 to see where"
 
 
 def say(command: str, message: str) -> None:
     """`gan-train: message` on stderr; several mistakes are indented below a count."""
-    lines = message.splitlines() or [""]
+    lines = plain(message).rstrip("\n").split("\n")
     mistakes = [line for line in lines if not line.startswith(" ")]
     if len(mistakes) > 1:
         lines = [f"{len(mistakes)} mistakes", *(f"  {line}" for line in lines)]

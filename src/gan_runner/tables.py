@@ -14,7 +14,7 @@ from rich.text import Text
 from gan_runner.explain import say
 from gan_runner.inventory import STATES, Run
 from gan_runner.reporting import duration
-from gan_runner.untrusted import Value
+from gan_runner.untrusted import Value, printable
 
 COLOURS = {"running": "cyan", "dead": "red", "failed": "red", "diverged": "magenta", "interrupted": "yellow", "finished": "green"}
 ARROWS = {"max": " \u2191", "min": " \u2193"}
@@ -127,6 +127,7 @@ def show(runs: Sequence[Run], metric: str | None) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table: for a terminal as `fitted` lays it out, for whatever else reads it a line for each row."""
+    columns, rows = [printable(each) for each in columns], [[printable(cell) for cell in row] for row in rows]
     console = Console(highlight=False)
     if console.is_terminal:
         console.print(fitted(columns, rows, console.width))
