@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import zipfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +18,13 @@ from gan_runner.datasets.dataset import Dataset, Items, Samples, Split
 from gan_runner.datasets.folder import images
 from gan_runner.datasets.spec import Spec
 from gan_runner.errors import UserError
+from gan_runner.inside import typed
+from gan_runner.untrusted import memory, printable
 
 LOSSY = {".jpeg", ".jpg"}
 ARRAYS = ("samples", "images", "arr_0")  # as gan-sample and others call them
 LABELS = ("labels", "arr_1")
+CLASSES = 1_000_000  # at most; metrics make room for each
 
 
 class Pictures:
@@ -142,23 +147,18 @@ class Stored(Dataset):
 
 def arrays(path: Path) -> Samples:
     """The samples in a .npz file. UserError where it has none that can be judged."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            name = next((name for name in ARRAYS if name in file), None)
-            x = None if name is None else file[name]
-            y = next((file[name] for name in LABELS if name in file), None)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read as arrays: {error}") from error
+    x, y = (first_array(path, names) for names in (ARRAYS, LABELS))
     if x is None:
         raise UserError(f"{path} has none of the arrays {', '.join(ARRAYS)}")
-    if not len(x):
-        raise UserError(f"{path} has no sample")
+    if 0 in x.shape:
+        raise UserError(f"{path} has no sample, or samples without a value: its array has the shape {x.shape}")
     if x.dtype == np.uint8 and x.ndim in (3, 4):
         x = x[:, None] if x.ndim == 3 else x if x.shape[1] in (1, 3) else x.transpose(0, 3, 1, 2)
         if x.shape[1] not in (1, 3):
             raise UserError(f"{path} has images of {x.shape[1]} channels: expected N C H W or N H W C with 1 or 3")
     elif x.ndim == 2 and x.dtype.kind == "f":
-        x = x.astype(np.float32)
+        with np.errstate(over="ignore"):
+            x = x.astype(np.float32)
         if not np.isfinite(x).all():
             raise UserError(f"{path} has points that are not finite")
     else:
@@ -168,4 +168,33 @@ def arrays(path: Path) -> Samples:
         )
     if y is not None and (y.shape != x.shape[:1] or y.dtype.kind not in "iu"):
         raise UserError(f"{path} has labels {y.dtype} of shape {y.shape} for {len(x)} samples: expected a whole number for each")
+    if y is not None and not 0 <= int(y.min()) <= int(y.max()) < CLASSES:
+        raise UserError(f"{path} has labels from {y.min()} to {y.max()}: expected 0, 1, 2 ..., fewer than {CLASSES:,}")
     return Samples(torch.from_numpy(np.ascontiguousarray(x)), None if y is None else torch.from_numpy(y.astype(np.int64)))
+
+
+def first_array(path: Path, names: Sequence[str]) -> np.ndarray[Any, Any] | None:
+    """The first of these arrays that a .npz file has; None where it has none. UserError where it is damaged or does not fit into memory."""
+    try:
+        with open(typed(path), "rb") as file, zipfile.ZipFile(file) as archive:
+            there = set(archive.namelist())
+            return next((array_in(archive, f"{name}.npy") for name in names if f"{name}.npy" in there), None)
+    except Exception as error:  # the zip reader and the parser of headers have a dozen ways of saying so
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UserError(f"{path} cannot be read as arrays: {printable(reason, 200)}") from error
+
+
+def array_in(archive: zipfile.ZipFile, name: str) -> np.ndarray[Any, Any]:
+    """An array of an archive, once its header and the length of its file agree. ValueError where they do not."""
+    with archive.open(name) as file:
+        version = np.lib.format.read_magic(file)
+        shape, _, dtype = (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
+        size, there = math.prod(shape) * dtype.itemsize, archive.getinfo(name).file_size - file.tell()
+    if dtype.hasobject:
+        raise ValueError(f"{name} holds objects, not numbers")
+    if size != there or min(shape, default=0) < 0:
+        raise ValueError(f"{name} is said to have {size:,} bytes, and has {there:,}")
+    if size > memory() // 2:
+        raise ValueError(f"{name} has {size / 2**30:.0f} GiB, more than fits into memory")
+    with archive.open(name) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)

@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from gan_runner import checkpoint, engine, sampling
+from gan_runner import engine, inside, sampling
 from gan_runner.datasets import Stored, pictures, to_float, to_uint8
 from gan_runner.draws import Draws, seeded
 from gan_runner.errors import UserError
@@ -190,6 +190,7 @@ def judged(
 def make(settings: dict[str, Any], say: Callable[[str], None]) -> None:
     """Write OUT/page/index.html, which raters are sent, and OUT/key.json, which they are not. UserError where there is a key already."""
     out = Path(settings["out"])
+    inside.refuse_foreign(out, inside.RATING)
     if (out / "key.json").exists():
         raise UserError(f"{out} holds a page and its key already, and answers may be on their way; choose another folder")
     if settings["questions"] > settings["pool"] or settings["repeats"] > settings["questions"]:
@@ -197,8 +198,8 @@ def make(settings: dict[str, Any], say: Callable[[str], None]) -> None:
     pairs, source = gathered(settings)
     html, key = build(pairs, settings, source)
     (out / "page").mkdir(parents=True, exist_ok=True)
-    checkpoint.write_bytes(out / "page" / "index.html", html.encode())
-    checkpoint.write_bytes(out / "key.json", json.dumps(key).encode())
+    inside.write_bytes(out / "page" / "index.html", html.encode(), out)
+    inside.write_bytes(out / "key.json", json.dumps(key).encode(), out)
     total = settings["practice"] + settings["questions"] + settings["repeats"]
     say(f"page: {out / 'page' / 'index.html'} ({len(html) / 1e6:.1f} MB, {total} answers a rater); send this one file")
     say(f"key: {out / 'key.json'}; keep it to yourself, it says which images are real")
