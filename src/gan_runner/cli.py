@@ -159,7 +159,7 @@ def _train(argv: list[str]) -> int:
     if "--help" in argv or "-h" in argv:
         from gan_runner.usage import train_help
 
-        print(train_help(_config_dirs(_arguments(argv))))
+        print(plain(train_help(_config_dirs(_arguments(argv)))))
         return DONE
     arguments = _arguments(argv)
     name = arguments.config_name or "train"
