@@ -63,13 +63,19 @@ def bad_grammar(override: str, text: str) -> str:
     return f"cannot read {override}: {reason.strip()}; quote what has special characters, inside the shell's quotes: 'key=\"a,b\"'"
 
 
+def listed(options: Sequence[str], most: int = 50) -> str:
+    """The names that can be chosen, the first of them where there are many."""
+    more = f" and {len(options) - most} more" if len(options) > most else ""
+    return ", ".join(sorted(options)[:most]) + more
+
+
 def orphan(key: str, chosen: Sequence[str], options: Sequence[str]) -> str:
     """`key` belongs to a part of a list that is not chosen."""
     group, name = key.split(".")[:2]
     has = ", ".join(chosen) or "none"
     if name in options:
         return f"{key}: {name} is not chosen ({group}: {has}); add it with +{group}={name}"
-    return f"{key}: there is no {group} {name}{did_you_mean(name, options)}; chosen: {has}; available: {', '.join(sorted(options))}"
+    return f"{key}: there is no {group} {name}{did_you_mean(name, options)}; chosen: {has}; available: {listed(options)}"
 
 
 def unknown_key(key: str, frame: DictConfig) -> str:

@@ -135,7 +135,7 @@ def check(composed: Composed, place: str = "run.dir") -> None:
 
     try:
         composed.plain()
-        assembly = check(composed.config, composed.packages)
+        assembly = check(composed.config, composed.packages, composed.overrides)
     except UserError as error:
         raise UserError(f"{error}{composed.sources(str(error))}") from error
     try:

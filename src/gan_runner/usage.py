@@ -1,11 +1,16 @@
 """What --help prints: written for users, gathered from the YAML files themselves."""
 
+import os
 import re
 import textwrap
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from gan_runner.config import LISTS, SINGLE, config_dir
+from gan_runner.untrusted import content, printable
+
+MOST = 1000  # files of a folder that are listed
 
 
 def train_help(config_dirs: Sequence[str]) -> str:
@@ -163,16 +168,16 @@ def catalogue(config_dirs: Sequence[str | Path] = ()) -> dict[str, dict[str, str
     """Group -> option -> the first comment line of its file; what --help shows."""
     groups: dict[str, dict[str, str]] = {}
     for root in (config_dir(), *map(Path, config_dirs)):
-        for file in sorted(root.glob("*/**/*.yaml")):
+        for file in sorted(islice(root.glob("*/**/*.yaml"), MOST)):
             group, *name = file.relative_to(root).with_suffix("").parts
             groups.setdefault(group, {}).setdefault("/".join(name), _first_comment(file))
     return {group: dict(sorted(options.items())) for group, options in groups.items()}
 
 
 def _first_comment(file: Path) -> str:
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in (content(Path(os.path.realpath(file)), cut=True) or b"").decode(errors="replace").splitlines():
         if line.startswith("#") and not line.startswith("# @package"):
-            return line.lstrip("# ").rstrip()
+            return printable(line.lstrip("# ").rstrip(), 200)
         if line and not line.startswith("#"):
             break
     return ""

@@ -25,6 +25,7 @@ class MLflow(Tracker):
     """
 
     package = "mlflow"
+    addresses = ("tracking_uri",)
 
     def __init__(self, tracking_uri: str | None = None, experiment: str = "gan-runner"):
         super().__init__()
