@@ -162,11 +162,12 @@ def test_a_resumed_run_leaves_no_gap_and_no_double_and_the_same_weights(tmp_path
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cr3t" * 7)
     monkeypatch.chdir(tmp_path)
     more = [f"logger=[{','.join(names)}]", "trainer.steps=8", "seed=5"]
-    more += [f"logger.mlflow.tracking_uri=sqlite:///{tmp_path}/mlflow.db"] if "mlflow" in names else []
+    address = [f"logger.mlflow.tracking_uri=sqlite:///{tmp_path}/mlflow.db"] if "mlflow" in names else []
+    more += address
     straight = train(tmp_path / "straight", *more)
     resumed = train(tmp_path / "resumed", *more)
     bare = train(tmp_path / "bare", "logger=[]", "trainer.steps=8", "seed=5")
-    resume_from(resumed, 4)
+    resume_from(resumed, 4, *address)
 
     for name in names:
         scalars, pictures = READ[name](straight)

@@ -18,11 +18,13 @@ from typing import Any, Literal
 
 import torch
 import torchvision
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 
 from gan_runner import checkpoint
+from gan_runner.documents import MARK, SIZE, document, is_allowed, refuse_growth
 from gan_runner.errors import Failed, UserError
 from gan_runner.untrusted import content, parsed_json, parsed_yaml, whole
 
@@ -63,17 +65,19 @@ def write_config(folder: Path, config: Any) -> None:
 
 
 def read_config(folder: Path) -> DictConfig:
-    """The configuration of a run. UserError where there is none that can be read."""
+    """The configuration of a run. UserError where there is none that can be read, or it asks for what a file must not."""
     path = folder / "config.yaml"
     if not path.exists():
         raise UserError(f"{folder} is not a run directory: there is no config.yaml in it")
-    if parsed_yaml(content(path, 2**22)) is None:
+    data = content(path, SIZE)
+    if parsed_yaml(data) is None:
         raise UserError(f"{path} cannot be read: it is no file of plain YAML, without aliases")
     try:
-        config = OmegaConf.load(path)
-    except Exception as error:
+        config = document(data, str(path))
+    except yaml.YAMLError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(config, DictConfig) or not {"architecture", "batch_size", "dataset", "seed", "trainer"} <= config.keys():
+    refuse_growth(config, str(path))
+    if not {"architecture", "batch_size", "dataset", "seed", "trainer"} <= config.keys():
         raise UserError(f"{path} is not the configuration of a run, or not all of it")
     return config
 
@@ -99,8 +103,8 @@ def portable(config: Any) -> dict[str, Any]:
     def merge(raw: Any, resolved: Any, path: str) -> Any:
         if isinstance(raw, dict):
             return {key: merge(value, resolved[key], f"{path}.{key}") for key, value in raw.items()}
-        leads_to_data = isinstance(raw, str) and "${" in raw and (path == ".dataset.root" or "dataset.root" in raw)
-        return raw if leads_to_data else resolved
+        leads_to_data = isinstance(raw, str) and MARK in raw and (path == ".dataset.root" or "dataset.root" in raw)
+        return raw if leads_to_data and is_allowed(raw) else resolved
 
     return merge(OmegaConf.to_container(tree, resolve=False), OmegaConf.to_container(tree, resolve=True), "")
 

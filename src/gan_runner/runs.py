@@ -56,7 +56,7 @@ def resume(folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] 
     """
     saved = directory.read_config(folder)
     config = change(saved, overrides)
-    assembly = check(config, packages)
+    assembly = check(config, packages, overrides)
     first = distributed.is_first()
     if first:
         refuse_shortage(assembly, folder)
