@@ -39,11 +39,10 @@ class Shown(NamedTuple):
 def points(fake: Tensor, real: Tensor | None = None) -> Tensor:
     """What a generator gets of each of N games, from D's logits of its fakes and, where D was shown a pair, of the real samples beside.
 
-    half: 1 where D(x) > 1/2, that is a logit above 0. pair: 1 where D prefers the fake, 1/2 where it cannot tell.
+    half: 1 where D(x) > 1/2, that is a logit above 0. pair: 1 where D prefers the fake. In both, 1/2 where it cannot tell.
     """
-    if real is None:
-        return (fake > 0).double()
-    return ((fake > real).double() + (fake >= real).double()) / 2
+    against = torch.zeros_like(fake) if real is None else real
+    return ((fake > against).double() + (fake >= against).double()) / 2
 
 
 def tournament(scores: Tensor, met: Tensor, tau: float = 0.5) -> tuple[list[Rating], list[Rating]]:
