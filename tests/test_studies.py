@@ -142,8 +142,8 @@ def test_trials_are_jobs_and_the_best_is_told(shell, played):  # noqa: F811
     assert played.folders == list("0123")
     assert [trial.value for trial in found] == [trial.params["penalty.gradient_penalty.weight"] for trial in found]
     assert len({trial.value for trial in found}) == 4
-    best = max(found, key=lambda trial: trial.value)
-    assert f"best modes/high_quality: {best.value:.6g}, of job {best.number}" in out
+    best = min(found, key=lambda trial: trial.value)
+    assert f"best modes/kl: {best.value:.6g}, of job {best.number}" in out
     assert (Path("all") / "table.txt").read_text() in out
 
 
