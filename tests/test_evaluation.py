@@ -216,6 +216,7 @@ def test_logits_of_an_extractor_that_is_no_classifier_are_refused():
 def test_the_protocol_says_what_was_compared_with_what():
     reference = Reference(Plane(), "test")
     got = found(n=10, metrics={"a": Mean(needs=("reference",))}, reference=reference)
+    assert got.protocol.pop("keys") == {"mean": {"metric": "a", "reads": "reference, samples"}}
     assert got.protocol == {"n_fake": 10, "seed": 0, "real": "plane:test", "n_real": 5, "real_sha256": Plane().checksum("test")}
 
 

@@ -407,6 +407,14 @@ def test_distances_within_classes():
     assert figures(IntraClassFrechet(), real(z.float(), labels), (x[shuffled], y[shuffled])) == pytest.approx(got, rel=1e-10)
 
 
+@pytest.mark.parametrize(("n", "m", "said"), [(50, 60, []), (8, 60, ["8 samples for 8"]), (50, 7, ["7 real samples for 8"])])
+def test_no_more_samples_than_features_are_noted(n, m, said):
+    metric = FrechetDistance()
+    figures(metric, real(normal(m, 8).float()), (normal(n, 8, seed=1),))
+    assert len(metric.notes()) == len(said)
+    assert all(note.startswith(start) for start, note in zip(said, metric.notes()))
+
+
 def test_a_generator_that_ignores_the_label_is_found_out():
     """Its samples are right as a whole and wrong within each class."""
     y = torch.arange(2000) % 2

@@ -314,6 +314,15 @@ def test_a_tracker_that_is_not_installed_is_refused_at_the_check(monkeypatch, na
         runs.check(config.compose([*WORDS, f"logger=[{name}]"]).config)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="needs mlflow")
+def test_mlflow_is_given_names_that_it_takes():
+    """It refuses a whole delivery for one bracket, and would be sent it again for ever."""
+    logger = MLflow()
+    logger.waiting, logger.due = [], math.inf
+    logger.scalars(3, {"fd/lenet": 1.0, "fd/lenet (n=500, seeds=[0, 1])": 2.0})
+    assert logger.waiting[0].values == {"fd/lenet": 1.0, "fd/lenet _n_500_ seeds__0_ 1__": 2.0}
+
+
 def test_a_credential_in_an_address_is_refused(monkeypatch):
     monkeypatch.setattr(MLflow, "package", "json")
     for address in ("https://anna:geheim@host/mlflow", "https://host/?token=geheim"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_runner import build, checkpoint, config, runs
+from gan_runner import build, checkpoint, config, inventory, runs
 from gan_runner.callbacks import Callback
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 from played import curves, lines, same, state_of
@@ -55,8 +56,10 @@ def test_a_run_leaves_behind_what_other_tools_rely_on(tmp_path):
     assert [line["step"] for line in lines(folder)] == [4, 8]
     protocol = lines(folder)[0]["protocol"]
     assert protocol.pop("metrics")["mode_coverage"]["radius_sigmas"] == 4.0
+    assert protocol.pop("keys") == {"modes": {"metric": "mode_coverage", "reads": "samples"}}
+    assert "200 samples for 25 modes" in protocol.pop("notes")[0]
     assert protocol == {"n_fake": 200, "seed": 0, "generator": "average of G"}
-    best = max(line["metrics"]["modes/high_quality"] for line in lines(folder))
+    best = min(line["metrics"]["modes/kl"] for line in lines(folder))
     assert objective == best
     files = {path.name for path in folder.iterdir() if not path.name.startswith(("events", "."))}
     assert files == {"config.yaml", "overrides.yaml", "env.json", "status.json", "metrics.jsonl", "checkpoints", "samples", "train.log"}
@@ -380,6 +383,74 @@ def test_schedules_that_follow_the_run_are_named_when_it_grows(tmp_path, capfd):
     assert "changed: trainer.steps from 4 to 6" in said
     assert "follow the length of the run" in said
     assert "players.generator.schedules.lr" in said
+
+
+# ---- what best.pt follows ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """A run of 8 rounds that followed the share of good samples."""
+    folder = tmp_path_factory.mktemp("half") / "run"
+    best = "callback.evaluate.best={metric: modes/high_quality, mode: max}"
+    train(folder, best, "trainer.steps=8", "callback.evaluate.every_steps=4", "callback.evaluate.n=300")
+    return folder
+
+
+def resumed(half, folder, *words, older=False):
+    """(the run when it has gone on to round 12, what it said, the state before)."""
+    shutil.copytree(half, folder)
+    path = folder / "checkpoints" / "last.pt"
+    before = torch.load(path, weights_only=True)
+    if older:
+        before["callbacks"]["evaluate"] = {"value": before["callbacks"]["evaluate"]["value"]}
+        torch.save(before, path)
+    runs.resume(folder, ["trainer.steps=12", *words])
+    return inventory.read(folder, folder), (folder / "train.log").read_text(), before["callbacks"]["evaluate"]
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_the_best_value_of_a_resumed_run_is_kept(half, tmp_path, older):
+    run, said, before = resumed(half, tmp_path / "run", older=older)
+    values = [line["metrics"]["modes/high_quality"] for line in lines(tmp_path / "run")]
+    assert len(values) == 3
+    assert before["value"] == max(values[:2]) > 0
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["callbacks"]["evaluate"]
+    assert state["value"] == run.objective("modes/high_quality", "max") == max(values)
+    assert "anew" not in said
+    assert "another protocol" not in said
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_the_value_of_another_metric_is_not_held_against_the_one_that_is_followed_now(half, tmp_path, older):
+    """A share of good samples is at most 1, and kl of samples around the centre is above it: it would never be better."""
+    words = ["callback.evaluate.best.metric=modes/kl", "callback.evaluate.best.mode=min"]
+    _, said, before = resumed(half, tmp_path / "run", *words, older=older)
+    last = lines(tmp_path / "run")[-1]["metrics"]["modes/kl"]
+    assert last > before["value"], "so this shows something"
+    best = torch.load(tmp_path / "run" / "checkpoints" / "best.pt", weights_only=True)
+    assert best["step"] == 12
+    assert best["callbacks"]["evaluate"]["value"] == last
+    assert "from here on it is the best of modes/kl anew" in said
+
+
+def test_another_number_of_samples_is_another_figure(half, tmp_path):
+    run, said, _ = resumed(half, tmp_path / "run", "callback.evaluate.n=20")
+    measured = lines(tmp_path / "run")
+    assert [line["protocol"]["n_fake"] for line in measured] == [300, 300, 20]
+    last = measured[-1]["metrics"]["modes/high_quality"]
+    assert run.curve("modes/high_quality") == [(192, last)]
+    assert [images for images, _ in run.curve("modes/high_quality (n=300)")] == [64, 128]
+    assert run.objective("modes/high_quality", "max") == last
+    assert "another protocol from here on (n_fake from 300 to 20); their curves are called KEY (n=20)" in said
+    drawn = curves(tmp_path / "run")
+    assert [step for step, _ in drawn["modes/high_quality"]] == [4, 8]
+    assert [step for step, _ in drawn["modes/high_quality (n=20)"]] == [12]
+
+
+def test_two_metrics_under_one_key_are_refused():
+    with pytest.raises(UserError, match=r"metric.mode_coverage and metric.other both measure modes"):
+        build.check(composed("+experiment=gaussians25", "+metric.other={_target_: gan_runner.metrics.ModeCoverage, radius_sigmas: 2.0}"))
 
 
 def test_a_run_that_was_killed_after_its_last_round_is_finished_by_a_resume(tmp_path):

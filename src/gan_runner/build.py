@@ -25,6 +25,7 @@ from gan_runner.callbacks import Callback
 from gan_runner.config import allowed_packages, plain
 from gan_runner.datasets import Dataset, Spec
 from gan_runner.errors import UserError
+from gan_runner.evaluation import refuse_same_keys
 from gan_runner.extractors import Extractor
 from gan_runner.game import Game
 from gan_runner.launch import devices_of
@@ -253,6 +254,7 @@ def assemble(config: Any, packages: Sequence[str] = (), device: torch.device | N
     game = build_game(config, packages, trainer, spec, device)
     extractor = make_one(config, packages, "extractor") if config.get("extractor") is not None else None
     metrics = make_list(config, packages, "metric", spec=spec)
+    refuse_same_keys(metrics, extractor)
     callbacks, loggers = (make_list(config, packages, group) for group in ("callback", "logger"))
     return Assembly(config, dataset, spec, trainer, game, extractor, metrics, callbacks, loggers)
 

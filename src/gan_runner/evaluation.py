@@ -35,6 +35,8 @@ MISSING: dict[Need, str] = {
 }
 
 
+BLACK = 1  # the greatest value of nearly black images, of 255
+
 T_975 = (
     12.706,
     4.303,
@@ -85,6 +87,20 @@ def unmeasurable(metrics: Mapping[str, Metric], extractor: Extractor | None, the
     return reasons
 
 
+def prefix_of(name: str, metric: Metric, extractor: Extractor | None) -> str:
+    """The key of a metric's figures; its name where it needs an extractor and there is none."""
+    return name if metric.extracts and extractor is None else metric.prefix(extractor)
+
+
+def refuse_same_keys(metrics: Mapping[str, Metric], extractor: Extractor | None) -> None:
+    """UserError where two metrics would write under the same key, so that one figure would replace the other."""
+    names: dict[str, str] = {}
+    for name, metric in metrics.items():
+        prefix = prefix_of(name, metric, extractor)
+        if names.setdefault(prefix, name) != name:
+            raise UserError(f"metric.{names[prefix]} and metric.{name} both measure {prefix}; take one of them out: ~metric.{name}")
+
+
 def what_is_there(subject: Subject, reference: Reference | None) -> set[Need]:
     """Of what metrics may need."""
     found: dict[Need, bool] = {
@@ -125,11 +141,13 @@ def evaluate(
     if extracting is not None:
         extracting.load()
         extracting.to(device)
-    seen, broken = 0, False
+    seen, broken, brightest = 0, False, 0
+    notes: list[str] = []
     if any(metric.reads for metric in measured.values()):
         rows = distributed.rows(subject.n)
         for x, y in subject.batches(rows, batch_size):
             broken |= not x.isfinite().all()
+            brightest = max(brightest, int(to_uint8(x).max()) if subject.spec.is_image else 0)
             values: dict[str, Any] = {"samples": x, "y": y}
             if extracting is not None:
                 values |= extracting(to_uint8(x) if subject.spec.is_image else x)._asdict()
@@ -137,12 +155,15 @@ def evaluate(
                 metric.update(*[given(values, field, name).to(home) for field in metric.reads])
             seen += len(x)
             tick("samples", seen, len(rows))
+        notes += [nearly_black("samples")] * (subject.spec.is_image and distributed.agree(brightest) <= BLACK)
         if distributed.agree(int(broken)):
             reasons |= {name: "not all samples are finite (nan or inf)" for name, metric in measured.items() if metric.reads}
     figures: dict[str, dict[str, float | None]] = {}
     pictures: dict[str, Tensor] = {}
+    keys: dict[str, dict[str, str]] = {}
     for name, metric in metrics.items():
-        prefix = name if metric.extracts and extractor is None else metric.prefix(extractor)
+        prefix = prefix_of(name, metric, extractor)
+        keys[prefix] = {"metric": name, "reads": ", ".join(sorted({*metric.reads, *metric.needs}))}
         if name in reasons:
             figures[name] = {prefix: None}
             continue
@@ -155,8 +176,19 @@ def evaluate(
             pictures |= {f"{prefix}/{key}" if key else prefix: picture for key, picture in metric.pictures(subject).items()}
         except UserError as error:  # such as too few samples: the other figures stand
             figures[name], reasons[name] = {prefix: None}, str(error)
+    notes += [f"{name}: {note}" for name in figures if name not in reasons for note in metrics[name].notes()]
     compared = reference if any("reference" in metric.needs for metric in measured.values()) else None
-    return Findings(figures, protocol(subject, extracting, compared, reasons), pictures)
+    if compared is not None and subject.spec.is_image:
+        some = compared.at(torch.linspace(0, compared.n - 1, 64).long())
+        notes += [nearly_black("real images")] * (int(to_uint8(some).max()) <= BLACK)
+    return Findings(
+        figures, protocol(subject, extracting, compared, reasons) | {"keys": keys} | ({"notes": notes} if notes else {}), pictures
+    )
+
+
+def nearly_black(what: str) -> str:
+    """What to say of images whose values are all 0 or 1."""
+    return f"all values of the {what} are 0 or 1, of 255: nearly black images; were they meant to be scaled to 0 ... 255?"
 
 
 def given(values: Mapping[str, Any], field: str, name: str) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gan_runner import build, directory, engine, evaluation
+from gan_runner import build, directory, engine, evaluation, inventory
 from gan_runner.checkpoint import numbered
 from gan_runner.datasets import Dataset, Spec
 from gan_runner.datasets.stored import Stored
@@ -56,6 +56,7 @@ def main(settings: dict[str, Any]) -> None:
                 dataset = real(settings, config, packages)
                 spec = known(dataset, judged.subjects[0].spec)
                 metrics = build.make_list(config, packages, "metric", spec=spec)
+                evaluation.refuse_same_keys(metrics, extractor)
                 if dataset is not None:
                     reference = Reference(
                         dataset, settings["split"], extractor,
@@ -146,10 +147,14 @@ def measure(
         for name, figures in found.figures.items():
             reporter.say(f"{judged.name}: {metrics[name].sentence(figures)}")
     print(json.dumps({"step": judged.step, "images": judged.images, "metrics": numbers, "protocol": protocol}), file=sys.stdout, flush=True)
+    for note in protocol.get("notes", []):
+        reporter.say(f"note: {note}")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        directory.add_evaluation(out, judged.step, judged.images, numbers, protocol, found.pictures)
-        add_to_curves(out, judged.step, {key: value for key, value in numbers.items() if value is not None}, found.pictures)
+        names = inventory.drawn(out, [*numbers, *found.pictures], protocol)
+        pictures = {names[key]: picture for key, picture in found.pictures.items()}
+        directory.add_evaluation(out, judged.step, judged.images, numbers, protocol, pictures)
+        add_to_curves(out, judged.step, {names[key]: value for key, value in numbers.items() if value is not None}, pictures)
 
 
 def refuse_missing(reasons: dict[str, str]) -> None:

@@ -22,6 +22,7 @@ from gan_runner.config import OPTUNA_SWEEPER, Composed, gathered, parsed, quoted
 from gan_runner.errors import UserError
 from gan_runner.explain import DONE, FAILED, rendered, say
 from gan_runner.jobs import Job, Outcome, check, refuse_missing, refused, runner, started_by_others
+from gan_runner.protocols import Protocol
 from gan_runner.untrusted import content, parsed_yaml
 
 if TYPE_CHECKING:
@@ -234,13 +235,17 @@ def state_of(folder: Path) -> str:
 def report(folder: Path, outcomes: list[Outcome], followed: tuple[str | None, Any] | None) -> None:
     """The table of a sweep, on the terminal and beside its jobs; followed: (metric, mode) where all jobs are compared by one."""
     rows: list[tuple[str, ...]] = []
-    best: dict[tuple[str | None, Any], tuple[float, int]] = {}  # of those that finished
+    best: dict[tuple[str, Any], tuple[float, int]] = {}  # of those that finished, by (name, mode)
+    owner: dict[str, Protocol] = {}  # the protocol of the first job that was measured by a metric; another one has another name
     for outcome in outcomes:
         metric, mode, value = None, None, outcome.value
         if inventory.is_run(Path(outcome.folder)):
             run = inventory.read(Path(outcome.folder), Path(outcome.folder).parent)
             metric, mode = followed or inventory.best_of(run.config)
             value = run.objective(metric, mode)
+            if value is not None and metric:
+                own = owner.setdefault(metric, run.owners[metric])
+                metric += f" ({differs})" if (differs := own.described(metric, run.owners[metric])) else ""
         if value is not None and metric and outcome.state == "finished":
             before = best.get((metric, mode), (value, outcome.number))
             best[metric, mode] = (max if mode == "max" else min)(before, (value, outcome.number), key=lambda pair: pair[0])
