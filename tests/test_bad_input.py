@@ -249,7 +249,14 @@ def last_line(err: str) -> str:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of eight rounds with checkpoints after 4 and 8, left behind by the command."""
     folder = tmp_path_factory.mktemp("trained")
-    code, err = shell(*SMALL, "trainer.steps=8", "callback.checkpoint.every_steps=4", "hydra.run.dir=run", cwd=folder)
+    code, err = shell(
+        *SMALL,
+        "metric.mode_coverage.radius_sigmas=40.0",
+        "trainer.steps=8",
+        "callback.checkpoint.every_steps=4",
+        "hydra.run.dir=run",
+        cwd=folder,
+    )
     assert code == 0, err
     return folder / "run"
 

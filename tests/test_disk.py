@@ -76,6 +76,7 @@ TINY = [
     "batch_size=16",
     "dataset.n=200",
     "callback.evaluate.n=50",
+    "metric.mode_coverage.radius_sigmas=40.0",  # so that there is a best.pt
     "callback.evaluate.every_steps=100",
     "callback.grid.n=4",
     "callback.grid.every_steps=100",

@@ -49,13 +49,14 @@ def train(folder, *overrides, base=("+experiment=gaussians25", "callback.grid.n=
 
 def test_a_run_leaves_behind_what_other_tools_rely_on(tmp_path):
     folder = tmp_path / "run"
-    objective = train(folder, "trainer.steps=8", "callback.evaluate.every_steps=4")
+    wide = "metric.mode_coverage.radius_sigmas=40.0"  # so that there is a best.pt
+    objective = train(folder, "trainer.steps=8", "callback.evaluate.every_steps=4", wide)
     status = json.loads((folder / "status.json").read_text())
     assert (status["state"], status["step"], status["images"]) == ("finished", 8, 128)
     assert {"started", "ended"} <= status.keys()
     assert [line["step"] for line in lines(folder)] == [4, 8]
     protocol = lines(folder)[0]["protocol"]
-    assert protocol.pop("metrics")["mode_coverage"]["radius_sigmas"] == 4.0
+    assert protocol.pop("metrics")["mode_coverage"]["radius_sigmas"] == 40.0
     assert protocol.pop("keys") == {"modes": {"metric": "mode_coverage", "reads": "samples"}}
     assert "200 samples for 25 modes" in protocol.pop("notes")[0]
     assert protocol == {"n_fake": 200, "seed": 0, "generator": "average of G"}

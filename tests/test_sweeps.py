@@ -18,6 +18,7 @@ from gan_runner.errors import Diverged, Interrupted, UserError
 from test_runs import TINY, At, composed, disturbed, lines, same, state_of
 
 SMALL = ("+experiment=gaussians25", "callback.grid.n=16", "callback.evaluate.n=200", "callback.evaluate.every_steps=3", "batch_size=16")
+SMALL += ("metric.mode_coverage.radius_sigmas=40.0",)  # so that every job has a value
 JOB = (*SMALL, *TINY, "trainer.steps=8")
 
 

@@ -116,7 +116,7 @@ def afterwards(run: Run) -> list[tuple[str, str, str]]:
         if "checkpoint" in line.protocol:
             between = {key: line.protocol.get(f"intervals_95.{key}") for key in line.figures}
             figures = ", ".join(f"{key} {shown(value)} {between[key] or ''}".strip() for key, value in line.figures.items())
-            passed = ("metrics.", "checkpoint", "intervals_95.")
+            passed = ("metrics.", "keys.", "checkpoint", "intervals_95.")
             said = ((key, shown(value)) for key, value in line.protocol.items() if not key.startswith(passed))
             found.append((shown(line.protocol["checkpoint"]), figures, ", ".join(f"{key} {value}" for key, value in said)))
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler"}
 DIRECTIONS: dict[str | None, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
+MEASURING = r"(metric|extractor)(\..+)?|callback\.evaluate\.(n|seed|split|n_real|best\..+)"  # keys that change what a figure is
 BAD = 1e12  # the value of a trial that has none or diverged, in the bad direction: a study takes no nan
 
 
@@ -66,6 +68,8 @@ class OptunaSweeper(Sweeper):
         swept = {o.get_key_element(): o for o in said if o.is_sweep_override()}
         if strangers := [key for key in log if key not in swept]:
             raise UserError(f"hydra.sweeper.log names {', '.join(strangers)}, which is not searched; searched: {', '.join(swept)}")
+        if measuring := [key for key in swept if re.fullmatch(MEASURING, key.lstrip("+"))]:
+            raise UserError(f"{', '.join(measuring)}: trials that are measured differently cannot be compared; give it one value")
         self.space = {key: distribution(override, key in log) for key, override in swept.items()}
         self.study: Study | None = None
         self.mode: str | None = None
