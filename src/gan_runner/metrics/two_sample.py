@@ -29,7 +29,8 @@ ROWS = 4096  # summed at once
 def nearest_neighbour(rows: Tensor, fake: Tensor, others: Tensor) -> Tensor:
     """Calls each of the others (M F) what the nearest of the rows (N F) is; where several are equally near, what most of these are."""
     radius = nearest(others, rows)[0][:, 0]
-    real, fakes = (held(rows[kind], others, radius, closed=True)[1] if kind.any() else 0 for kind in (~fake, fake))
+    none = torch.zeros_like(radius, dtype=torch.int64)
+    real, fakes = (held(rows[kind], others, radius, closed=True)[1] if kind.any() else none for kind in (~fake, fake))
     return ((fakes - real).sign().double() + 1) / 2
 
 
