@@ -118,7 +118,7 @@ def test_a_figure_by_another_protocol_has_a_curve_of_its_own(run, gan_eval, tmp_
     assert [(point.step, point.value) for point in events.Scalars("modes/high_quality")] == [(each.step, each.value) for each in trained]
     tags = {tag for tag in events.Tags()["scalars"] if tag.startswith("modes/high_quality ")}
     assert tags == {f"modes/high_quality ({each})" for each in ("n=100", "gan-eval", "seed=3", "seeds=[0, 1]")}
-    assert [point.step for point in events.Scalars("modes/high_quality (gan-eval)")] == [6, 2]
+    assert {point.step for point in events.Scalars("modes/high_quality (gan-eval)")} == {6, 2}
     seen = inventory.read(folder, folder)
     assert seen.curve("modes/high_quality") == [(96, pytest.approx(trained[-1].value))]
     assert len(seen.curve("modes/high_quality (n=100)")) == 1
