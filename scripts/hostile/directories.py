@@ -195,7 +195,7 @@ def devices() -> Iterator[Attack]:
     often = {"last.pt", "every checkpoint", ".lock", "train.log", "metrics.jsonl", "status.json", "config.yaml", "overrides.yaml"}
     for number, (name, pattern) in enumerate(FILES.items()):
         for at, (what, spoil) in enumerate(THINGS.items()):
-            if what in ("a pipe", "/dev/zero", "1 TB") and name in often or (number + at) % 3 == 0:
+            if (what in ("a pipe", "/dev/zero", "1 TB") and name in often) or (number + at) % 3 == 0:
                 yield Attack("device or pipe", f"{name} is {what}", "run", spoiler(pattern, spoil))
     for name in TRACKED:
         yield Attack("device or pipe", f"{name} is a pipe", "run", spoiler(name, fifo))
@@ -300,10 +300,14 @@ def characters() -> Iterator[Attack]:
     yield Attack("control characters", "status: state and start", "run", in_json("status.json", state=COLOURS, started=COLOURS))
     yield Attack("control characters", "name of a metric", "run", figures(metrics={COLOURS: 1.0, "a\nb": 2.0}))
     yield Attack("control characters", "protocol", "run", figures(protocol={COLOURS: COLOURS, "checkpoint": COLOURS}))
-    yield Attack("control characters", "line", "run", lambda stage: put(stage.run / "overrides.yaml", json.dumps([COLOURS, f"a={COLOURS}"])))
+    yield Attack(
+        "control characters", "line", "run", lambda stage: put(stage.run / "overrides.yaml", json.dumps([COLOURS, f"a={COLOURS}"]))
+    )
     yield Attack("control characters", "environment", "run", in_json("env.json", device=COLOURS, commit=COLOURS, command=[COLOURS]))
     yield Attack("control characters", "tracker", "run", lambda stage: put(stage.run / "mlflow.json", json.dumps({"run_id": COLOURS})))
-    yield Attack("control characters", "table of curves", "run", lambda stage: put(stage.run / "scalars.csv", f"step,{COLOURS}\n1,{ESCAPE}\n"))
+    yield Attack(
+        "control characters", "table of curves", "run", lambda stage: put(stage.run / "scalars.csv", f"step,{COLOURS}\n1,{ESCAPE}\n")
+    )
     yield Attack("control characters", "not YAML", "run", lambda stage: put(stage.run / "config.yaml", f"a: [{ESCAPE}\nb: }}"))
 
 
@@ -318,15 +322,21 @@ def oddities() -> Iterator[Attack]:
     }
     for name, values in states.items():
         yield Attack("status and figures", name, "run", in_json("status.json", **values))
-    yield Attack("status and figures", "metrics that are no numbers", "run", figures(metrics={"modes/kl": "x", "a": [1], "b": {}, "c": True}))
-    yield Attack("status and figures", "infinite metrics", "run", figures(metrics={"modes/kl": float("inf"), "a": float("nan"), "b": 10**300}))
+    yield Attack(
+        "status and figures", "metrics that are no numbers", "run", figures(metrics={"modes/kl": "x", "a": [1], "b": {}, "c": True})
+    )
+    yield Attack(
+        "status and figures", "infinite metrics", "run", figures(metrics={"modes/kl": float("inf"), "a": float("nan"), "b": 10**300})
+    )
     yield Attack("status and figures", "steps that are none", "run", figures(step="x", images=[]))
     yield Attack("status and figures", "20,000 metrics", "run", figures(metrics={f"m{i}": i for i in range(20_000)}))
     yield Attack("status and figures", "a line of 20 MB", "run", figures(protocol={"x": "y" * 20_000_000}))
     yield Attack(
         "status and figures", "100,000 lines", "run", lambda stage: put(stage.run / "metrics.jsonl", '{"step": 1, "images": 1}\n' * 100_000)
     )
-    yield Attack("status and figures", "figures of a file outside", "run", lambda stage: put(stage.run / "metrics.jsonl", f'"{WITNESS[:5]}"'))
+    yield Attack(
+        "status and figures", "figures of a file outside", "run", lambda stage: put(stage.run / "metrics.jsonl", f'"{WITNESS[:5]}"')
+    )
 
 
 def attacks() -> Iterator[Attack]:

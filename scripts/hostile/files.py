@@ -104,11 +104,19 @@ def ratings() -> Iterator[Attack]:
         for file in ("key.json", "anna.json"):
             yield Attack("rating", f"{file}: {name}", "rating", lambda stage, file=file, data=data: put(stage.here / "rating" / file, data))
     for file in ("key.json", "anna.json"):
-        for what, spoil in {"a pipe": fifo, "/dev/zero": device("zero"), "1 TB": huge, "a folder": directory, "a loop": linked("itself")}.items():
+        for what, spoil in {
+            "a pipe": fifo,
+            "/dev/zero": device("zero"),
+            "1 TB": huge,
+            "a folder": directory,
+            "a loop": linked("itself"),
+        }.items():
             spoiled = lambda stage, file=file, spoil=spoil: spoil(stage, stage.here / "rating" / file)  # noqa: E731
             yield Attack("rating", f"{file} is {what}", "rating", spoiled)
     yield Attack("link", "score.json -> precious", "rating", lambda stage: linked("precious")(stage, stage.here / "rating/score.json"))
-    yield Attack("link", "the folder of a page -> photos", "pictures", lambda stage: (stage.here / "rated").symlink_to(stage.outside / "photos"))
+    yield Attack(
+        "link", "the folder of a page -> photos", "pictures", lambda stage: (stage.here / "rated").symlink_to(stage.outside / "photos")
+    )
 
 
 # ---- arrays -----------------------------------------------------------------------------------------------------------------------------
@@ -128,11 +136,13 @@ def headed(header: str, body: bytes = b"\0" * 64, compressed: int = 0) -> Callab
     def spoil(stage: Stage) -> None:
         text = header.encode("latin1") + b"\n"
         front = b"\x93NUMPY\x02\x00" + struct.pack("<I", len(text)) + text
-        with zipfile.ZipFile(stage.here / "samples.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
-            with file.open("samples.npy", "w", force_zip64=True) as out:
-                out.write(front + body)
-                for _ in range(compressed):
-                    out.write(bytes(2**20))
+        with (
+            zipfile.ZipFile(stage.here / "samples.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
+            file.open("samples.npy", "w", force_zip64=True) as out,
+        ):
+            out.write(front + body)
+            for _ in range(compressed):
+                out.write(bytes(2**20))
 
     return spoil
 
@@ -154,7 +164,7 @@ def arrays() -> Iterator[Attack]:
         "a scalar": {"samples": np.uint8(3)},
         "whole numbers": {"samples": pixels.astype(np.int64)},
         "complex numbers": {"samples": points.astype(np.complex64)},
-        "half precision, infinite": {"samples": (points * 1e9).astype(np.float16)},
+        "half precision, infinite": {"samples": np.full((24, 2), np.inf, np.float16)},
         "texts": {"samples": np.array([["a", "b"]] * 24)},
         "records": {"samples": np.zeros(24, dtype=[("a", "u1"), ("b", "f4")])},
         "dates": {"samples": np.zeros((24, 2), dtype="datetime64[s]")},
@@ -174,7 +184,9 @@ def arrays() -> Iterator[Attack]:
     for name, content in contents.items():
         yield Attack("arrays", name, "npz", lambda stage, content=content: archive(stage, **content))
     yield Attack("arrays", "a pickle", "npz", lambda stage: archive(stage, samples=np.array([Payload(stage.owned)] * 24, dtype=object)))
-    yield Attack("arrays", "labels that are a pickle", "npz", lambda stage: archive(stage, samples=pixels, labels=np.array([Payload(stage.owned)])))
+    yield Attack(
+        "arrays", "labels that are a pickle", "npz", lambda stage: archive(stage, samples=pixels, labels=np.array([Payload(stage.owned)]))
+    )
     headers = {
         "a shape of 10^12": shaped("(1000000000000, 3, 8, 8)"),
         "a shape beyond all numbers": shaped(f"({10**400}, 2)"),
@@ -240,7 +252,9 @@ def zeros(megabytes: int) -> bytes:
 
 def text_bomb() -> bytes:
     body = b"Comment\0\0" + zeros(300)
-    return png(8, 8, zlib.compress(bytes(72)), struct.pack(">I", len(body)) + b"zTXt" + body + struct.pack(">I", zlib.crc32(b"zTXt" + body)))
+    return png(
+        8, 8, zlib.compress(bytes(72)), struct.pack(">I", len(body)) + b"zTXt" + body + struct.pack(">I", zlib.crc32(b"zTXt" + body))
+    )
 
 
 def frames() -> bytes:

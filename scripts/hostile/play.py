@@ -1,4 +1,4 @@
-"""Plays the cases: a process for each command of each case, forked from one that has imported everything, and killed where it does not end."""
+"""Plays the cases: for each command a process, forked from one that has imported everything, and killed where it does not end."""
 
 import atexit
 import json
@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +81,6 @@ def become(case: Case, command: str, root: Path, stock: Path, port: int) -> None
     os.setsid()
     code = NOT_BUILT
     try:
-        for limit, most in ((resource.RLIMIT_FSIZE, 2**30), (resource.RLIMIT_CORE, 0)):
-            resource.setrlimit(limit, (most, most))
         scene = Stage(root, f"http://127.0.0.1:{port}", random.Random(f"{case.seed}/{case.number}"))
         stage.set_up(scene, stock, case.attack.subject)
         case.attack.spoil(scene)
@@ -92,6 +90,8 @@ def become(case: Case, command: str, root: Path, stock: Path, port: int) -> None
         before = {"outside": watch.content(scene.outside, times=True), "here": watch.content(scene.here, times=False)}
         (root / "before.json").write_text(json.dumps(before))
         (root / "line").write_text(" ".join(scene.lines[command]), errors="backslashreplace")
+        for limit, most in ((resource.RLIMIT_FSIZE, 2**30), (resource.RLIMIT_CORE, 0)):
+            resource.setrlimit(limit, (most, most))
         redirect(root)
         code = run(command, scene.lines[command])
     except BaseException:
@@ -150,8 +150,10 @@ def run(command: str, words: list[str]) -> int:
 def ready() -> None:
     """Import all that a command could, on one thread: only such a process can be forked safely."""
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    import pydantic.main  # noqa: F401
     import torch
 
+    import gan_runner.cli
     import gan_runner.curves
     import gan_runner.judging
     import gan_runner.overview
@@ -310,7 +312,7 @@ def report(turns: list[tuple[Case, str]], work: Path, servers: list[Server], beg
     runs: Counter[tuple[str, str]] = Counter()
     wrong: Counter[tuple[str, str]] = Counter()
     codes: Counter[str] = Counter()
-    reasons: defaultdict[str, list[str]] = defaultdict(list)
+    reasons: Counter[str] = Counter()
     slowest = (0.0, "")
     for child, end in played(turns, work, servers):
         kind, case = child.case.attack.kind, child.case
@@ -322,8 +324,9 @@ def report(turns: list[tuple[Case, str]], work: Path, servers: list[Server], beg
             codes[str(end.code) if not end.killed else "killed"] += 1
             slowest = max(slowest, (end.seconds, f"{case}, {end.name}"))
         wrong[kind, child.command] += bool(found)
-        for reason in found:
-            reasons[reason.partition(":")[0]].append(f"{case} ({end.name}): {reason}")
+        if found:
+            print(f"{case} ({end.name}): {'; '.join(found)}".encode("unicode_escape").decode(), flush=True)
+        reasons.update(reason.partition(":")[0] for reason in found)
         if keep:
             line = (child.root / "line").read_text() if (child.root / "line").exists() else ""
             said = (end.out + end.err).decode(errors="replace")[-1500:]
@@ -332,18 +335,18 @@ def report(turns: list[tuple[Case, str]], work: Path, servers: list[Server], beg
             shutil.rmtree(child.root, ignore_errors=True)
     show(runs, wrong, codes, reasons)
     n, bad, minutes = sum(runs.values()), sum(wrong.values()), (time.monotonic() - begun) / 60
-    print(f"\n{len({case.number for case, _ in turns})} cases, {n} commands, seed {seed}, {minutes:.1f} min; {bad} commands were not as promised")
-    print(f"the slowest took {slowest[0]:.1f} s ({slowest[1]}); repeat one by --hostile N --seed {seed} --case K")
+    print(f"\n{len({case.number for case, _ in turns})} cases, {n} commands, seed {seed}, {minutes:.1f} min; {bad} not as promised")
+    print(f"the slowest took {slowest[0]:.1f} s: {slowest[1]}")
+    print(f"repeat one: python scripts/faults.py --hostile {n // len(COMMANDS)} --seed {seed} --case K")
     return 1 if bad else 0
 
 
-def show(runs: Counter, wrong: Counter, codes: Counter, reasons: dict[str, list[str]]) -> None:
+def show(runs: Counter, wrong: Counter, codes: Counter, reasons: Counter) -> None:
     print("\n| kind | " + " | ".join(f"gan-{'eval' if name == 'evaluate' else name}" for name in COMMANDS) + " |\n" + "|---" * 6 + "|")
     for kind in sorted({kind for kind, _ in runs}):
         cells = [f"{wrong[kind, name]} of {runs[kind, name]}" if wrong[kind, name] else str(runs[kind, name]) for name in COMMANDS]
         print(f"| {kind} | {' | '.join(cells)} |")
-    print("\nexit codes: " + ", ".join(f"{code}: {times}" for code, times in sorted(codes.items())))
-    for reason, lines in sorted(reasons.items(), key=lambda item: -len(item[1])):
-        print(f"\n{len(lines)} times: {reason}")
-        for line in lines:
-            print("  " + line.encode("unicode_escape").decode())
+    for title, counts in (("exit code", codes), ("not as promised", reasons)):
+        print(f"\n| {title} | times |\n|---|---|")
+        for what, times in counts.most_common():
+            print(f"| {what} | {times} |")

@@ -111,11 +111,27 @@ def of_run() -> Iterator[Attack]:
     yield Attack("address", "a run of MLflow to go on with", "points", remembered)
     yield Attack("address", "W&B, online", "points", addressed("wandb", mode="online", entity="stranger"))
     yield Attack("address", "a space of Trackio", "points", addressed("trackio", space="stranger/space"))
-    for place in ("dataset.root", "dataset.path", "loss._target_", "batch_size", "callback.evaluate.best.metric", "x", "logger.csv.x", "seed"):
+    for place in (
+        "dataset.root",
+        "dataset.path",
+        "loss._target_",
+        "batch_size",
+        "callback.evaluate.best.metric",
+        "x",
+        "logger.csv.x",
+        "seed",
+    ):
         yield Attack("environment", f"in {place}", "run", in_config(set_in(place, "${oc.env:SECRET}")))
-    for text in ("${oc.env:SECRET,x}", "${oc.decode:${oc.env:SECRET}}", "${oc.select:y,${oc.env:SECRET}}", "a${oc.env:HOME}/${oc.env:SECRET}"):
+    for text in (
+        "${oc.env:SECRET,x}",
+        "${oc.decode:${oc.env:SECRET}}",
+        "${oc.select:y,${oc.env:SECRET}}",
+        "a${oc.env:HOME}/${oc.env:SECRET}",
+    ):
         yield Attack("environment", text, "run", in_config(set_in("callback.grid.name", text)))
-    yield Attack("environment", "in a key that the line of a resume copies", "points", in_config(set_in("trainer.accelerator", "${oc.env:SECRET}")))
+    yield Attack(
+        "environment", "in a key that the line of a resume copies", "points", in_config(set_in("trainer.accelerator", "${oc.env:SECRET}"))
+    )
     yield Attack("environment", "in overrides.yaml", "run", lambda stage: put(stage.run / "overrides.yaml", '["a=${oc.env:SECRET}"]'))
 
 
@@ -215,9 +231,13 @@ def of_experiments() -> Iterator[Attack]:
             lambda stage, place=place: {"refiner": {"x": codes(stage)[0]}} | nested(place, stage.chance.choice(resolvers(stage)[2:]))
         )
         yield Attack("code in an experiment", f"by the group refiner: {place}", "experiment", spoil)
-    yield Attack("code in an experiment", "packages", "experiment", experiment(lambda stage: {"packages": ["evil"], "loss": codes(stage)[-1]}))
+    yield Attack(
+        "code in an experiment", "packages", "experiment", experiment(lambda stage: {"packages": ["evil"], "loss": codes(stage)[-1]})
+    )
     yield Attack("code in an experiment", "resume", "experiment", experiment(lambda stage: {"resume": "run"}))
-    yield Attack("code in an experiment", "a tag of YAML", "experiment", experiment(lambda stage: f"seed: {TAG.format(owned=stage.owned)}\n"))
+    yield Attack(
+        "code in an experiment", "a tag of YAML", "experiment", experiment(lambda stage: f"seed: {TAG.format(owned=stage.owned)}\n")
+    )
     files: dict[str, Callable[[Stage], Any]] = {
         "train.yaml": lambda stage: {"defaults": ["_self_"], "hydra": {"callbacks": {"x": codes(stage)[0]}}, "packages": ["evil"]},
         "sample.yaml": lambda stage: {"defaults": ["_self_"], "run": "???", "packages": ["evil"], "hydra": {"job_logging": emptied(stage)}},

@@ -24,7 +24,7 @@ class Payload:
         line = f"touch '{self.owned}'"
         if self.how == "exec":
             return exec, (f"import os; os.system({line!r})",)
-        return (os.system, (line,)) if self.how == "os.system" else (getattr, (os, "system"))
+        return (os.system, (line,)) if self.how == "os.system" else (eval, (f"__import__('os').system({line!r})",))
 
 
 def everywhere(stage: Stage, data: bytes) -> None:
@@ -174,7 +174,7 @@ def of_another(stage: Stage) -> None:
 
 
 def attacks() -> Iterator[Attack]:
-    for how, place in (("os.system", "game"), ("exec", "callbacks"), ("os.system", "plain"), ("os.system", "legacy"), ("getattr", "rng")):
+    for how, place in (("os.system", "game"), ("exec", "callbacks"), ("os.system", "plain"), ("os.system", "legacy"), ("eval", "rng")):
         yield Attack("pickle", f"{how} in a checkpoint ({place})", "run", pickled(how, place))
     yield Attack("pickle", "TorchScript", "run", script)
     yield Attack("bomb", "a checkpoint that grows to 2.5 GB", "points", bomb)
