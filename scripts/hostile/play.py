@@ -1,6 +1,7 @@
 """Plays the cases: for each command a process, forked from one that has imported everything, and killed where it does not end."""
 
 import atexit
+import contextlib
 import json
 import os
 import random
@@ -12,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from hostile import directories, files, settings, stage, states, watch
 from hostile.stage import COMMANDS, SECRET, TOKEN, Attack, Stage
 
 BESIDE = 2  # commands at a time
-IDLE_S, CPU_S, WALL_S = 10, 60, 180  # seconds without any work, of work, and in all, after which a command is believed to hang
+IDLE_S, CPU_S, WALL_S = 10, 30, 600  # seconds without any work, of work, and in all, after which a command is believed to hang
 MEMORY = 2 * 10**9  # bytes that a command may take beside what is shared
 NOT_BUILT = 99  # exit code
 
@@ -79,6 +80,8 @@ def cases(n: int, seed: int) -> list[Case]:
 def become(case: Case, command: str, root: Path, stock: Path, port: int) -> None:
     """Be the command: lay out the case, remember what there is, and run. Does not return."""
     os.setsid()
+    for number, handler in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        signal.signal(number, handler)
     code = NOT_BUILT
     try:
         scene = Stage(root, f"http://127.0.0.1:{port}", random.Random(f"{case.seed}/{case.number}"))
@@ -233,44 +236,46 @@ def session(leader: int) -> list[int]:
     return found
 
 
-def buried(pid: int) -> int:
+def buried(leader: int) -> int:
     """How many processes a command has left; they are killed."""
-    left = session(pid)
-    for one in left:
-        try:
-            os.kill(one, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+    left = session(leader)
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     return len(left)
 
 
-def played(turns: list[tuple[Case, str]], work: Path, servers: list[Server]) -> Iterator[tuple[Child, watch.Ending]]:
+def played(turns: list[tuple[Case, str]], work: Path, servers: list[Server]) -> Generator[tuple[Child, watch.Ending], None, None]:
     """Every command of every case, some beside each other."""
     waiting, children, free = list(reversed(turns)), dict[int, Child](), list(range(len(servers)))
     shared = used(os.getpid())[2]
-    while waiting or children:
-        while waiting and free:
-            (case, command), slot = waiting.pop(), free.pop()
-            root = work / f"{case.number}_{command}"
-            root.mkdir()
-            sys.stdout.flush()
-            pid = os.fork()
-            if pid == 0:
-                become(case, command, root, work / "stock", servers[slot].port)
-            now = time.monotonic()
-            children[pid] = Child(case, command, root, slot, now, busy=now)
-        time.sleep(0.01)
-        for pid, child in list(children.items()):
-            if not child.killed and (reason := overdue(child, pid, shared)):
-                child.killed = reason
-                os.kill(pid, signal.SIGKILL)
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                del children[pid]
-                free.append(child.slot)
-                left = 0 if child.killed else len(session(pid))
-                buried(pid)
-                yield child, ending(child, status, left, servers[child.slot])
+    try:
+        while waiting or children:
+            while waiting and free:
+                (case, command), slot = waiting.pop(), free.pop()
+                root = work / f"{case.number}_{command}"
+                root.mkdir()
+                sys.stdout.flush()
+                pid = os.fork()
+                if pid == 0:
+                    become(case, command, root, work / "stock", servers[slot].port)
+                now = time.monotonic()
+                children[pid] = Child(case, command, root, slot, now, busy=now)
+            time.sleep(0.02)
+            for pid, child in list(children.items()):
+                if not child.killed and (reason := overdue(child, pid, shared)):
+                    child.killed = reason
+                    os.kill(pid, signal.SIGKILL)
+                done, status = os.waitpid(pid, os.WNOHANG)
+                if done:
+                    del children[pid]
+                    free.append(child.slot)
+                    left = buried(pid)
+                    yield child, ending(child, status, 0 if child.killed else left, servers[child.slot])
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def ending(child: Child, status: int, left: int, server: Server) -> watch.Ending:
@@ -314,7 +319,7 @@ def report(turns: list[tuple[Case, str]], work: Path, servers: list[Server], beg
     codes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     slowest = (0.0, "")
-    for child, end in played(turns, work, servers):
+    for child, end in until_stopped(played(turns, work, servers)):
         kind, case = child.case.attack.kind, child.case
         runs[kind, child.command] += 1
         if end.code == NOT_BUILT and not (child.root / "before.json").exists():
@@ -335,10 +340,26 @@ def report(turns: list[tuple[Case, str]], work: Path, servers: list[Server], beg
             shutil.rmtree(child.root, ignore_errors=True)
     show(runs, wrong, codes, reasons)
     n, bad, minutes = sum(runs.values()), sum(wrong.values()), (time.monotonic() - begun) / 60
-    print(f"\n{len({case.number for case, _ in turns})} cases, {n} commands, seed {seed}, {minutes:.1f} min; {bad} not as promised")
+    print(f"\n{-(-n // len(COMMANDS))} cases, {n} commands, seed {seed}, {minutes:.1f} min; {bad} not as promised")
     print(f"the slowest took {slowest[0]:.1f} s: {slowest[1]}")
-    print(f"repeat one: python scripts/faults.py --hostile {n // len(COMMANDS)} --seed {seed} --case K")
+    print(f"repeat one: python scripts/faults.py --hostile N --seed {seed} --case K")
     return 1 if bad else 0
+
+
+def until_stopped(ended: Generator[tuple[Child, watch.Ending], None, None]) -> Iterator[tuple[Child, watch.Ending]]:
+    """What has ended, until SIGINT or SIGTERM comes: then the tables tell of what there is."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    try:
+        yield from ended
+    except KeyboardInterrupt:
+        print("stopped; the tables tell of what was played")
+    finally:
+        ended.close()
 
 
 def show(runs: Counter, wrong: Counter, codes: Counter, reasons: Counter) -> None:
