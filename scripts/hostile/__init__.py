@@ -2,6 +2,6 @@
 
     python scripts/faults.py --hostile 200
 
-stage.py makes real runs once and copies them for every case; directories.py, states.py, settings.py and files.py hold the attacks;
-watch.py says what a command must not do; play.py forks a process for each command, plays the cases and prints the tables.
+stage.py makes real runs once and copies them for every case; directories.py, characters.py, states.py, settings.py, ratings.py and files.py
+hold the attacks; child.py is the process of a command; watch.py says what a command must not do; play.py forks, kills, counts and prints.
 """

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hostile.directories import in_config, set_in
+from hostile.characters import in_config, set_in
 from hostile.stage import EXPERIMENT, Attack, Stage, put
 
 PLACES = (  # of a part in a configuration

