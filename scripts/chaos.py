@@ -24,10 +24,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 HERE = Path(__file__).resolve().parent
 EVALUATE, CHECKPOINT = 25, 10  # every so many rounds
+IMAGES = "images"  # a folder in --out
 COMMON = [
     "trainer.accelerator=cpu",
     "trainer.threads=1",
@@ -52,6 +54,15 @@ RECIPES = {
         "architecture.discriminator.width=8", "trick=[ema]", "penalty=[r1]", "batch_size=16", "trainer.steps=200",
         "metric=[frechet_distance]", "extractor=random_conv", "callback.evaluate.n=100",
     ],
+    "a folder of images": [
+        "dataset=image_folder", f"dataset.path={IMAGES}", "dataset.resolution=8", "dataset.workers=0", "architecture=dcgan",
+        "architecture.generator.width=4", "architecture.discriminator.width=4", "trick=[ema]", "batch_size=8", "trainer.steps=200",
+        "metric=[frechet_distance]", "extractor=random_conv", "callback.evaluate.n=40",
+    ],
+    "a part of the user": [
+        "+experiment=gaussians25", "batch_size=64", "trainer.steps=400", "callback.evaluate.n=500",
+        "+trick.nudge={_target_: chaos_phases.Nudge}",
+    ],
 }  # fmt: skip
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 AIMS = ("any", "any", "start", "checkpoint", "evaluation")
@@ -67,8 +78,9 @@ class Case:
     """A recipe played by so many processes, and what became of its victims."""
 
     def __init__(self, name: str, n: int, out: Path):
-        self.name, self.n, self.reference = name, n, out / f"{name}_{n}"
-        self.words = [*RECIPES[name], *COMMON, f"trainer.devices={n}"]
+        self.name, self.n, self.reference = name, n, out / f"{name.replace(' ', '_')}_{n}"
+        words = [word.replace(f"dataset.path={IMAGES}", f"dataset.path={out / IMAGES}") for word in RECIPES[name]]
+        self.words = [*words, *COMMON, f"trainer.devices={n}"]
         self.starting = self.playing = 0.0  # seconds that it takes when left alone
         self.kills = 0
 
@@ -255,6 +267,15 @@ def torment(number: int, case: Case, kills: int, seed: int, counts: Counter) -> 
     return f"victim {number}: {case}: {done} kills, equal"
 
 
+def make_images(folder: Path) -> None:
+    """A folder of images in two classes; a run on it keeps what tells that they are the same when it goes on."""
+    drawn = torch.Generator().manual_seed(0)
+    for i in range(60):
+        path = folder / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(torch.randint(256, (9, 10, 3), generator=drawn, dtype=torch.uint8).numpy()).save(path)
+
+
 def left_alone(case: Case) -> str:
     """Play what the victims are compared with."""
     begun = time.monotonic()
@@ -280,6 +301,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has background commands, and all that they start, ignore it
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
+    make_images(out / IMAGES)
     os.environ |= {"GAN_RUNNER_CACHE": str(out / "cache"), "OMP_NUM_THREADS": "1"}
     cases = [Case(name, n, out) for n in sorted(set(arguments.processes)) for name in RECIPES]
     turns = [case for n in arguments.processes for case in cases if case.n == n]

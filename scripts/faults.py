@@ -5,6 +5,10 @@
 
 Lines are made from good ones by chance: misspelt keys and options, values of a wrong type or out of range, parts that do not fit, nonsense.
 They are run in this process, in an empty folder. A line that comes out right (a typo in a value that takes anything) does not count.
+
+    python scripts/faults.py --hostile 200
+
+plays damaged and hostile directories and experiments instead (hostile/), each through the five commands; --case K repeats one of them.
 """
 
 import argparse
@@ -159,5 +163,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lines", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--hostile", metavar="N", type=int, help="play N hostile or damaged directories and experiments instead")
+    parser.add_argument("--case", metavar="K", type=int, help="with --hostile: only this one, with all that is said; its folder is kept")
+    parser.add_argument("--only", metavar="TEXT", default="", help="with --hostile: only those with this in their kind or name")
     arguments = parser.parse_args()
+    if arguments.hostile is not None:
+        from hostile.play import main as play
+
+        sys.exit(play(arguments.hostile, arguments.seed, arguments.case, kinds=arguments.only))
     sys.exit(main(arguments.lines, arguments.seed))

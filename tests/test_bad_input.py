@@ -249,7 +249,14 @@ def last_line(err: str) -> str:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of eight rounds with checkpoints after 4 and 8, left behind by the command."""
     folder = tmp_path_factory.mktemp("trained")
-    code, err = shell(*SMALL, "trainer.steps=8", "callback.checkpoint.every_steps=4", "hydra.run.dir=run", cwd=folder)
+    code, err = shell(
+        *SMALL,
+        "metric.mode_coverage.radius_sigmas=40.0",
+        "trainer.steps=8",
+        "callback.checkpoint.every_steps=4",
+        "hydra.run.dir=run",
+        cwd=folder,
+    )
     assert code == 0, err
     return folder / "run"
 
@@ -351,7 +358,9 @@ REFUSED_RESUMES = {
     "other seed on the line": (nothing, ["seed=1", "trainer.steps=9"], "a resumed run stays what it is"),
     "wrong type": (nothing, ["trainer.steps=many"], "trainer.steps='many'"),
     "misspelt key": (nothing, ["trainer.stpes=9"], "this run has no key trainer.stpes"),
-    "other network in the file": (other_network, ["trainer.steps=9"], "does not fit"),
+    "other network in the file": (other_network, ["trainer.steps=9"], "architecture.generator.width from 128 to 64"),
+    "other network in the file, accepted": (other_network, ["trainer.steps=9", "accept=config"], "does not fit"),
+    "nothing to accept": (nothing, ["trainer.steps=9", "accept=all"], "accept=data, accept=config"),
     "no checkpoint": (no_checkpoint, ["trainer.steps=9"], "no checkpoint to go on from"),
     "no run": (not_a_run, ["trainer.steps=9"], "there is no run"),
     "hostile": (hostile, ["trainer.steps=9"], "_target_=os.system is not allowed"),
@@ -492,7 +501,7 @@ REFUSED_SAMPLES = {
     "hostile YAML": (hostile_yaml, [], "config.yaml cannot be read"),
     "no YAML": (not_yaml, [], "config.yaml cannot be read"),
     "half a configuration": (half_a_config, [], "config.yaml"),
-    "other network": (other_network, [], "does not fit run/config.yaml"),
+    "other network": (other_network, [], "architecture.generator.width from 128 to 64"),
     "out below a file": (nothing, ["out=run/config.yaml/x"], "run/config.yaml is a file, not a folder"),
     "out is a file": (nothing, ["format=png", "out=run/config.yaml"], "run/config.yaml is a file, not a folder"),
     "export below a file": (nothing, ["export=run/config.yaml/x.safetensors"], "run/config.yaml is a file, not a folder"),

@@ -1,5 +1,6 @@
 """Streams of batches: which samples, in which order, from wherever they lie."""
 
+import io
 import os
 import signal
 import time
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gan_runner import cache as cached
 from gan_runner import distributed
 from gan_runner.datasets import Gaussians25, ImageFolder, Resident, Samples, Streamed, decoded, folder, stream, to_float
 from gan_runner.datasets.batches import Order
@@ -319,3 +321,90 @@ def test_a_state_of_other_data_is_refused():
     state = Resident(numbered(), 5).state_dict()
     with pytest.raises(UserError, match="23 training samples when the run began, 20 now"):
         Resident(numbered(20), 5).load_state_dict(state)
+
+
+def flip(path: Path, place: int) -> None:
+    """Change one bit of a file, which keeps its size."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 16
+    path.write_bytes(content)
+
+
+def array_of(path: Path, dtype: type, shape: tuple[int, ...]) -> None:
+    """Another array, with a right checksum."""
+    file = io.BytesIO()
+    np.save(file, np.zeros(shape, dtype))
+    cached.write(path, file.getvalue())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: flip(path, 1234),
+        lambda path: flip(path, 30),
+        lambda path: flip(path, -3),
+        lambda path: path.write_bytes(path.read_bytes()[:-16]),
+        lambda path: path.write_bytes(path.read_bytes()[:5]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes() + b"x"),
+        lambda path: array_of(path, np.int8, (12, 3, 8, 8)),
+        lambda path: array_of(path, np.uint8, (12, 3, 4, 16)),
+    ],
+    ids=["pixel", "header", "checksum", "no checksum", "cut", "empty", "longer", "other type", "other shape"],
+)
+def test_damaged_decoded_images_are_found_and_decoded_again(
+    tmp_path: Path, cache: Path, damage: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = ImageFolder(str(picture_folder(tmp_path)), 8, test_fraction=0.0)
+    want = dataset.load("train").x
+    assert torch.equal(dataset.at_hand("train").take(torch.arange(12))[0], want)
+    [path] = cache.rglob("*.npy")
+    damage(path)
+    assert torch.equal(dataset.at_hand("train").take(torch.arange(12))[0], want)
+    [said] = caplog.messages
+    assert str(path) in said
+    assert "decoded again" in said
+    caplog.clear()
+    dataset.at_hand("train")
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_decoded_images_that_change_while_they_are_in_use_are_not_trained_on(tmp_path: Path, cache: Path, workers: int) -> None:
+    dataset = ImageFolder(str(picture_folder(tmp_path)), 8, test_fraction=0.0, resident_mb=0, workers=workers)
+    batches = stream(dataset, "train", 12, 0, "cpu")
+    [path] = cache.rglob("*.npy")
+    flip(path, 1234)
+    with pytest.raises(UserError, match=f"{path} has changed while it was in use"):
+        read(batches, 1)
+    batches.close()
+
+
+def test_two_processes_may_fill_the_cache_at_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second fills everything while the first decodes its first array."""
+    monkeypatch.setattr(decoded, "SHARD", 5 * 3 * 8 * 8)
+    picture_folder(tmp_path)
+    want, decode, others = ImageFolder(str(tmp_path), 8, test_fraction=0.0).load("train").x, folder.decode, []
+
+    def interrupted(*words: Any) -> Tensor:
+        if not others:
+            others.append(None)
+            with monkeypatch.context() as patch:
+                patch.setattr(folder, "decode", decode)
+                patch.setattr(os, "getpid", lambda: 1)  # the name of a part has it
+                others.append(ImageFolder(str(tmp_path), 8, test_fraction=0.0).at_hand("train"))
+        return decode(*words)
+
+    monkeypatch.setattr(folder, "decode", interrupted)
+    items = [ImageFolder(str(tmp_path), 8, test_fraction=0.0).at_hand("train"), others[1]]
+    assert all(torch.equal(each.take(torch.arange(12))[0], want) for each in items)
+    assert not list(cache.rglob("*.part"))
+
+
+def test_what_decoding_depends_on_is_part_of_the_key(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture_folder(tmp_path)
+    for settings in ({}, {"background": "black"}, {"channels": 1}):
+        ImageFolder(str(tmp_path), 8, test_fraction=0.0, **settings).at_hand("train")
+    monkeypatch.setattr(decoded, "VERSION", decoded.VERSION + 1)
+    ImageFolder(str(tmp_path), 8, test_fraction=0.0).at_hand("train")
+    assert len(list(cache.rglob("*.npy"))) == 4

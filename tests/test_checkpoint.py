@@ -2,7 +2,9 @@
 
 import collections
 import enum
+import os
 import threading
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +74,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     checkpoint.save(path, state(a=1))
 
     def full(content, part):
-        Path(part).write_bytes(b"half")
+        part.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
@@ -152,3 +154,79 @@ def test_a_writer_works_in_order_and_tells_what_went_wrong():
     writer.submit(fail)
     with pytest.raises(Failed, match="full"):
         writer.close()
+
+
+# ---- files that would take more memory than they have ------------------------------------------------------------------------------------
+
+
+def archive(path, compression=zipfile.ZIP_STORED, **changes):
+    """A state as torch writes it, with bytes replaced in its pickle."""
+    checkpoint.save(path.with_name("good.pt"), state(a=torch.zeros(4)))
+    with zipfile.ZipFile(path.with_name("good.pt")) as good, zipfile.ZipFile(path, "w", compression) as made:
+        for name in good.namelist():
+            data = good.read(name)
+            made.writestr(name, changes["pickle"](data) if name.endswith("data.pkl") and "pickle" in changes else data)
+
+
+def bombed(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made, made.open("archive/data.pkl", "w") as file:
+        for _ in range(64):
+            file.write(bytes(2**20))
+
+
+def sparse(path):
+    path.touch()
+    os.truncate(path, 2**40)
+
+
+def sparse_archive(path):
+    """One that says it has a record of a terabyte: the hole in a file that takes no room on the disk."""
+    sparse(path)
+    with zipfile.ZipFile(path, "a") as made:
+        made.writestr("archive/data.pkl", b"x")
+
+
+def names(words):
+    """A state with a call in the place of one of its values."""
+    return lambda path: archive(path, pickle=lambda data: data.replace(b"K\x02", words, 1))
+
+
+def tensors(make):
+    return lambda path: torch.save(state(a=make()), path)
+
+
+def nothing():
+    return torch.sparse_coo_tensor(torch.zeros(1, 0, dtype=torch.long), torch.zeros(0), (2**50,), check_invariants=True)
+
+
+TERABYTE = b"c__builtin__\nbytearray\n(\x8a\x06\x00\x00\x00\x00\x00\x01tR"
+GROWING = {
+    "compressed": (lambda path: archive(path, zipfile.ZIP_DEFLATED), "it grows when it is unpacked"),
+    "a bomb": (bombed, "it grows when it is unpacked"),
+    "a terabyte of nothing": (sparse, "GiB, more than there is memory"),
+    "a terabyte in an archive": (sparse_archive, "GiB, more than there is memory"),
+    "a call that takes a terabyte": (names(TERABYTE), "it names __builtin__ bytearray"),
+    "a petabyte by stride 0": (tensors(lambda: torch.zeros(1).expand(2**50)), "more than the file holds"),
+    "a petabyte on no device": (tensors(lambda: torch.empty(2**50, device="meta")), "more than the file holds"),
+    "a petabyte of zeros": (tensors(nothing), "more than the file"),
+    "a pipe": (os.mkfifo, "it is a named pipe, not a file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_a_file_that_would_take_more_memory_than_it_has_is_refused(tmp_path, name):
+    make, message = GROWING[name]
+    path = tmp_path / "c.pt"
+    make(path)
+    with pytest.raises(checkpoint.Damaged, match=message):
+        checkpoint.load(path)
+
+
+def test_a_state_that_holds_itself_is_read(tmp_path):
+    """What a pickle may do: nothing that looks through a state goes round in it for ever."""
+    deep = held = []
+    for _ in range(60):
+        deep = [deep, deep]
+    held.append(held)
+    torch.save(state(a=deep, b=held), tmp_path / "c.pt")
+    assert len(checkpoint.load(tmp_path / "c.pt")["a"]) == 2

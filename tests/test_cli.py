@@ -60,7 +60,7 @@ class Bench:
         vars(module).update(functions)
         self.monkeypatch.setitem(sys.modules, f"gan_runner.{name}", module)
 
-    def _check(self, config: Any, packages: list[str]) -> None:
+    def _check(self, config: Any, packages: list[str], line: list[str]) -> None:
         plain = OmegaConf.to_container(config, resolve=True)
         self.checked.append(plain)
         if mistake := self.refuse(plain):
@@ -520,7 +520,8 @@ def test_sample_hands_over_its_keys(bench: Bench):
         (["run=x", "n=0"], "n=0: expected a number of samples, 1 or more"),
         (["run=x", "n=many"], "n=many: expected"),
         (["run=x", "seed=-1"], "seed=-1: expected"),
-        (["run=x", "class=cat"], "class=cat: expected a class number or null"),
+        (["run=x", "class=-1"], "class=-1: expected the name or the number of a class or null"),
+        (["run=x", "class=1.5"], "class=1.5: expected the name or the number of a class or null"),
         (["run=x", "format=gif"], "format=gif: expected grid, png, npz or interpolation"),
         (["run=x", "formt=png"], "unknown key formt (did you mean format?)"),
         (["run=x", "seed=0,1"], "several values"),

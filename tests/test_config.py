@@ -270,7 +270,7 @@ def test_all_mistakes_of_a_line_are_told_at_once(conf: Path):
         ("seed: 4\n", "experiment/ files must begin with the line `# @package _global_`"),
         ("# @package _global_\nseed: [1\n", "/experiment/bad.yaml, line "),
         ("# @package _global_\nseed: 1\nseed: 2\n", "/experiment/bad.yaml, line 3: found duplicate key seed"),
-        ("# @package _global_\nhydra: {run: {dri: x}}\n", "experiment/bad.yaml: Key 'dri' not in 'RunDir'"),
+        ("# @package _global_\nhydra: {run: {dri: x}}\n", "experiment/bad.yaml: hydra.run.dri=x is refused"),
     ],
 )
 def test_a_wrong_experiment_file_is_named(conf: Path, tmp_path: Path, body: str, said: str):

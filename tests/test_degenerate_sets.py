@@ -36,7 +36,7 @@ CONSTANT = torch.full((N, F), 0.5)
 def reference(rows):
     one_class = torch.zeros(len(rows), dtype=torch.long)
     found = SimpleNamespace(features=lambda: rows, moments=lambda: Moments.of(rows), labels=one_class, split="train", n=len(rows))
-    found.of = lambda split: found
+    found.of, found.class_names = lambda split: found, None
     return found
 
 
@@ -68,7 +68,7 @@ def test_what_is_not_finite_is_refused(name, bad, side):
         ("DensityCoverage", {"density": 1, "coverage": 1}),
         ("PRD", {"f8": 1, "f1_8": 1}),
         ("FlawCritics", {"count": 0}),
-        ("Memorisation", {"closer_to_train": 0.5, "p_value": 0.5, "distance_ratio": 1, "near_duplicates": 1}),
+        ("Memorisation", {"closer_to_train": 0.5, "p_value": 1, "distance_ratio": 1, "near_duplicates": 0.01}),
     ],
 )
 def test_identical_sets(name, want):
@@ -87,7 +87,7 @@ def test_identical_sets(name, want):
         ("PRD", {"f8": 1, "f1_8": 1}),
         ("TwoSampleTest", {"accuracy": 0.5, "p_value": 0.5}),
         ("FlawCritics", "all have the same features"),
-        ("Memorisation", {"closer_to_train": 0.5, "p_value": 0.5, "distance_ratio": 1, "near_duplicates": 1}),
+        ("Memorisation", {"closer_to_train": 0.5, "p_value": 1, "distance_ratio": 1, "near_duplicates": 0.01}),
     ],
 )
 def test_one_image_over_and_over_on_both_sides(name, want):

@@ -313,7 +313,7 @@ def test_the_room_that_is_asked_for_is_what_a_checkpoint_takes(tmp_path, optimiz
 
 
 def test_a_run_that_goes_on_needs_no_room_for_what_is_there(tmp_path, monkeypatch):
-    composed = config.compose([*TINY, QUIET]).config
+    composed = config.compose([*TINY, QUIET, "metric.mode_coverage.radius_sigmas=40.0"]).config  # so that there is a best.pt
     runs.train(composed, tmp_path)
     assembly = build.check(composed)
     each, files = room.state_bytes(assembly.game), {p.stat().st_ino: p.stat().st_size for p in (tmp_path / "checkpoints").iterdir()}

@@ -145,6 +145,8 @@ def test_every_printed_command_composes(line: str, here: Path):
     arguments = get_args_parser().parse_intermixed_args(words)
     config_name = {"gan-train": "train", "gan-sample": "sample"}[name]
     jobs = [arguments.overrides]
+    if any(word.startswith("resume=") for word in words):  # it is laid over the configuration of a run, which has the loggers that it names
+        jobs = [[*arguments.overrides, *(f"+logger={found}" for found in re.findall(r"\blogger\.(\w+)\.", line))]]
     if "hydra/sweeper=gan_optuna" in words:
         pytest.importorskip("optuna")
         jobs = list(OptunaSweeper.of(Composer().load_configuration(config_name, arguments.overrides, RunMode.MULTIRUN)).ends().values())

@@ -8,12 +8,18 @@ from torch import nn
 
 from gan_runner import evaluation
 from gan_runner.architectures import Generator
-from gan_runner.datasets import Dataset, Samples, Spec
+from gan_runner.datasets import Dataset, Ring8, Samples, Spec
 from gan_runner.draws import NumberedDraws
 from gan_runner.errors import UserError
 from gan_runner.evaluation import Findings, evaluate, over_seeds, student_t
 from gan_runner.extractors import Extracted, Extractor
 from gan_runner.metrics import Metric
+from gan_runner.metrics.diversity import MSSSIM
+from gan_runner.metrics.frechet import FrechetDistance
+from gan_runner.metrics.kernel_density import KernelDensity
+from gan_runner.metrics.mode_coverage import ModeCoverage
+from gan_runner.metrics.parzen import Parzen
+from gan_runner.metrics.support_precision import SupportPrecisionRecall
 from gan_runner.reference import Reference
 from gan_runner.subjects import Collected, Generated
 
@@ -133,11 +139,36 @@ def test_images_are_judged_as_the_256_levels_that_a_file_can_hold():
 
 def test_collected_samples_are_read_in_order():
     items = Samples(torch.arange(12, dtype=torch.uint8).view(6, 1, 1, 2), torch.arange(6))
-    subject = Collected(items, Spec((1, 1, 2), 6), n=5)
-    x, y = zip(*subject.batches(range(5), 2), strict=True)
-    assert torch.allclose(torch.cat(x), items.x[:5] / 127.5 - 1)
-    assert torch.cat(y).tolist() == [0, 1, 2, 3, 4]
-    assert subject.labelled
+    for n in (None, 6, 99):
+        subject = Collected(items, Spec((1, 1, 2), 6), n=n)
+        x, y = zip(*subject.batches(range(subject.n), 2), strict=True)
+        assert torch.allclose(torch.cat(x), items.x / 127.5 - 1)
+        assert torch.cat(y).tolist() == [0, 1, 2, 3, 4, 5]
+        assert subject.labelled
+        assert subject.protocol() == {}
+
+
+def test_a_part_of_collected_samples_is_a_choice_by_the_seed():
+    """Of 100 samples of each of 10 classes, sorted: as many of each class as 100 draws without replacement give."""
+    items = Samples(torch.arange(1000, dtype=torch.float32)[:, None].expand(-1, 2), torch.arange(10).repeat_interleave(100))
+    subjects = [Collected(items, Spec((2,), 10), n=100, seed=seed) for seed in (0, 0, 1)]
+    x, again, other = (torch.cat([x for x, _ in subject.batches(range(100), size)]) for subject, size in zip(subjects, (100, 7, 100)))
+    assert torch.equal(x, again)
+    assert not torch.equal(x, other)
+    assert len(x[:, 0].unique()) == 100
+    counts = torch.cat([y for _, y in subjects[0].batches(range(100), 30)]).bincount(minlength=10)
+    assert counts.min() >= 1
+    assert (counts - 10).square().sum() / 10 < 27.9  # chi^2 of 9 degrees, 99.9 %
+    assert subjects[2].protocol() == {"chosen": "100 of 1000 at random, seed 1"}
+
+
+def test_labelled_is_what_has_labels():
+    """A data set may know its classes, and one of its splits have no labels."""
+    assert not Collected(Samples(torch.zeros(4, 2)), Spec((2,), 3)).labelled
+    assert Collected(Samples(torch.zeros(4, 2), torch.arange(4)), Spec((2,), None)).labelled
+    for labels in (torch.arange(4), torch.arange(4) - 1):
+        with pytest.raises(UserError, match=r"has labels from .* expected 0 to 2, as there are 3 classes"):
+            Collected(Samples(torch.zeros(4, 2), labels), Spec((2,), 3))
 
 
 # ---- an evaluation ----------------------------------------------------------------------------------------------------------------------
@@ -198,14 +229,96 @@ def test_what_cannot_be_computed_is_null_with_its_reason_and_the_rest_is_there(m
     assert all(value is not None for value in got.figures["fine"].values())
 
 
-@pytest.mark.parametrize("spec", [PLANE, Spec((1, 1, 2), None)])
-def test_a_generator_that_gives_nan_has_no_figures(spec):
-    """As pixels, nan would be black."""
+def broken(spec, value):
+    """A generator that emits this in one sample of 40 or so."""
     generator = Linear()
-    generator.forward = lambda z, y=None: torch.where(z[:, :1] > 2, math.nan, z[:, :2]).view(-1, *spec.shape)
-    got = evaluate(Generated(generator, 500, spec), {"a": Mean()}, batch_size=100)
+    generator.forward = lambda z, y=None: torch.where(z[:, :1] > 2, value, z[:, :2]).view(-1, *spec.shape)
+    return generator
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("spec", [PLANE, Spec((1, 1, 2), None)])
+def test_a_generator_that_gives_nan_or_inf_has_no_figures(spec, value):
+    """As pixels, nan would be black, inf white and -inf black."""
+    got = evaluate(Generated(broken(spec, value), 500, spec), {"a": Mean()}, batch_size=100)
     assert got.figures["a"] == {"mean": None}
     assert got.protocol["missing"] == {"a": "not all samples are finite (nan or inf)"}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_no_metric_has_a_figure_of_samples_that_are_not_finite(value):
+    """Also those that refuse such samples themselves, that are fed nothing, or that would be fed features of them; and nothing ends."""
+    ring, extractor = Ring8(n=64), Double()
+    metrics = {
+        "parzen": Parzen(),
+        "kde": KernelDensity(ring.spec),
+        "support": SupportPrecisionRecall(ring.spec, n_precision=500, n_recall=2, steps=1),
+        "modes": ModeCoverage(ring.spec),
+        "fd": FrechetDistance(),
+    }
+    subject = Generated(broken(PLANE, value), 500, PLANE)
+    got = evaluate(subject, metrics, extractor, Reference(ring, "train", extractor), batch_size=100)
+    assert {*got.numbers.values()} == {None}
+    assert got.protocol["missing"] == dict.fromkeys(metrics, "not all samples are finite (nan or inf)")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_images_that_are_not_finite_are_as_alike_as_nobody_knows(value):
+    spec = Spec((1, 12, 12))
+    generator = Linear()
+    generator.forward = lambda z, y=None: torch.where(z[:, :1] > 2, value, z[:, :1]).view(-1, 1, 1, 1).expand(-1, *spec.shape)
+    images = Plane()
+    images.spec, images.load = spec, lambda split: Samples(torch.zeros(5, 1, 12, 12, dtype=torch.uint8))
+    got = evaluate(Generated(generator, 500, spec), {"a": MSSSIM(spec, pairs=400)}, reference=Reference(images))
+    assert got.numbers == {"ms_ssim": None}
+    assert got.protocol["missing"] == {"a": "not all samples are finite (nan or inf)"}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_real_samples_that_are_not_finite_give_no_figure(value):
+    ring, extractor = Ring8(n=64), Double()
+    x = ring.load("test").x
+    x[3, 1] = value
+    ring.load = lambda split: Samples(x)
+    metrics = {"kde": KernelDensity(ring.spec), "parzen": Parzen(), "fd": FrechetDistance()}
+    got = evaluate(Generated(Linear(), 50, PLANE), metrics, extractor, Reference(ring, "train", extractor))
+    assert {*got.numbers.values()} == {None}
+    assert all("finite" in reason for reason in got.protocol["missing"].values())
+
+
+# ---- labels that are asked for --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("y", [0, 2, torch.tensor(1), torch.arange(6) % 3, [2, 1, 0, 2, 1, 0], torch.zeros(6, dtype=torch.uint8)])
+def test_labels_are_those_that_are_asked_for(y):
+    _, labels = Generated(Linear(classes=3), 6, PLANE, y=y).at(torch.arange(6))
+    assert labels.dtype == torch.int64
+    assert torch.equal(labels, torch.as_tensor(y).long().expand(6))
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (99, "y=99: a class number of this generator is 0 to 2"),
+        (3, "0 to 2"),
+        (-1, "y=-1"),
+        (torch.tensor([0, 1, 2, 3, 0, 0]), "y=3"),
+        (torch.tensor([0, 1, 2, -2, 0, 0]), "y=-2"),
+        (torch.zeros(5, dtype=torch.int64), r"or 6 of them, and not torch.int64 of shape \(5,\)"),
+        (torch.zeros(6, 1, dtype=torch.int64), r"shape \(6, 1\)"),
+        (torch.zeros(1, dtype=torch.int64), r"shape \(1,\)"),
+        (torch.zeros(6), "not torch.float32"),
+        (1.0, "not torch.float32"),
+        (True, "not torch.bool"),
+        ("cat", "and not str"),
+        (["cat"] * 6, "and not list"),
+    ],
+)
+def test_labels_of_no_class_are_refused(y, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.samples(Linear(classes=3), 6, y=y)
+    with pytest.raises(ValueError, match="this generator takes no labels"):
+        evaluation.samples(Linear(), 6, y=y)
 
 
 def test_logits_of_an_extractor_that_is_no_classifier_are_refused():
@@ -216,6 +329,7 @@ def test_logits_of_an_extractor_that_is_no_classifier_are_refused():
 def test_the_protocol_says_what_was_compared_with_what():
     reference = Reference(Plane(), "test")
     got = found(n=10, metrics={"a": Mean(needs=("reference",))}, reference=reference)
+    assert got.protocol.pop("keys") == {"mean": {"metric": "a", "reads": "reference, samples"}}
     assert got.protocol == {"n_fake": 10, "seed": 0, "real": "plane:test", "n_real": 5, "real_sha256": Plane().checksum("test")}
 
 

@@ -1,20 +1,23 @@
 """Engines: each gives what rounds executed operation by operation give, and steps back where it cannot."""
 
 import copy
+import re
 import resource
 import sys
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 from games import adam, everything, flat, images, make, play, sgd
 from gan_runner import engine
-from gan_runner.architectures import DCGANDiscriminator, DCGANGenerator
+from gan_runner.architectures import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
 from gan_runner.datasets import Samples
 from gan_runner.datasets.batches import Streamed
 from gan_runner.errors import UserError
 from gan_runner.execution import Ambitious, Compiled, Engine, Replayed, Staged, engine_of, uncapturable
+from gan_runner.game import DiscriminatorOutput
 from gan_runner.losses import NonSaturating
 from gan_runner.penalties import R1
 from gan_runner.rules import Alternate
@@ -120,12 +123,15 @@ def test_replayed_batches_may_come_from_a_loader():
 
 
 class ReadsTheLoss(NonSaturating):
+    capturable = True
+
     def discriminator(self, play):
         value = super().discriminator(play)
         return value * (2.0 if float(value.detach()) > 0 else 1.0)
 
 
 class Counts(NonSaturating):
+    capturable = True
     calls = 0
 
     def discriminator(self, play):
@@ -134,6 +140,7 @@ class Counts(NonSaturating):
 
 
 class Remembers(NonSaturating):
+    capturable = True
     last = torch.zeros(())
 
     def discriminator(self, play):
@@ -212,6 +219,118 @@ def test_a_failed_compiler_gives_the_plain_networks_back():
     assert torch.equal(flat(straight), flat(game))
 
 
+# ---- what an author is told ---------------------------------------------------------------------------------------------------------
+
+
+class Numbers(Trick):
+    """Makes a tensor of Python numbers in every round."""
+
+    capturable = True
+
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+
+    def augment(self, sample, draws):
+        return sample * self.make()
+
+
+def filled():
+    x = torch.zeros(2)
+    x[0] = 1.0
+    return x
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: torch.tensor(0.5),
+        lambda: torch.as_tensor([0.5, 2.0]),
+        lambda: torch.from_numpy(np.ones(2, "float32")),
+        lambda: torch.ones(2).new_tensor([0.5, 1.0]),
+        lambda: torch.FloatTensor([0.5]),
+        filled,
+    ],
+    ids=["tensor", "as_tensor", "from_numpy", "new_tensor", "FloatTensor", "filled"],
+)
+def test_a_tensor_made_of_numbers_is_told_in_the_author_s_words(made):
+    straight, _ = play(6, tricks={"mine": Numbers(made)})
+    game, batches = make(tricks={"mine": Numbers(made)})
+    said = []
+    played(game, batches, Replayed(game, said.append), 6)
+    assert re.search(r"trick\.mine\S* \(\S*test_execution\.[<\w>.]+\), test_execution\.py:\d+ makes a tensor", said[0])
+    assert "makes a tensor of Python numbers in every round" in said[0]
+    assert "register_buffer" in said[0]
+    assert torch.equal(flat(straight), flat(game))
+
+
+@pytest.mark.parametrize("settings", [{"terms": {"loss": ReadsTheLoss()}}, {"terms": {"loss": Counts()}}, {"terms": {"loss": Remembers()}}])
+def test_the_part_that_cannot_be_replayed_is_named(settings):
+    game, batches = make(**copy.deepcopy(settings))
+    said = []
+    played(game, batches, Replayed(game, said.append), 5)
+    assert re.search(r"loss \(\S*test_execution\.\w+\), test_execution\.py:\d+", said[0])
+
+
+class Raises(Trick):
+    """Raises in one round, and counts its calls."""
+
+    capturable = True
+
+    def __init__(self, step):
+        super().__init__()
+        self.at, self.calls = step, 0
+
+    def after_round(self, game):
+        self.calls += 1
+        if game.step == self.at:
+            raise ValueError(f"nothing to do in call {self.calls}")
+        return {}
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_an_exception_of_a_part_is_not_the_engine_s(step):
+    game, batches = make(tricks={"mine": Raises(step)})
+    said = []
+    with pytest.raises(ValueError, match=f"^nothing to do in call {step + 1}$") as caught:
+        played(game, batches, Replayed(game, said.append), 3)
+    assert caught.value.__context__ is None
+    assert said == []
+
+
+def test_an_engine_that_fails_leaves_the_counts_of_parts_as_they_were():
+    trick = Raises(100)
+    game, batches = make(tricks={"mine": trick})
+    played(game, batches, Breaks(game, silent), 5)
+    assert trick.calls == 5
+
+
+class CountingLayer(MLPDiscriminator):
+    """Halves its features in every third call."""
+
+    calls = 0
+
+    def forward(self, sample, y=None):
+        self.calls += 1
+        logits, features = super().forward(sample, y)
+        return DiscriminatorOutput(logits / 2 if self.calls % 3 == 0 else logits, features)
+
+
+def test_compiled_networks_see_what_a_part_counts():
+    """torch.compile looks at the Python numbers that a network has read, and compiles again where one has changed."""
+    settings = {
+        "nets": {"discriminator": partial(CountingLayer, width=8, depth=2), "generator": partial(MLPGenerator, width=8, depth=2)},
+        "optimizer": sgd,
+    }
+    straight, _ = play(9, **settings)
+    game, batches = make(**settings)
+    said = []
+    executor = Compiled(game, said.append, backend="aot_eager")
+    played(game, batches, executor, 9)
+    assert game.D.calls == straight.D.calls == 18
+    assert (flat(straight) - flat(game)).abs().max() < 1e-5
+
+
 class OnTheHost(Trick):
     capturable = False
 
@@ -224,8 +343,8 @@ class Deciding(Alternate):
     ("settings", "reason"),
     [
         ({}, None),
-        ({"tricks": {"restart": OnTheHost()}}, "OnTheHost decides on the host"),
-        ({"rule": Deciding()}, "Deciding decides on the host"),
+        ({"tricks": {"restart": OnTheHost()}}, "OnTheHost, which says capturable = False"),
+        ({"rule": Deciding()}, "Deciding, which says capturable = False"),
         ({"optimizer": partial(adam, lr=Linear(1e-3, 0.0))}, None),
         ({"optimizer": partial(torch.optim.RMSprop, lr=Linear(1e-3, 0.0))}, "read on the host"),
     ],

@@ -65,6 +65,8 @@ def _a_few_noisy_images(monkeypatch):
         monkeypatch.setattr(cls, "load", load)
         monkeypatch.setattr(cls, "open", load)
         monkeypatch.setattr(cls, "at_hand", lambda self, split, tick: self.load(split))
+    monkeypatch.setattr(ImageFolder, "summary", lambda self: None)
+    monkeypatch.setattr(ImageFolder, "fingerprint", Dataset.fingerprint)
     monkeypatch.setattr(ImageFolder, "spec", property(lambda self: build.Spec((self.channels, self.resolution, self.resolution))))
 
 
@@ -108,6 +110,21 @@ def test_rounds_have_the_golden_losses_and_replayed_ones_are_the_same_bits(name)
     replayed, turns = weights_after(name, 30, lambda game: execution.Replayed(game, print))
     assert turns.ready
     assert torch.equal(eager, replayed)
+
+
+@pytest.mark.parametrize("name", ["gaussians25", "ring8"])
+def test_an_experiment_on_points_is_replayed_and_compared(name):
+    """As the trainer does it, and every round is compared with an eager one."""
+    assembly = build.assemble(tiny(f"+experiment={name}"))
+    said = []
+    executor = execution.engine_of("auto", assembly.game, said.append, assembly.spec.is_image, assembly.dataset)
+    executor.one_in = 1
+    batches = stream(assembly.dataset, "train", assembly.game.batch_size, 0, "cpu")
+    for _ in range(8):
+        assembly.game.round(batches, executor.turn)
+    assert executor.able
+    assert executor.good == 7
+    assert said == []
 
 
 @pytest.mark.slow

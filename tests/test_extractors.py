@@ -211,6 +211,17 @@ def test_weights_of_another_network_and_damaged_files_are_refused(tmp_path):
     assert "does not hold the weights of resnet20" in CifarResNet(str(path), depth=20).available()
 
 
+def test_a_flipped_bit_of_weights_is_found(tmp_path):
+    """torch.load alone reads it as another weight."""
+    path = tmp_path / "weights.pth"
+    torch.save(plausible(LeNet(str(path)).state_dict()), path)
+    assert LeNet(str(path)).available() is None
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 8
+    path.write_bytes(content)
+    assert f"{path} is damaged: the checksum of" in LeNet(str(path)).available()
+
+
 def test_a_weights_file_cannot_run_code(tmp_path):
     class Bomb:
         def __reduce__(self):

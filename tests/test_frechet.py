@@ -44,9 +44,9 @@ def named(standard=False):
     return SimpleNamespace(name="net", named=lambda own, published: f"{published if standard else own}/net")
 
 
-def real(features, labels=None):
+def real(features, labels=None, names=None):
     moments = features if isinstance(features, Moments) else Moments.of(features)
-    return SimpleNamespace(features=lambda: features, moments=lambda: moments, labels=labels, split="train")
+    return SimpleNamespace(features=lambda: features, moments=lambda: moments, labels=labels, split="train", class_names=names)
 
 
 def figures(metric, reference, *batches, extractor=None):
@@ -407,6 +407,14 @@ def test_distances_within_classes():
     assert figures(IntraClassFrechet(), real(z.float(), labels), (x[shuffled], y[shuffled])) == pytest.approx(got, rel=1e-10)
 
 
+@pytest.mark.parametrize(("n", "m", "said"), [(50, 60, []), (8, 60, ["8 samples for 8"]), (50, 7, ["7 real samples for 8"])])
+def test_no_more_samples_than_features_are_noted(n, m, said):
+    metric = FrechetDistance()
+    figures(metric, real(normal(m, 8).float()), (normal(n, 8, seed=1),))
+    assert len(metric.notes()) == len(said)
+    assert all(note.startswith(start) for start, note in zip(said, metric.notes()))
+
+
 def test_a_generator_that_ignores_the_label_is_found_out():
     """Its samples are right as a whole and wrong within each class."""
     y = torch.arange(2000) % 2
@@ -423,6 +431,8 @@ def test_classes_need_two_samples_on_both_sides():
         UserError, match=r"at least 2 samples of each on both sides; class 1: 1 samples, 2 real ones; class 2: 2 samples, 1 real"
     ):
         figures(IntraClassFrechet(), real(normal(5, 2), labels), (normal(5, 2), y))
+    with pytest.raises(UserError, match="class dog: 1 samples, 2 real ones; class ship: 2 samples, 1 real"):
+        figures(IntraClassFrechet(), real(normal(5, 2), labels, ("cat", "dog", "ship")), (normal(5, 2), y))
 
 
 if __name__ == "__main__":

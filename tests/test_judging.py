@@ -1,6 +1,7 @@
 """gan-eval, from the command line to what it leaves behind."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_runner import cli, config, runs
+from gan_runner import cli, config, inventory, runs
 
 PIXELS = np.random.default_rng(0).integers(256, size=(40, 8, 8, 3), dtype=np.uint8)
 
@@ -99,6 +100,65 @@ def test_images_from_any_source_are_judged(gan_eval, tmp_path):
     assert value == pytest.approx(0, abs=1e-6)  # the same images
     assert line["protocol"]["n_fake"] == line["protocol"]["n_real"] == 40
     assert "lossy" not in line["protocol"]
+
+
+def test_a_figure_by_another_protocol_has_a_curve_of_its_own(run, gan_eval, tmp_path):
+    """HParams shows the last point of a curve: it stays that of training."""
+    folder = shutil.copytree(run, tmp_path / "run")
+    trained = EventAccumulator(str(folder)).Reload().Scalars("modes/high_quality")
+    for words in (
+        ["n=100"],
+        ["n=50"],
+        ["n=50", "seed=3"],
+        ["n=50", "seeds=2"],
+        ["n=50", f"checkpoint={folder}/checkpoints/step_00000002.pt"],
+    ):
+        assert gan_eval(f"run={folder}", *words, "accelerator=cpu")[0] == 0
+    events = EventAccumulator(str(folder)).Reload()
+    assert [(point.step, point.value) for point in events.Scalars("modes/high_quality")] == [(each.step, each.value) for each in trained]
+    tags = {tag for tag in events.Tags()["scalars"] if tag.startswith("modes/high_quality ")}
+    assert tags == {f"modes/high_quality ({each})" for each in ("n=100", "gan-eval", "seed=3", "seeds=[0, 1]")}
+    assert {point.step for point in events.Scalars("modes/high_quality (gan-eval)")} == {6, 2}
+    seen = inventory.read(folder, folder)
+    assert seen.curve("modes/high_quality") == [(96, pytest.approx(trained[-1].value))]
+    assert len(seen.curve("modes/high_quality (n=100)")) == 1
+
+
+def test_two_metrics_under_one_key_are_refused(run, gan_eval):
+    other = "+metric.other={_target_: gan_runner.metrics.ModeCoverage, radius_sigmas: 2.0}"
+    code, lines, said = gan_eval(f"run={run}", "metric=[mode_coverage]", other, "n=50", "accelerator=cpu")
+    assert (code, lines) == (2, [])
+    assert "metric.mode_coverage and metric.other both measure modes; take one of them out: ~metric.other" in said
+
+
+def test_nearly_black_images_and_few_samples_are_noted(gan_eval, tmp_path):
+    np.savez(tmp_path / "black.npz", images=PIXELS // 128)
+    np.savez(tmp_path / "real.npz", images=PIXELS)
+    words = ["metric=[frechet_distance]", "extractor=random_conv", "accelerator=cpu"]
+    black, real = "all values of the {} are 0 or 1, of 255", "real images"
+    _, [line], said = gan_eval(f"samples={tmp_path / 'black.npz'}", f"reference={tmp_path / 'real.npz'}", *words)
+    assert any(note.startswith(black.format("samples")) for note in line["protocol"]["notes"])
+    assert not any(real in note for note in line["protocol"]["notes"])
+    assert any("40 samples for" in note and "bias is most of the distance" in note for note in line["protocol"]["notes"])
+    assert said.count(black.format("samples")) == 1
+    _, [line], said = gan_eval(f"samples={tmp_path / 'real.npz'}", f"reference={tmp_path / 'black.npz'}", *words)
+    assert any(note.startswith(black.format(real)) for note in line["protocol"]["notes"])
+    assert black.format("samples") not in said
+
+
+def test_folders_that_differ_in_opacity_alone_differ_and_the_protocol_says_how(gan_eval, tmp_path):
+    opaque = np.concatenate([PIXELS, np.full((*PIXELS.shape[:3], 1), 255, np.uint8)], 3)
+    faint = opaque.copy()
+    faint[..., 3] = 60
+    words = [f"samples={folder_of(tmp_path / 'faint', faint)}", f"reference={folder_of(tmp_path / 'opaque', opaque)}", "accelerator=cpu"]
+    (tmp_path / "faint" / "notes.txt").write_text("no image")
+    code, [line], said = gan_eval(*words, "metric=[frechet_distance]", "extractor=random_conv")
+    assert code == 0
+    [value] = [value for key, value in line["metrics"].items() if key.startswith("fd/random_conv")]
+    assert value > 0.1
+    assert line["protocol"]["opacity"] == line["protocol"]["real_opacity"] == "laid on white"
+    assert f"samples: 40 images in {tmp_path / 'faint'}; left out: 1 .txt" in said
+    assert f"real: 40 images in {tmp_path / 'opaque'}\n" in said
 
 
 @pytest.mark.parametrize(

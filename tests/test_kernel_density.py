@@ -63,7 +63,16 @@ def test_any_split_into_batches_gives_the_same_figures() -> None:
     assert figures(KernelDensity(PLANE), real, *x.split([1, 99, 200])) == whole
     metric = KernelDensity(PLANE)
     assert metric._reductions["fakes"].__name__ == "dim_zero_cat"
-    assert figures(KernelDensity(PLANE, n_real=200), torch.cat([real, 100 + real]), x) == whole  # the first so many
+
+
+def test_fewer_test_points_are_a_choice_from_all_of_them() -> None:
+    """Sorted data: half of the points at 0 and half at 100. The first half alone would give 0 a density of 1, and 100 one of 0."""
+    real = torch.cat([normal(500), 100 + normal(500)])
+    at_0, at_100 = (
+        figures(KernelDensity(PLANE, n_real=100), real, torch.full((1, 2), place))["kde/fake_under_real"] for place in (0.0, 100.0)
+    )
+    assert at_0 == pytest.approx(at_100, abs=2)
+    assert figures(KernelDensity(PLANE, n_real=1000), real, normal(9)) == figures(KernelDensity(PLANE), real, normal(9))
 
 
 def test_what_is_refused() -> None:

@@ -162,11 +162,12 @@ def test_a_resumed_run_leaves_no_gap_and_no_double_and_the_same_weights(tmp_path
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cr3t" * 7)
     monkeypatch.chdir(tmp_path)
     more = [f"logger=[{','.join(names)}]", "trainer.steps=8", "seed=5"]
-    more += [f"logger.mlflow.tracking_uri=sqlite:///{tmp_path}/mlflow.db"] if "mlflow" in names else []
+    address = [f"logger.mlflow.tracking_uri=sqlite:///{tmp_path}/mlflow.db"] if "mlflow" in names else []
+    more += address
     straight = train(tmp_path / "straight", *more)
     resumed = train(tmp_path / "resumed", *more)
     bare = train(tmp_path / "bare", "logger=[]", "trainer.steps=8", "seed=5")
-    resume_from(resumed, 4)
+    resume_from(resumed, 4, *address)
 
     for name in names:
         scalars, pictures = READ[name](straight)
@@ -312,6 +313,15 @@ def test_a_tracker_that_is_not_installed_is_refused_at_the_check(monkeypatch, na
     monkeypatch.setattr(tracker.importlib.util, "find_spec", lambda package, *more: None if package == name else find(package, *more))
     with pytest.raises(UserError, match=rf"logger\.{name} needs {name}, .* pip install gan-runner\[{name}\]"):
         runs.check(config.compose([*WORDS, f"logger=[{name}]"]).config)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="needs mlflow")
+def test_mlflow_is_given_names_that_it_takes():
+    """It refuses a whole delivery for one bracket, and would be sent it again for ever."""
+    logger = MLflow()
+    logger.waiting, logger.due = [], math.inf
+    logger.scalars(3, {"fd/lenet": 1.0, "fd/lenet (n=500, seeds=[0, 1])": 2.0})
+    assert logger.waiting[0].values == {"fd/lenet": 1.0, "fd/lenet _n_500_ seeds__0_ 1__": 2.0}
 
 
 def test_a_credential_in_an_address_is_refused(monkeypatch):

@@ -1,6 +1,7 @@
 """Nearness to training data: copies, fresh draws, and the pictures of them."""
 
 import math
+from itertools import combinations
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from gan_runner.datasets import Spec, to_uint8
 from gan_runner.datasets.pictures import grid
 from gan_runner.errors import UserError
-from gan_runner.metrics.memorisation import Memorisation, closeness
+from gan_runner.metrics.memorisation import Memorisation, at_least, closeness, usual_share
 
 
 def normal(n, f=4, seed=0):
@@ -91,8 +92,6 @@ def test_p_values_are_uniform_without_memorisation(n, m):
 
 def test_the_variance_is_that_of_a_fair_choice_of_the_training_rows():
     """Over all ways to call half of six rows training rows."""
-    from itertools import combinations
-
     rows, fake = normal(6, 1), normal(9, 1, seed=1)
     shares, scales = [], []
     for train in combinations(range(6), 3):
@@ -105,10 +104,59 @@ def test_the_variance_is_that_of_a_fair_choice_of_the_training_rows():
     assert scales[~scales.isnan()].tolist() == pytest.approx([float(shares.std(correction=0))] * int((~scales.isnan()).sum()))
 
 
+def by_every_draw(fake, train, test):
+    """(share, p-value), from every choice of half of the rows as training rows; rows that are equally near share a fake."""
+    distance = (fake[:, None].double() - torch.cat([train, test]).double()).square().sum(2)
+    tie = (distance == distance.amin(1, keepdim=True)).double()
+    near = tie / tie.sum(1, keepdim=True)
+    shares = [near[:, list(draw)].sum(1).mean() for draw in combinations(range(2 * len(train)), len(train))]
+    return float(shares[0]), sum(float(share) > float(shares[0]) - 1e-9 for share in shares) / len(shares)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_p_value_of_few_distinct_points_is_that_of_every_draw(seed):
+    """On a grid of three points an axis: rows that are copies of each other, fakes that are as near to several rows."""
+    generator = torch.Generator().manual_seed(seed)
+    n, m, f = int(torch.randint(1, 12, (), generator=generator)), 1 + seed % 5, 1 + seed % 2
+    fake, train, test = (torch.randint(3, (k, f), generator=generator).float() for k in (n, m, m))
+    found = closeness(fake, train, test)
+    assert (float(found.share), float(found.p_value)) == pytest.approx(by_every_draw(fake, train, test), abs=1e-9)
+
+
+def test_three_points_that_are_made_over_and_over_are_three_draws():
+    """A fair draw calls all three rows training rows in one of 20 cases, of 6 rows, and in about one of 8, of 400; not in one of 24."""
+    for m, p_value in ((3, 1 / 20), (200, 200 * 199 * 198 / (400 * 399 * 398))):
+        train = normal(m)
+        found = closeness(train[:3].repeat(100, 1), train, normal(m, seed=1))
+        assert float(found.share) == 1
+        assert float(found.p_value) == pytest.approx(p_value, rel=1e-9)
+
+
+@pytest.mark.parametrize("weights", [[1.0] * 19 + [0], [60.0] + [1.0] * 17 + [0, 0], [7.0, 5, 3] + [2.0] * 8 + [1.0] * 9])
+def test_p_values_of_more_rows_than_are_enumerated_are_near_the_exact_ones(weights):
+    weight = torch.tensor(weights, dtype=torch.float64)
+    sums = weight[torch.tensor(list(combinations(range(20), 10)))].sum(1)
+    for total in sums.unique():
+        exact = float((sums >= total).double().mean())
+        if exact > 1e-3:
+            assert float(at_least(weight, total, 1.0)) == pytest.approx(exact, rel=0.1), (total, exact)
+
+
+def test_near_duplicates_of_data_with_copies_are_no_more_than_the_test_data_have():
+    """Nine of ten test samples are copies of training samples: fakes that are no nearer than these count for the quantile."""
+    usual = torch.tensor([0.0] * 90 + [1.0] * 10)
+    assert float(usual_share(usual, usual, 0.05)) == pytest.approx(0.05)
+    assert float(usual_share(torch.zeros(7), usual, 0.05)) == pytest.approx(0.05 / 0.9)
+    assert float(usual_share(torch.ones(7), usual, 0.05)) == 0
+    spread = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    assert float(usual_share(spread, spread, 0.25)) == pytest.approx(0.25, abs=1e-3)
+    assert float(usual_share(torch.zeros(7), spread[1:], 0.25)) == 1
+
+
 def test_fakes_as_near_to_both_count_half():
     rows = normal(10)
     found = closeness(rows, rows, rows.clone())
-    assert [float(value) for value in found] == [0.5, 0, 0.5, 1]
+    assert [float(value) for value in found] == pytest.approx([0.5, 0, 1, 1])  # the share is 1/2 whichever rows are training rows
 
 
 def test_sets_of_different_size_are_refused():

@@ -71,16 +71,25 @@ def test_normal_data_have_the_density_of_the_convolution() -> None:
     assert got["parzen/standard_error"] == pytest.approx(1 / 1.09 / math.sqrt(2000), rel=0.1)
 
 
-def test_sigma_is_the_best_for_the_last_training_samples() -> None:
-    """With one centre at 0 the likeliest sigma is the root mean square of the points: 0.4 for the last ones and 3 for those before."""
-    train = torch.cat([3 * normal(500), 0.4 * normal(200, seed=1)])
-    metric = Parzen(sigma_min=0.1, sigma_max=1.6, sigmas=5, n_validation=200, n_test=2)
-    test = torch.tensor([[0.4, 0.0], [0.0, 0.0], [9.0, 9.0]])
-    got = figures(metric, torch.zeros(1, 2), train=train, test=test)
+def test_sigma_is_the_best_for_some_training_samples() -> None:
+    """With one centre at 0 the likeliest sigma is the root mean square of the points, 0.4."""
+    metric = Parzen(sigma_min=0.1, sigma_max=1.6, sigmas=5, n_validation=200, n_test=9)
+    test = torch.tensor([[0.4, 0.0], [0.0, 0.0]])
+    got = figures(metric, torch.zeros(1, 2), train=0.4 * normal(700), test=test)
     assert got["parzen/sigma"] == pytest.approx(0.4)
     constant = -math.log(2 * math.pi * 0.16)
-    assert got["parzen/log_likelihood"] == pytest.approx(constant - 0.25)  # of the first two: 0 and 1/2 below the constant
+    assert got["parzen/log_likelihood"] == pytest.approx(constant - 0.25)  # of the two: 0 and 1/2 below the constant
     assert got["parzen/standard_error"] == pytest.approx(0.5 / math.sqrt(2) / math.sqrt(2))
+
+
+def test_a_part_of_sorted_data_is_a_part_of_every_class() -> None:
+    """Training and test data are sorted: one half has a root mean square of 0.1, the other of 1.6; both together have 1.13 or so."""
+    data = torch.cat([0.1 * normal(500), 1.6 * normal(500, seed=1)])
+    metric = {"sigma_min": 0.1, "sigma_max": 1.6, "sigmas": 30, "n_validation": 200}
+    for order in (data, data.flip(0)):
+        whole, part = (figures(Parzen(**metric, n_test=n), torch.zeros(1, 2), train=order, test=order) for n in (1000, 200))
+        assert part["parzen/sigma"] == pytest.approx(1.13, rel=0.15)
+        assert part["parzen/log_likelihood"] == pytest.approx(whole["parzen/log_likelihood"], abs=0.3)
 
 
 def test_images_count_in_zero_to_one() -> None:

@@ -245,6 +245,108 @@ BAD = {
 }
 
 
+HUGE = 10**400
+ODD = [None, True, "1", [], {}, -1, 2, 0.5, math.nan, math.inf, HUGE, 10**6]
+
+
+def altered(name, value, kind="question"):
+    """The answers of a rater, one of which has another value."""
+
+    def change(answers):
+        next(a for a in answers["answers"] if a["kind"] == kind)[name] = value
+
+    return damage(change)
+
+
+def changed(name, value):
+    return damage(lambda answers: answers.update({name: value}))
+
+
+MALFORMED = {
+    **{f"{name} {value!r:.20}": altered(name, value) for name in ("pair", "chose", "q", "ms") for value in ODD},
+    **{f"{kind} {value!r:.20}": altered("pair", value, kind) for kind in ("practice", "repeat") for value in ODD},
+    **{f"no {name}": damage(lambda a, name=name: a.pop(name)) for name in ("page", "rater", "session", "answers")},
+    **{f"{name} {value!r:.20}": changed(name, value) for name in ("rater", "session", "answers") for value in ODD},
+    "a kind of its own": damage(lambda a: a["answers"].append({"kind": "other"})),
+    "an answer that is none": damage(lambda a: a["answers"].append(3)),
+    "no answer": damage(lambda a: a.update(answers=[])),
+    "a repeat of what was not asked": damage(lambda a: a["answers"].pop(4)),
+    "deep": lambda key: "[" * 100_000,
+    "not UTF-8": lambda key: "\udcff",
+    "nothing": lambda key: "",
+    "null": lambda key: None,
+}  # fmt: skip
+FINE = {
+    "ms 2",
+    "ms 0.5",
+    "ms 1000000",
+    "q 0.5",
+    "a kind of its own",
+    "chose True",
+    "pair 2",
+    "practice 2",
+    "repeat 2",
+    "rater '1'",
+    "session '1'",
+}
+
+
+def outcome(settings):
+    """The lines of the score, or the message that refuses it."""
+    lines = []
+    try:
+        score(settings, lines.append)
+    except UserError as error:
+        return str(error)
+    return lines
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_answers_are_scored_or_refused_in_one_message(tmp_path, name):
+    """Whatever is scored is a number; only what a page could have saved is scored."""
+    key = a_key(0, pool=60, questions=30, practice=4, repeats=3)
+    settings = written(tmp_path, key, "{}")
+    text = MALFORMED[name](key)
+    data = text if isinstance(text, str) else json.dumps(text)
+    (tmp_path / "answers0.json").write_bytes(data.encode(errors="surrogateescape"))
+    found = outcome(settings)
+    if isinstance(found, str):
+        assert found.isprintable()
+        assert not (tmp_path / "score.json").exists()
+        return
+    assert name in FINE
+    assert not re.search(r"\b(nan|inf)\b", "".join(found))
+    overall = json.loads((tmp_path / "score.json").read_text())["overall"]
+    assert all(math.isfinite(x) for x in (overall["error"], *overall["interval"]))
+
+
+KEYS = {
+    name: [*ODD, [None] * 64, [math.nan] * 64, [[math.nan]] * 64, [[HUGE]] * 64, [[1.0]] * 3, [[0.0]] * 63 + [[]], [list(range(99))] * 64]
+    for name in ("real", "practice", "covariates", "questions", "staircase", "page", "source")
+}
+
+
+@pytest.mark.parametrize(("name", "at"), [(name, at) for name, values in KEYS.items() for at in range(-1, len(values))])
+def test_a_malformed_key_is_refused_or_scores_a_number(tmp_path, name, at):
+    """-1: it is missing."""
+    key = a_key(0, pool=60, questions=30, practice=4, repeats=3)
+    answers = simulated(key, steady, 0)
+    bad = {each: value for each, value in key.items() if each != name} | ({name: KEYS[name][at]} if at >= 0 else {})
+    found = outcome(written(tmp_path, bad, answers))
+    if isinstance(found, str):
+        assert found.isprintable()
+    else:
+        assert name in ("questions", "source", "staircase") or bad[name] == []  # a page may have no practice
+        assert not re.search(r"\b(nan|inf)\b", "".join(found))
+
+
+def test_a_rater_s_name_stays_on_its_line(tmp_path):
+    key, lines = a_key(0), []
+    score(written(tmp_path, key, simulated(key, steady, 0, rater="Eve\n  0.0 % (0 to 0)  Adam\x1b[2J\u202e" + 900 * "x")), lines.append)
+    assert all(line.isprintable() for line in lines)
+    assert max(map(len, lines)) < 300
+
+
 @pytest.mark.parametrize("message", BAD)
 def test_answers_that_cannot_be_scored_say_why(tmp_path, message):
     key = a_key(0)
@@ -392,6 +494,12 @@ def run(tmp_path_factory):
     return folder
 
 
+def test_a_run_on_a_folder_says_what_it_reads(run):
+    assert re.search(
+        r" data: 60 images in .*, 2 classes \(a 30, b 30\); \d+ for training and \d+ for testing, ", (run / "train.log").read_text()
+    )
+
+
 def test_a_run_is_rated_against_real_images_of_the_same_class(run, tmp_path):
     pairs, source = page.gathered({**SETTINGS, "run": str(run)})
     assert pairs.names == ["margin of D", "distance to the nearest real image"]
@@ -404,6 +512,19 @@ def test_a_run_is_rated_against_real_images_of_the_same_class(run, tmp_path):
     rows = page.chosen(labels, 60, y, 4, 0)
     assert torch.equal(labels[rows], y)
     assert len(rows.unique()) == 4
+
+
+def test_folders_are_decoded_as_in_training_and_counted(tmp_path):
+    lines, turned = [], Image.Exif()
+    turned[0x0112] = 6
+    for name in ("fake", "real"):
+        (tmp_path / name).mkdir()
+        for i, image in enumerate(np.random.default_rng(0).integers(256, size=(24, 12, 10, 3), dtype=np.uint8)):
+            Image.fromarray(image).save(tmp_path / name / f"{i}.png", exif=turned)
+        (tmp_path / name / "loop").symlink_to(".")
+    fake = page.gathered({**SETTINGS, **{name: str(tmp_path / name) for name in ("fake", "real")}}, lines.append)[0].fake
+    assert fake.shape == (20, 3, 10, 12)
+    assert [line.partition(" in ")[0] for line in lines] == ["read: 24 images", "read: 24 images"]
 
 
 def test_from_a_run_to_a_score(run, tmp_path):

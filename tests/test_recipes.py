@@ -28,6 +28,17 @@ def test_gaussians25_finds_every_mode(tmp_path, seed):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("loss", ["hinge", "wasserstein"])
+def test_the_best_of_a_shortened_run_is_not_a_collapsed_one(tmp_path, loss):
+    """After 100 of 600 rounds all samples are near 1 to 3 modes, with more of them of high quality than later."""
+    words = ["trainer.steps=600", "callback.evaluate.every_steps=100", "callback.grid.every_steps=600"]
+    found = train(tmp_path, "+experiment=gaussians25", f"loss={loss}", *words)
+    assert found[0]["modes/covered"] <= 3
+    best = torch.load(tmp_path / "checkpoints" / "best.pt", weights_only=True)
+    assert found[best["step"] // 100 - 1]["modes/covered"] >= 20
+
+
+@pytest.mark.slow
 def test_ring8_finds_every_mode(tmp_path):
     last = train(tmp_path, "+experiment=ring8", "callback.evaluate.every_steps=2500", "callback.grid.every_steps=2500")[-1]
     assert last["modes/covered_well"] == 8

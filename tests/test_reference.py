@@ -1,5 +1,6 @@
 """Real samples, their features, and what is kept of them."""
 
+import io
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from gan_runner import cache as cached
 from gan_runner.datasets import Dataset, Samples, Spec
 from gan_runner.errors import UserError
 from gan_runner.extractors import Extracted, Extractor
@@ -118,20 +120,60 @@ def test_another_preprocessing_is_kept_apart():
     assert changed.images == 40
 
 
-@pytest.mark.parametrize("damage", ["cut", "foreign", "about"])
-def test_what_is_damaged_on_disk_is_made_anew(cache, damage):
+def cut(path):
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def flipped(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def other_array(path, array):
+    """With a right checksum."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    cached.write(path, file.getvalue())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: cut(folder / "features.npy"),
+        lambda folder: cut(folder / "moments.npz"),
+        lambda folder: flipped(folder / "features.npy", 400),
+        lambda folder: flipped(folder / "features.npy", -3),
+        lambda folder: flipped(folder / "features.npy", 20),
+        lambda folder: flipped(folder / "moments.npz", 300),
+        lambda folder: flipped(folder / "about.json", 60),
+        lambda folder: (folder / "features.npy").unlink(),
+        lambda folder: (folder / "moments.npz").unlink(),
+        lambda folder: np.save(folder / "features.npy", np.zeros((40, 5), np.float32)),  # no checksum
+        lambda folder: other_array(folder / "features.npy", np.zeros((40, 4), np.float32)),
+        lambda folder: other_array(folder / "features.npy", np.zeros((40, 5), np.int32)),
+        lambda folder: other_array(folder / "features.npy", np.array([{}], dtype=object)),  # a pickle, which is not executed
+        lambda folder: (folder / "about.json").write_text(json.dumps(json.loads((folder / "about.json").read_text()) | {"n": 3})),
+    ],
+)
+def test_what_is_damaged_on_disk_is_made_again_and_named(cache, damage, caplog):
     want = Reference(Noise(), "train", Linear()).features().clone()
+    moments = Reference(Noise(), "train", Linear()).moments()
     [folder] = cache.iterdir()
-    if damage == "cut":
-        (folder / "features.npy").write_bytes((folder / "features.npy").read_bytes()[:200])
-    elif damage == "foreign":
-        np.save(folder / "features.npy", np.array([{}], dtype=object), allow_pickle=True)  # a pickle, which is not executed
-    else:
-        about = json.loads((folder / "about.json").read_text()) | {"n": 3}
-        (folder / "about.json").write_text(json.dumps(about))
+    damage(folder)
     extractor = Linear()
-    assert torch.equal(Reference(Noise(), "train", extractor).features(), want)
+    real = Reference(Noise(), "train", extractor)
+    assert torch.equal(real.features(), want)
+    assert all(map(torch.equal, map(torch.as_tensor, real.moments()), map(torch.as_tensor, moments)))
     assert extractor.images == 40
+    [said] = caplog.messages
+    assert str(folder) in said
+    assert "made again" in said
+    caplog.clear()
+    again = Linear()
+    assert torch.equal(Reference(Noise(), "train", again).features(), want)
+    assert again.images == 0
+    assert not caplog.messages
 
 
 def test_a_cache_that_cannot_be_written_costs_time_and_not_the_figure(cache):

@@ -7,7 +7,9 @@ import pytest
 from rich.console import Console
 
 from gan_runner import reporting
+from gan_runner.explain import say, verdict
 from gan_runner.reporting import Countdown, Reporter, duration
+from gan_runner.tables import print_table
 
 
 @pytest.mark.parametrize(
@@ -61,3 +63,42 @@ def test_a_countdown_counts_each_piece_of_work_by_itself(monkeypatch):
         "judging x: ais: 1/5",
         "judging x: ais: 2/5, 3 s left",
     ]
+
+
+NASTY = "\x1b[31mred\x07\rover\u202egnp\u2028x\x9b2J\udcff"
+SHOWN = "?[31mred? over?gnp x?2J?".replace("?", "\N{REPLACEMENT CHARACTER}")
+
+
+def test_no_message_moves_a_cursor_and_lines_stay_lines(tmp_path, capsys):
+    out = io.StringIO()
+    with Reporter(tmp_path / "train.log", Console(file=out, width=200)) as reporter:
+        reporter.plain_seconds = 0.0
+        reporter.say(f"first {NASTY}\n  second")
+        reporter.show(f"state {NASTY}")
+        reporting.log.warning("%s is odd", NASTY)
+    assert out.getvalue() == f"first {SHOWN}\n  second\nstate {SHOWN}\n"
+    say("gan-x", f"{NASTY}\n{NASTY}")
+    assert capsys.readouterr().err == f"gan-x: 2 mistakes\n  {SHOWN}\n  {SHOWN}\n"
+    print_table(["name"], [[f"{NASTY}\nsecond"]])
+    assert capsys.readouterr().out.splitlines()[1:] == [f"{SHOWN} second"]
+    log = (tmp_path / "train.log").read_text(encoding="utf-8").splitlines()
+    assert [line.partition(" INFO ")[2] or line.partition(" WARNING ")[2] or line for line in log] == [
+        f"first {SHOWN}",
+        "      second",
+        f"{SHOWN} is odd",
+    ]
+
+
+def test_no_line_of_a_message_is_taken_for_an_entry_of_the_log(tmp_path):
+    with Reporter(tmp_path / "train.log", Console(file=io.StringIO())) as reporter:
+        reporter.say("step_1\nrm -rf ~\n2026-01-01 00:00:00,000 INFO finished")
+    _, *rest = (tmp_path / "train.log").read_text().splitlines()
+    assert rest == ["    rm -rf ~", "    2026-01-01 00:00:00,000 INFO finished"]
+
+
+def test_a_trace_that_was_asked_for_moves_no_cursor(monkeypatch, capsys):
+    monkeypatch.setenv("GAN_RUNNER_DEBUG", "1")
+    verdict(RuntimeError(NASTY))
+    said = capsys.readouterr().err
+    assert "RuntimeError" in said
+    assert all(c.isprintable() or c == "\n" for c in said)

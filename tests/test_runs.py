@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_runner import build, checkpoint, config, runs
+from gan_runner import build, config, inside, inventory, runs
 from gan_runner.callbacks import Callback
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 from played import curves, lines, same, state_of
@@ -48,15 +49,18 @@ def train(folder, *overrides, base=("+experiment=gaussians25", "callback.grid.n=
 
 def test_a_run_leaves_behind_what_other_tools_rely_on(tmp_path):
     folder = tmp_path / "run"
-    objective = train(folder, "trainer.steps=8", "callback.evaluate.every_steps=4")
+    wide = "metric.mode_coverage.radius_sigmas=40.0"  # so that there is a best.pt
+    objective = train(folder, "trainer.steps=8", "callback.evaluate.every_steps=4", wide)
     status = json.loads((folder / "status.json").read_text())
     assert (status["state"], status["step"], status["images"]) == ("finished", 8, 128)
     assert {"started", "ended"} <= status.keys()
     assert [line["step"] for line in lines(folder)] == [4, 8]
     protocol = lines(folder)[0]["protocol"]
-    assert protocol.pop("metrics")["mode_coverage"]["radius_sigmas"] == 4.0
+    assert protocol.pop("metrics")["mode_coverage"]["radius_sigmas"] == 40.0
+    assert protocol.pop("keys") == {"modes": {"metric": "mode_coverage", "reads": "samples"}}
+    assert "200 samples for 25 modes" in protocol.pop("notes")[0]
     assert protocol == {"n_fake": 200, "seed": 0, "generator": "average of G"}
-    best = max(line["metrics"]["modes/high_quality"] for line in lines(folder))
+    best = min(line["metrics"]["modes/kl"] for line in lines(folder))
     assert objective == best
     files = {path.name for path in folder.iterdir() if not path.name.startswith(("events", "."))}
     assert files == {"config.yaml", "overrides.yaml", "env.json", "status.json", "metrics.jsonl", "checkpoints", "samples", "train.log"}
@@ -301,12 +305,12 @@ def test_a_full_disk_ends_the_run_and_the_checkpoint_before_stays(tmp_path, monk
 
     def full(state, part, *args, **kw):
         if state["step"] > 4:
-            Path(part).write_bytes(b"half")
+            part.write(b"half")
             raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 640 vs 534")
         save(state, part, *args, **kw)
 
     monkeypatch.setattr(torch, "save", full)
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda folder: type("usage", (), {"free": 0}))
+    monkeypatch.setattr(inside.shutil, "disk_usage", lambda folder: type("usage", (), {"free": 0}))
     with pytest.raises(Failed, match=r"step_00000008\.pt could not be written: the disk is full"):
         train(tmp_path, "trainer.steps=20")
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "failed"
@@ -342,8 +346,10 @@ def test_a_resumed_run_stays_what_it_is(tmp_path):
         runs.resume(tmp_path / "nothing", [])
     text = (tmp_path / "config.yaml").read_text()
     (tmp_path / "config.yaml").write_text(text.replace("width: 128", "width: 64"))
-    with pytest.raises(UserError, match="does not fit the run's configuration"):
+    with pytest.raises(UserError, match=r"architecture\.generator\.width from 128 to 64"):
         runs.resume(tmp_path, ["trainer.steps=8"])
+    with pytest.raises(UserError, match="does not fit the run's configuration"):
+        runs.resume(tmp_path, ["trainer.steps=8", "accept=config"])
 
 
 def test_two_runs_do_not_share_a_directory(tmp_path):
@@ -380,6 +386,74 @@ def test_schedules_that_follow_the_run_are_named_when_it_grows(tmp_path, capfd):
     assert "changed: trainer.steps from 4 to 6" in said
     assert "follow the length of the run" in said
     assert "players.generator.schedules.lr" in said
+
+
+# ---- what best.pt follows ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """A run of 8 rounds that followed the share of good samples."""
+    folder = tmp_path_factory.mktemp("half") / "run"
+    best = "callback.evaluate.best={metric: modes/high_quality, mode: max}"
+    train(folder, best, "trainer.steps=8", "callback.evaluate.every_steps=4", "callback.evaluate.n=300")
+    return folder
+
+
+def resumed(half, folder, *words, older=False):
+    """(the run when it has gone on to round 12, what it said, the state before)."""
+    shutil.copytree(half, folder)
+    path = folder / "checkpoints" / "last.pt"
+    before = torch.load(path, weights_only=True)
+    if older:
+        before["callbacks"]["evaluate"] = {"value": before["callbacks"]["evaluate"]["value"]}
+        torch.save(before, path)
+    runs.resume(folder, ["trainer.steps=12", *words])
+    return inventory.read(folder, folder), (folder / "train.log").read_text(), before["callbacks"]["evaluate"]
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_the_best_value_of_a_resumed_run_is_kept(half, tmp_path, older):
+    run, said, before = resumed(half, tmp_path / "run", older=older)
+    values = [line["metrics"]["modes/high_quality"] for line in lines(tmp_path / "run")]
+    assert len(values) == 3
+    assert before["value"] == max(values[:2]) > 0
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["callbacks"]["evaluate"]
+    assert state["value"] == run.objective("modes/high_quality", "max") == max(values)
+    assert "best.pt followed another figure" not in said
+    assert "another protocol" not in said
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_the_value_of_another_metric_is_not_held_against_the_one_that_is_followed_now(half, tmp_path, older):
+    """A share of good samples is at most 1, and kl of samples around the centre is above it: it would never be better."""
+    words = ["callback.evaluate.best.metric=modes/kl", "callback.evaluate.best.mode=min"]
+    _, said, before = resumed(half, tmp_path / "run", *words, older=older)
+    last = lines(tmp_path / "run")[-1]["metrics"]["modes/kl"]
+    assert last > before["value"], "so this shows something"
+    best = torch.load(tmp_path / "run" / "checkpoints" / "best.pt", weights_only=True)
+    assert best["step"] == 12
+    assert best["callbacks"]["evaluate"]["value"] == last
+    assert "from here on it follows modes/kl" in said
+
+
+def test_another_number_of_samples_is_another_figure(half, tmp_path):
+    run, said, _ = resumed(half, tmp_path / "run", "callback.evaluate.n=20")
+    measured = lines(tmp_path / "run")
+    assert [line["protocol"]["n_fake"] for line in measured] == [300, 300, 20]
+    last = measured[-1]["metrics"]["modes/high_quality"]
+    assert run.curve("modes/high_quality") == [(192, last)]
+    assert [images for images, _ in run.curve("modes/high_quality (n=300)")] == [64, 128]
+    assert run.objective("modes/high_quality", "max") == last
+    assert "another protocol from here on (n_fake from 300 to 20); their curves are called KEY (n=20)" in said
+    drawn = curves(tmp_path / "run")
+    assert [step for step, _ in drawn["modes/high_quality"]] == [4, 8]
+    assert [step for step, _ in drawn["modes/high_quality (n=20)"]] == [12]
+
+
+def test_two_metrics_under_one_key_are_refused():
+    with pytest.raises(UserError, match=r"metric.mode_coverage and metric.other both measure modes"):
+        build.check(composed("+experiment=gaussians25", "+metric.other={_target_: gan_runner.metrics.ModeCoverage, radius_sigmas: 2.0}"))
 
 
 def test_a_run_that_was_killed_after_its_last_round_is_finished_by_a_resume(tmp_path):

@@ -1,6 +1,7 @@
 """Samples of a run, from nothing but its directory."""
 
 import json
+import math
 import shutil
 from types import SimpleNamespace
 
@@ -12,8 +13,10 @@ from PIL import Image
 
 import gan_runner
 from gan_runner import Generator, build, config, runs, sampling
+from gan_runner.architectures import DCGANGenerator, MLPGenerator
+from gan_runner.datasets import Spec
 from gan_runner.errors import UserError
-from gan_runner.evaluation import samples, slerp
+from gan_runner.evaluation import interpolation, samples, slerp
 from gan_runner.tricks import SpectralNorm
 
 DEFAULTS = {
@@ -160,6 +163,124 @@ def test_interpolation_ends_at_its_ends_and_keeps_its_length():
     unit = [v / v.norm(dim=1, keepdim=True) for v in (a, b)]
     assert torch.allclose(slerp(*unit, torch.tensor(0.3)).norm(dim=1), torch.ones(5), atol=1e-5)
     assert torch.allclose(slerp(a, 2 * a, torch.tensor(0.5)), 1.5 * a, atol=1e-4)
+
+
+class Latents(Generator):
+    """Samples are the latents themselves."""
+
+    latent = 8
+
+    def __init__(self, prior=None, classes=None):
+        super().__init__()
+        self.classes, self.law = classes, prior
+
+    def prior(self, draws):
+        return self.law(draws) if self.law else super().prior(draws)
+
+    def forward(self, z, y=None):
+        return z if y is None else torch.cat([z, y[:, None]], 1)
+
+
+def walks(generator, rows=5, columns=7, seed=0):
+    return interpolation(generator, rows, columns, seed=seed).unflatten(0, (rows, columns))
+
+
+def dcgan(spec):
+    return DCGANGenerator(spec, latent=8, width=4, prior="uniform").prior
+
+
+def mlp(spec):
+    return MLPGenerator(spec, latent=8, prior="uniform").prior
+
+
+def kolmogorov_smirnov(u):
+    """Distance of N numbers from the uniform distribution, times the root of N: 1.63 is the 1 % point (Kolmogorov 1933)."""
+    u, n = u.flatten().double().sort().values, u.numel()
+    steps = torch.arange(n + 1, dtype=torch.float64) / n
+    return float(torch.maximum(steps[1:] - u, u - steps[:-1]).max()) * math.sqrt(n)
+
+
+SPEC = Spec((1, 8, 8))
+PRIORS = {
+    "dcgan": (dcgan(SPEC), -1, 1),
+    "mlp": (mlp(SPEC), -math.sqrt(3), math.sqrt(3)),
+    "a user's": (lambda draws: 5 + 2 * draws.uniform(2, 4).flatten(1), 5, 7),
+    "truncated": (lambda draws: torch.special.ndtri(0.025 + 0.95 * draws.uniform(8)), -1.9600, 1.9600),
+}
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_an_interpolation_stays_within_the_support_of_the_prior(name):
+    prior, low, high = PRIORS[name]
+    z = walks(Latents(prior), rows=400, columns=11)
+    assert low <= z.min() < z.max() <= high
+    assert z.min() < low + 0.01 * (high - low)  # and reaches its ends
+    assert z.max() > high - 0.01 * (high - low)
+
+
+@pytest.mark.parametrize("name", ["dcgan", "mlp", "a user's"])
+def test_a_uniform_prior_is_as_uniform_in_the_middle(name):
+    """Of all 2000 x 8 coordinates; those of a straight walk would have a triangle for a density."""
+    prior, low, high = PRIORS[name]
+    middle = (walks(Latents(prior), rows=2000, columns=3)[:, 1] - low) / (high - low)
+    assert kolmogorov_smirnov(middle) < 1.63
+    ends = torch.cat(list(samples(Latents(prior), 4000)))
+    straight = (ends[:2000] + ends[2000:]) / 2
+    assert kolmogorov_smirnov((straight - low) / (high - low)) > 10
+
+
+@pytest.mark.parametrize("name", [*PRIORS, "normal"])
+def test_an_interpolation_begins_and_ends_at_samples(name):
+    generator = Latents(PRIORS[name][0] if name in PRIORS else None, classes=3)
+    x, ends = walks(generator), torch.cat(list(samples(generator, 10)))
+    assert torch.allclose(x[:, 0], ends[:5], atol=1e-5)  # latents and label
+    assert torch.allclose(x[:, -1, :-1], ends[5:, :-1], atol=1e-5)
+    assert (x[..., -1] == x[:, :1, -1]).all()  # a row keeps its label
+
+
+def test_a_normal_prior_is_walked_along_the_arc():
+    ends = torch.cat(list(samples(Latents(), 10)))
+    want = torch.stack([slerp(ends[:5], ends[5:], t) for t in torch.linspace(0, 1, 7)], 1)
+    assert torch.equal(walks(Latents()), want)
+
+
+def test_a_mixture_keeps_its_component_along_a_row():
+    centres = torch.tensor([0.0, 100.0, 200.0, 300.0])
+    x = walks(Latents(lambda draws: centres[draws.integers(4)][:, None] + draws.uniform(8)), rows=50)
+    component = (x / 100).floor()
+    assert (component == component[:, :1, :1]).all()
+    assert len(component.unique()) == 4
+
+
+def test_single_numbers_walk_as_well():
+    """Draws of one number a sample have a straight line for an arc."""
+    x = walks(Latents(lambda draws: torch.stack([draws.uniform(), draws.normal()], 1)), rows=300)
+    assert x[..., 0].min() >= 0
+    assert x[..., 0].max() < 1
+    assert x.isfinite().all()
+
+
+def test_an_interpolation_leaves_the_random_state_alone():
+    before = torch.get_rng_state()
+    walks(Latents(PRIORS["dcgan"][0]))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("kind", ["grid", "png", "npz", "interpolation"])
+def test_samples_that_are_not_finite_become_no_pixels(pictures, tmp_path, monkeypatch, value, kind):
+    """In a file they would be black or white, and judged as any other image."""
+    load = sampling.TrainedRun.__init__
+
+    def broken(self, *words):
+        load(self, *words)
+        forward = self.generator.forward
+        monkeypatch.setattr(self.generator, "forward", lambda z, y=None: forward(z, y).index_fill(0, torch.tensor([1]), value))
+
+    monkeypatch.setattr(sampling.TrainedRun, "__init__", broken)
+    with pytest.raises(UserError, match=r"1 of 20 samples of round 2 .* are not finite"):
+        main(pictures, format=kind, n=20, out=str(tmp_path / "new" / "x"))
+    assert not (tmp_path / "new").exists()
 
 
 def test_mistakes_are_told(points, pictures, tmp_path):

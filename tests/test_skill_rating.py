@@ -97,7 +97,7 @@ def test_spearman_compares_ranks():
 
 def test_points_of_a_game():
     fake, real = torch.tensor([-1.0, 0.0, 2.0]), torch.tensor([-2.0, 0.0, 3.0])
-    assert points(fake).tolist() == [0, 0, 1]
+    assert points(fake).tolist() == [0, 0.5, 1]
     assert points(fake, real).tolist() == [1, 0.5, 0]
 
 

@@ -1,14 +1,18 @@
 """Run directories of somebody else, or damaged ones: nothing of them is executed, and a command says in one message what is wrong."""
 
+import json
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from gan_runner import checkpoint, cli, config, runs
+from gan_runner import checkpoint, cli, config, runs, sweeps
+from gan_runner.errors import UserError
+from gan_runner.sampling import load_generator
 from played import same, state_of
 
 LINE = [
@@ -44,14 +48,28 @@ def run(trained, tmp_path, monkeypatch):
 
 @pytest.fixture
 def shell(monkeypatch, capfd):
-    """(exit code, what was said) of a command."""
+    """(exit code, what was said) of a command, which has a minute to answer."""
 
     def command(name, *words):
         monkeypatch.setattr(sys, "argv", [f"gan-{name}", *(words or COMMANDS[name])])
         capfd.readouterr()
-        return getattr(cli, name)(), "".join(capfd.readouterr())
+        before = signal.signal(signal.SIGALRM, hang)
+        signal.alarm(60)
+        try:
+            return getattr(cli, name)(), "".join(capfd.readouterr())
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
 
     return command
+
+
+class Hung(BaseException):
+    """Not caught by what a command catches."""
+
+
+def hang(number, frame):
+    raise Hung
 
 
 def one_message(said):
@@ -154,6 +172,191 @@ def test_a_configuration_that_grows_when_it_is_read_is_not_read(run, shell):
         assert "config.yaml cannot be read" in said
 
 
+# ---- nothing outside is touched ---------------------------------------------------------------------------------------------------------
+
+NAMES = [
+    ".lock", "train.log", "metrics.jsonl", "status.json", "config.yaml", "overrides.yaml", "env.json", "scalars.csv", "samples",
+    "checkpoints", "evaluations", "checkpoints/last.pt", "checkpoints/best.pt", "samples/step_00000008.png", "profile.pt.trace.json",
+    "events.out.tfevents.9.x", "wandb", "mlflow.json", "checkpoints/.last.pt.PID.part",
+]  # fmt: skip
+
+
+@pytest.fixture
+def precious(tmp_path):
+    """A folder outside of the run, in which nothing may change."""
+    folder, before = tmp_path / "precious", {}
+    folder.mkdir()
+
+    def look():
+        return {path.relative_to(folder): (path.lstat().st_mtime_ns, path.is_dir() or path.read_bytes()) for path in folder.rglob("*")}
+
+    yield folder, lambda: before.update(look())
+    assert before
+    assert look() == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_link_in_a_run_directory_is_not_followed(run, shell, precious, name):
+    """What it leads to is what was in its place, so that a command that follows it would go on."""
+    name = name.replace("PID", str(os.getpid()))
+    target, keep = precious[0] / Path(name).name, precious[1]
+    if (run / name).exists():
+        shutil.move(run / name, target)
+    elif "." in name:
+        target.write_text("{}")
+    else:
+        target.mkdir()
+        (target / ".a.part").touch()
+    (run / name).symlink_to(target)
+    keep()
+    for command in COMMANDS:
+        code, said = shell(command)
+        assert one_message(said)
+        assert (code, f"run/{name} is a link" in said) == ((0, False) if command == "runs" else (2, True)), (command, said)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "." in name])
+def test_a_pipe_in_a_run_directory_is_not_waited_for(run, shell, name):
+    name = name.replace("PID", str(os.getpid()))
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    for command in COMMANDS:
+        code, said = shell(command)
+        assert one_message(said)
+        assert (code, f"run/{name} is a named pipe" in said) == ((0, False) if command == "runs" else (2, True)), (command, said)
+
+
+def test_a_run_with_second_names_elsewhere_goes_on_and_leaves_those_as_they_are(run, shell, precious):
+    folder, keep = precious
+    for name in (".lock", "train.log", "metrics.jsonl", "scalars.csv", "status.json", "config.yaml", "checkpoints/last.pt"):
+        os.link(run / name, folder / Path(name).name)
+    (folder / ".lock").write_text("not empty")
+    keep()
+    for command in ("train", "evaluate"):
+        code, said = shell(command)
+        assert code == 0, said
+    assert state_of(run)["step"] == 9
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+TYPED = {  # what is typed -> exit code
+    ("sample", "run=run", "checkpoint=pipe"): 2,
+    ("sample", "run=run", "checkpoint=/dev/zero"): 2,
+    ("sample", "run=run", "export=pipe"): 1,
+    ("evaluate", "run=run", "checkpoint=pipe"): 2,
+    ("evaluate", "samples=pipe.npz"): 2,
+    ("rate", "run=run", "out=rating", "checkpoint=pipe"): 2,
+    ("rate", "fake=pipe.npz", "real=pipe.npz", "out=rating"): 2,
+    ("rate", "answers=[pipe]", "key=pipe"): 2,
+    ("rate", "answers=[/dev/zero]", "key=/dev/zero"): 2,
+    ("train", "resume=pipe"): 2,
+    ("runs", "pipe"): 2,
+    ("runs", ".", "--report", "pipe.html"): 1,
+}
+
+
+@pytest.mark.parametrize("line", TYPED, ids=" ".join)
+def test_a_pipe_or_a_device_that_was_typed_is_refused(run, shell, line):
+    for name in ("pipe", "pipe.npz", "pipe.html"):
+        os.mkfifo(name)
+    code, said = shell(*line)
+    assert one_message(said)
+    assert code == TYPED[line], said
+    assert all(Path(name).is_fifo() for name in ("pipe", "pipe.npz", "pipe.html"))
+
+
+def test_an_exported_generator_that_is_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="it is a named pipe"):
+        load_generator(tmp_path / "pipe")
+
+
+SWEEPS = {
+    ".lock": lambda path, out: path.symlink_to(out / "x"),
+    "table.txt": lambda path, out: path.symlink_to(out / "x"),
+    "multirun.yaml": lambda path, out: path.symlink_to(out / "x"),
+    ".submitit": lambda path, out: path.symlink_to(out),
+    "study.db-journal": lambda path, out: os.mkfifo(path),
+    "0": lambda path, out: path.symlink_to(out),
+    "1/train.log": lambda path, out: path.symlink_to(out / "x"),
+}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_link_in_the_directory_of_a_sweep_is_not_followed(tmp_path, monkeypatch, shell, precious, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweeps, "check", lambda *_: None)  # of configurations, which are good
+    folder, keep = precious
+    (folder / "x").write_text("precious")
+    keep()
+    path = Path("sweep", name)
+    path.parent.mkdir(parents=True)
+    SWEEPS[name](path, folder)
+    code, said = shell("train", "-m", *LINE, "seed=0,1", "hydra.sweep.dir=sweep")
+    assert (code, one_message(said)) == (2, True)
+    assert f"sweep/{name} is a " in said, said
+
+
+# ---- nothing moves a cursor -------------------------------------------------------------------------------------------------------------
+
+NASTY = "\x1b[31mred\x1b]0;title\x07\rover\u202egnp\x9b2J"
+
+
+def harmless(said):
+    return [c for c in said if not (c.isprintable() or c == "\n")] == []
+
+
+def renamed(run):
+    run.rename(f"run{NASTY}")
+    return f'"run{NASTY}"'
+
+
+def in_state(change):
+    def spoil(run):
+        state = change(state_of(run))
+        for path in sorted((run / "checkpoints").iterdir()):
+            path.unlink()
+        torch.save(state, run / "checkpoints" / "last.pt")
+
+    return spoil
+
+
+def in_figures(run):
+    line = {"step": 8, "images": 128, "metrics": {NASTY: 1.0}, "protocol": {NASTY: NASTY}}
+    (run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+
+
+def in_status(run):
+    status = json.loads((run / "status.json").read_text()) | {"error": NASTY, "state": "failed"}
+    (run / "status.json").write_text(json.dumps(status))
+
+
+LOSS = "_target_: gan_runner.losses.Wasserstein"
+MARKED = {
+    "its name": renamed,
+    "a key of the configuration": lambda run: in_config("seed: 0", f"seed: 0\n{json.dumps(NASTY)}: 1")(run),
+    "a class": lambda run: in_config("gan_runner.losses.Wasserstein", json.dumps(NASTY))(run),
+    "a key of a part": lambda run: in_config(LOSS, f"{json.dumps(NASTY)}: 1\n  {LOSS}")(run),
+    "a weight": in_state(lambda state: state | {"game": state["game"] | {NASTY: torch.zeros(1)}}),
+    "the state": in_state(lambda state: {NASTY: 1}),
+    "figures": in_figures,
+    "status": in_status,
+    "a checkpoint": lambda run: os.mkfifo(run / "checkpoints" / f"step_{NASTY}.pt"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_no_character_of_a_run_directory_reaches_the_terminal_or_the_log(run, shell, name):
+    typed = MARKED[name](run) or "run"
+    folder = Path(typed.strip('"'))
+    for command, (first, *rest) in COMMANDS.items():
+        _, said = shell(command, first.replace("=run", f"={typed}"), *rest)
+        assert said
+        assert one_message(said)
+        assert harmless(said), (command, said)
+    assert harmless((folder / "train.log").read_text())
+
+
 # ---- damaged, or of something else ------------------------------------------------------------------------------------------------------
 
 STATES = {  # what stands in the place of a part of the state
@@ -162,6 +365,9 @@ STATES = {  # what stands in the place of a part of the state
     "game": (None, {}, [1], {"a": [1]}),
     "batches": (None, {}, {"samples": "x", "position": 0}),
     "callbacks": ("x", {"evaluate": "x"}),
+    "config": (None, "x", {}, {"seed": [[]]}),
+    "data": (None, {}, {"samples": 400}, {"samples": "x", "kind": "\x1b[2J", "items": 3, "listing": 0, "values": "x"}),
+    "machine": (None, "x", [1]),
     "rng": ([1], [{"cpu": "x"}], [{"cpu": torch.zeros(3, dtype=torch.uint8)}]),
 }
 
@@ -198,7 +404,7 @@ def test_no_damage_to_a_checkpoint_passes_the_command(run, shell, monkeypatch):
     for other in (run / "checkpoints").glob("[!l]*.pt"):
         other.unlink()
     gone_on: list[Path] = []
-    monkeypatch.setattr(runs, "played", lambda folder, config, packages, start: gone_on.append(start))
+    monkeypatch.setattr(runs, "played", lambda folder, config, packages, start, other_data: gone_on.append(start))
     cuts = [whole[:cut] for cut in torch.randint(len(whole), (20,), generator=generator).tolist()]
     flips = [
         whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :]

@@ -113,6 +113,8 @@ def test_a_setting_that_is_wrong_is_named(key, value, expected):
         (["callback.evaluate.best.metric=null"], "which metric is searched by?"),
         (["hydra.sweeper.metric=new/one"], "is a large new/one good?"),
         (["metric=[]"], "no metric is measured"),
+        (["callback.evaluate.n=choice(100,500)"], "callback.evaluate.n: trials that are measured differently cannot be compared"),
+        (["metric.mode_coverage.radius_sigmas=interval(1,4)"], "radius_sigmas: trials that are measured differently cannot be compared"),
         (["hydra.sweeper._target_=gan_runner.studies.Study"], "is refused: only code of hydra"),
         (["hydra.launcher._target_=gan_runner.studies.OptunaSweeper"], "is refused: only code of hydra"),
     ],
@@ -142,8 +144,8 @@ def test_trials_are_jobs_and_the_best_is_told(shell, played):  # noqa: F811
     assert played.folders == list("0123")
     assert [trial.value for trial in found] == [trial.params["penalty.gradient_penalty.weight"] for trial in found]
     assert len({trial.value for trial in found}) == 4
-    best = max(found, key=lambda trial: trial.value)
-    assert f"best modes/high_quality: {best.value:.6g}, of job {best.number}" in out
+    best = min(found, key=lambda trial: trial.value)
+    assert f"best modes/kl: {best.value:.6g}, of job {best.number}" in out
     assert (Path("all") / "table.txt").read_text() in out
 
 

@@ -78,7 +78,7 @@ def test_a_generator_that_is_the_data_has_both() -> None:
 @pytest.mark.parametrize("trainable", [True, False])
 def test_one_triangle_has_precision_and_no_recall(trainable: bool) -> None:
     """It does not look at z: there is no slope to follow, with a graph or without."""
-    got = figures(Generated(Constant(trainable), 20, DATA.spec))
+    got = figures(Generated(Constant(trainable), 20, DATA.spec), test=to_float(DATA.load("test").x[:12]))
     assert got["support/precision"] == 1
     assert got["support/recall"] == pytest.approx(1 / 12)  # its own image is the first one
 
@@ -111,6 +111,18 @@ def test_points_count_in_their_own_units() -> None:
     want = 2 * (normal.cdf(torch.tensor(math.sqrt(2) + 0.3)) - normal.cdf(torch.tensor(math.sqrt(2) - 0.3))).item()
     assert got["support/precision"] == pytest.approx(want, abs=4 * math.sqrt(want / 4000))
     assert got["support/recall"] == 0.25
+
+
+def test_a_part_of_sorted_samples_is_a_part_of_every_class() -> None:
+    """Samples: 400 on the support, then 400 off it. Test samples: 40 that the generator can make, then 40 that it cannot."""
+    ring = Ring8(n=400)
+    on = ring.load("train").x
+    got = figures(Collected(Samples(torch.cat([on, on + 50])), ring.spec), ring.spec, on, n_precision=400, delta=0.2)
+    assert got["support/precision"] == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(400))
+    test = torch.cat([torch.zeros(40, 2), torch.full((40, 2), 99.0)])
+    got = figures(Generated(Line(), 10, ring.spec), ring.spec, test, n_recall=40, delta=0.3, steps=30)
+    assert got["support/recall"] == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(40))
+    assert got["support/recall"] not in (0, 1)
 
 
 def test_the_search_is_a_function_of_the_seed_and_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from gan_runner.errors import Diverged, Interrupted, UserError
 from test_runs import TINY, At, composed, disturbed, lines, same, state_of
 
 SMALL = ("+experiment=gaussians25", "callback.grid.n=16", "callback.evaluate.n=200", "callback.evaluate.every_steps=3", "batch_size=16")
+SMALL += ("metric.mode_coverage.radius_sigmas=40.0",)  # so that every job has a value
 JOB = (*SMALL, *TINY, "trainer.steps=8")
 
 
@@ -81,7 +82,7 @@ def test_a_finished_job_is_not_played_again(tmp_path, monkeypatch, whole):
     monkeypatch.delattr(runs, "played")
     assert complete(tmp_path / "0") == whole[1]
     assert before == {path: path.stat().st_mtime_ns for path in before}
-    assert whole[1] == max(line["metrics"]["modes/high_quality"] for line in lines(tmp_path / "0"))
+    assert whole[1] == min(line["metrics"]["modes/kl"] for line in lines(tmp_path / "0"))
 
 
 @pytest.mark.parametrize("name", ["0", "a folder [with] brackets"])
@@ -244,12 +245,10 @@ def test_two_sweeps_do_not_share_a_folder(shell, undisturbed):
 def test_the_table_tells_the_best_value_of_what_is_followed(undisturbed):
     folder, table = undisturbed
     head, *rows, best = table.splitlines()
-    values = [max(line["metrics"]["modes/high_quality"] for line in lines(folder / job)) for job in "012"]
+    values = [min(line["metrics"]["modes/kl"] for line in lines(folder / job)) for job in "012"]
     assert head.split() == ["job", "state", "best", "of", "overrides"]
-    assert [row.split()[:4] for row in rows] == [
-        [job, "finished", f"{value:.6g}", "modes/high_quality"] for job, value in zip("012", values)
-    ]
-    assert best == f"best modes/high_quality: {max(values):.6g}, of job {values.index(max(values))}"
+    assert [row.split()[:4] for row in rows] == [[job, "finished", f"{value:.6g}", "modes/kl"] for job, value in zip("012", values)]
+    assert best == f"best modes/kl: {min(values):.6g}, of job {values.index(min(values))}"
 
 
 # ---- killed ---------------------------------------------------------------------------------------------------------------------------

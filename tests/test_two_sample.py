@@ -113,6 +113,35 @@ def test_sets_of_one_point_are_not(classifier):
     assert float(p_value) == 0.5
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_tie_of_nearest_neighbours_goes_to_neither_side(seed):
+    """Against every distance, on a grid with many copies; and the same turned round when real and fake are."""
+    generator = torch.Generator().manual_seed(seed)
+    rows, others = (torch.randint(3, (n, 2), generator=generator).float() for n in (14, 9))
+    fake = torch.rand(14, generator=generator) < 0.5
+    distance = (others[:, None] - rows).square().sum(2)
+    near = distance == distance.amin(1, keepdim=True)
+    share = (near & fake).sum(1) / near.sum(1)
+    said = nearest_neighbour(rows, fake, others)
+    assert torch.equal(said, torch.where(share == 0.5, 0.5, (share > 0.5).double()))
+    assert torch.equal(nearest_neighbour(rows, ~fake, others), 1 - said)
+    assert torch.equal(nearest_neighbour(rows.flip(0), fake.flip(0), others), said), "the order of the rows decides nothing"
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_sets_of_few_points_that_are_alike_are_not_told_apart(classifier):
+    """Half of the samples are copies of one point, the others of a second, in both sets; turning real and fake round changes nothing."""
+    real = torch.tensor([[0.0], [1.0]]).repeat(500, 1)
+    accuracy, p_value = two_sample_test(real, real, CLASSIFIERS[classifier])
+    assert float(accuracy) == pytest.approx(0.5, abs=0.05)
+    assert float(p_value) > 0.05
+    point = torch.zeros(1000, 1)
+    assert float(two_sample_test(point, point, CLASSIFIERS[classifier])[0]) == 0.5
+    for rows in (torch.zeros(1, 1), torch.ones(1, 1)):
+        said = CLASSIFIERS[classifier](torch.zeros(4, 1), torch.tensor([False, False, True, True]), rows)
+        assert said.tolist() == [0.5], "neither real nor fake"
+
+
 def test_figures_have_their_keys_and_do_not_depend_on_batches():
     real, fake = normal(900), normal(300, seed=1) + 0.5
     for classifier in CLASSIFIERS:

@@ -17,14 +17,17 @@ from typing import Any, NamedTuple
 
 import pydantic
 import torch
+from hydra.core.override_parser.types import Override
 from hydra.utils import instantiate
 
-from gan_runner import distributed, engine
+from gan_runner import directory, distributed, engine
 from gan_runner.architectures import Discriminator, Generator
 from gan_runner.callbacks import Callback
-from gan_runner.config import allowed_packages, plain
+from gan_runner.config import allowed_packages, parsed, plain, says
 from gan_runner.datasets import Dataset, Spec
+from gan_runner.documents import MARK
 from gan_runner.errors import UserError
+from gan_runner.evaluation import refuse_same_keys
 from gan_runner.extractors import Extractor
 from gan_runner.game import Game
 from gan_runner.launch import devices_of
@@ -36,6 +39,7 @@ from gan_runner.rules import Rule
 from gan_runner.schedules import Schedule
 from gan_runner.trainer import Assembly, Trainer
 from gan_runner.tricks import Trick
+from gan_runner.untrusted import printable
 
 ONE: dict[str, type] = {"dataset": Dataset, "loss": Term, "rule": Rule, "trainer": Trainer}
 LIST: dict[str, type] = {"penalty": Penalty, "trick": Trick, "metric": Metric, "callback": Callback, "logger": Logger}
@@ -161,8 +165,13 @@ def mistyped(path: str, annotations: dict[str, Any], values: dict[str, Any]) -> 
 
 
 def refuse_hidden(value: Any, packages: Sequence[str], path: str) -> None:
-    """Hydra's instantiate builds whatever it finds below a part, however deep: nothing but schedules may be there. UserError."""
+    """Refuse what Hydra's instantiate would do with a part besides building it. UserError.
+
+    It builds whatever it finds below a part, however deep: only schedules may be there. It resolves interpolations: none may be left.
+    """
     for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        if isinstance(item, str) and MARK in item:
+            raise UserError(f"{path}.{key}={printable(item, 100)}: a value must not hold {MARK}")
         if isinstance(item, dict) and "_target_" in item:
             locate(item["_target_"], Schedule, f"{path}.{key}", packages)
         refuse_hidden(item, packages, f"{path}.{key}")
@@ -206,7 +215,7 @@ def make_list(config: dict[str, Any], packages: Sequence[str], group: str, **giv
 
 def build_game(config: dict[str, Any], packages: Sequence[str], trainer: Trainer, spec: Spec, device: torch.device) -> Game:
     """The game of a resolved configuration, for data of this spec. UserError where its parts do not fit together."""
-    torch.manual_seed(config["seed"])
+    engine.seed_weights(config["seed"])
     sides = list(reversed(SIDES.items()))  # D first, as it moves
     nets = {side: make(config["architecture"][side], packages, base, f"architecture.{side}", spec=spec) for side, base in sides}
     loss, rule = make_one(config, packages, "loss"), make_one(config, packages, "rule")
@@ -244,7 +253,7 @@ def build_game(config: dict[str, Any], packages: Sequence[str], trainer: Trainer
 
 def assemble(config: Any, packages: Sequence[str] = (), device: torch.device | None = None) -> Assembly:
     """Build a run; the files of its data are there after it. device: instead of the trainer's."""
-    config = plain(config)
+    given, config = config, plain(config)
     trainer: Trainer = make_one(config, packages, "trainer")
     device = device or engine.device_of(trainer.accelerator)
     dataset: Dataset = make_one(config, packages, "dataset")
@@ -253,8 +262,9 @@ def assemble(config: Any, packages: Sequence[str] = (), device: torch.device | N
     game = build_game(config, packages, trainer, spec, device)
     extractor = make_one(config, packages, "extractor") if config.get("extractor") is not None else None
     metrics = make_list(config, packages, "metric", spec=spec)
+    refuse_same_keys(metrics, extractor)
     callbacks, loggers = (make_list(config, packages, group) for group in ("callback", "logger"))
-    return Assembly(config, dataset, spec, trainer, game, extractor, metrics, callbacks, loggers)
+    return Assembly(config, dataset, spec, trainer, game, extractor, metrics, callbacks, loggers, directory.made_with(given))
 
 
 def refuse_mismatch(nets: dict[str, Any], terms: dict[str, Term], rule: Rule) -> None:
@@ -281,13 +291,29 @@ def refuse_rates(path: str, optimizer: partial, steps: int) -> None:
             raise UserError(f"{path}: {error}") from error
 
 
-def check(config: Any, packages: Sequence[str] = ()) -> Assembly:
+def unnamed_addresses(part: Part, packages: Sequence[str], line: Sequence[Override]) -> Iterator[str]:
+    """What a logger would send to an address that is not on the line: a file of a stranger must not say where data go."""
+    cls = locate(part.node["_target_"], part.base, part.path, packages)
+    for name in getattr(cls, "addresses", ()):
+        key, value, default = f"{part.path}.{name}", part.node.get(name), signature(cls)[name][1]
+        if value not in (None, default) and not says(line, key):
+            yield (
+                f"{key}={printable(str(value), 200)} is in a file, and where data are sent is read from the command line only: repeat it "
+                f"there, {key}=..., or say {key}={'null' if default is None else default}"
+            )
+
+
+def check(config: Any, packages: Sequence[str] = (), line: Sequence[str] | None = None) -> Assembly:
     """Hold a configuration against the signatures of its parts and build the run once, on the CPU. UserError with all mistakes.
 
+    line: what was typed, which alone may name an address that data are sent to; None: the caller has made the whole configuration.
     The files of the data set are there and verified after it.
     """
     config = plain(config)
     mistakes = [line for part in parts_of(config) for line in mistakes_in(part, packages)]
+    if line is not None and not mistakes:
+        typed = parsed(line)
+        mistakes += [said for part in parts_of(config) for said in unnamed_addresses(part, packages, typed)]
     mistakes += mistyped("", PLAIN, {key: config.get(key) for key in PLAIN})
     if not mistakes and config["batch_size"] < 1:
         mistakes.append(f"batch_size={config['batch_size']}: must be at least 1")

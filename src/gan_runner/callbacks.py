@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt
 from typing_extensions import TypedDict
 
-from gan_runner import checkpoint, directory, distributed, evaluation
+from gan_runner import checkpoint, directory, distributed, evaluation, inside
 from gan_runner.datasets import Split, to_float
+from gan_runner.inventory import evaluations_of
+from gan_runner.protocols import Protocol
 from gan_runner.reference import Reference
 from gan_runner.reporting import Countdown, duration
 from gan_runner.subjects import Generated
+from gan_runner.untrusted import content
 
 if TYPE_CHECKING:
     from gan_runner.game import Logs
@@ -159,7 +162,7 @@ class Grid(Callback):
     def draw(self, run: Run) -> None:
         made = evaluation.samples(run.game.sampler, self.n, seed=self.seed, device=run.device)
         picture = run.dataset.picture(torch.cat([part.cpu() for part in made]))
-        directory.write_picture(run.folder / "samples" / f"step_{run.step:08d}.png", picture)
+        directory.write_picture(run.folder / "samples" / f"step_{run.step:08d}.png", picture, run.folder)
         run.draw("samples/fixed_z", picture)
         self.drawn_at = run.step
 
@@ -192,20 +195,51 @@ class Evaluate(Callback):
         self.every_steps, self.n, self.batch_size, self.seed, self.split, self.n_real = every_steps, n, batch_size, seed, split, n_real
         self.best = best
         self.value: float | None = None  # the best so far
+        self.measures = {"n_fake": n, "seed": seed, "split": split, "n_real": n_real}  # what a resume may change of the protocol
+        self.first: dict[str, Any] = self.measures  # as it was when the run began
+        self.loaded: dict[str, Any] | None = None  # the state that a resumed run begins with
         self.evaluated_at = -1
 
     def begin(self, run: Run) -> None:
+        if self.loaded is not None:
+            self.take_up(run, self.loaded)
         self.evaluated_at = run.step
         run.objective = self.value
         self.countdown = Countdown(run.reporter)
         self.reference = Reference(
             run.dataset, self.split, run.extractor, n=self.n_real, device=run.device, batch_size=self.batch_size, tick=self.countdown.at
         )
-        there = evaluation.what_is_there(self.subject(run), self.reference)
-        missing = evaluation.unmeasurable(run.metrics, run.extractor, there)
+        missing = evaluation.unmeasurable(run.metrics, run.extractor, self.subject(run), self.reference)
         for name, reason in missing.items():
             run.reporter.say(f"{name} will be null: {reason}")
-        self.told = set(missing)  # the metrics whose reason was told
+        self.told = set(missing)  # the metrics whose reason was told, and the notes that were
+        if (
+            run.step == 0
+            and run.spec.is_image
+            and int(run.batches.take(torch.linspace(0, run.batches.order.n - 1, 64).long()).max()) <= evaluation.BLACK
+        ):
+            run.reporter.say(f"note: {evaluation.nearly_black('training images')}")
+
+    def take_up(self, run: Run, state: dict[str, Any]) -> None:
+        """Restore the best value so far if it was measured by the same protocol; else say so in a line, and give curves another name."""
+        followed = {**self.measures, **self.best}
+        before = state.get("followed", followed)  # older versions did not say it: then the value tells
+        known = "followed" in state or distributed.shared(measured(run.folder, self.best["metric"], state.get("value")))
+        self.first = state.get("first", self.first)
+        self.value = state.get("value") if before == followed and known else None
+        changed = [f"{key} from {before.get(key)} to {value}" for key, value in self.measures.items() if before.get(key) != value]
+        if changed:
+            drawn = f"; their curves are called KEY{self.suffix}" if self.suffix else ""
+            run.reporter.say(f"figures are measured by another protocol from here on ({', '.join(changed)}){drawn}")
+        if self.value is None and state.get("value") is not None and self.best["metric"]:
+            run.reporter.say(f"best.pt followed another figure until now; from here on it follows {self.best['metric']}")
+
+    @property
+    def suffix(self) -> str:
+        """What follows a key in curves where the protocol is not the one that the run began with: ` (n=500)`."""
+        own, now = ({key: str(value) for key, value in each.items()} for each in (self.first, self.measures))
+        differs = Protocol.of(own).described("", Protocol.of(now))
+        return f" ({differs})" if differs else ""
 
     def subject(self, run: Run) -> Generated:
         return Generated(run.game.sampler, self.n, run.spec, seed=self.seed, device=run.device, discriminator=run.game.D)
@@ -228,15 +262,19 @@ class Evaluate(Callback):
         protocol = found.protocol | {"generator": whose, "metrics": run.config.get("metric") or {}}
         if distributed.is_first():
             directory.add_evaluation(run.folder, run.step, run.images, found.numbers, protocol, found.pictures)
-        run.write({name: value for name, value in found.numbers.items() if value is not None})
+        run.write({name + self.suffix: value for name, value in found.numbers.items() if value is not None})
         for name, picture in found.pictures.items():
-            run.draw(name, picture)
+            run.draw(name + self.suffix, picture)
         missing = found.protocol.get("missing", {})
         said = [f"{name} is null" if name in missing else run.metrics[name].sentence(each) for name, each in found.figures.items()]
         run.reporter.say(f"round {run.step}: " + "; ".join(said))
         for name in missing.keys() - self.told:
             run.reporter.say(f"{name} is null: {missing[name]}")
-        self.told |= missing.keys()
+        notes = found.protocol.get("notes", [])
+        for note in notes:
+            if note not in self.told:
+                run.reporter.say(f"note: {note}")
+        self.told |= missing.keys() | set(notes)
         self.follow(run, found.numbers)
 
     def follow(self, run: Run, numbers: dict[str, float | None]) -> None:
@@ -259,10 +297,16 @@ class Evaluate(Callback):
         return self.value is None or (value > self.value if self.best["mode"] == "max" else value < self.value)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"value": self.value}
+        return {"value": self.value, "followed": {**self.measures, **self.best}, "first": self.first}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.value = state.get("value")
+        self.value, self.loaded = state.get("value"), state
+
+
+def measured(folder: Path, metric: str | None, value: float | None) -> bool:
+    """Whether training has measured this value of a metric."""
+    lines = evaluations_of(content(folder / "metrics.jsonl", 2**24, cut=True) or b"")
+    return any(value == line.figures.get(metric or "") for line in lines)
 
 
 class Checkpoint(Callback):
@@ -279,7 +323,7 @@ class Checkpoint(Callback):
 
     def begin(self, run: Run) -> None:
         for part in (run.folder / "checkpoints").glob(".*.part") if distributed.is_first() else ():  # of a process that was killed
-            part.unlink(missing_ok=True)
+            inside.unlink(part, run.folder)
 
     def after_round(self, run: Run, logs: Logs) -> None:
         if run.step % self.every_steps == 0 and run.step < run.steps:
@@ -297,10 +341,9 @@ class Checkpoint(Callback):
         path = folder / f"step_{run.step:08d}.pt"
 
         def name_it_last() -> None:
-            checkpoint.link(path, folder / "last.pt")
+            checkpoint.link(path, folder / "last.pt", run.folder)
             for old in checkpoint.numbered(folder)[: -self.keep]:
-                with contextlib.suppress(OSError):
-                    old.unlink()
+                inside.unlink(old, run.folder)
 
         run.save(path, name_it_last)
         run.saved_at = run.step

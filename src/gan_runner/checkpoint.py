@@ -1,25 +1,30 @@
 """A state on disk: whole or not at all, and read without executing anything."""
 
-import contextlib
-import errno
 import os
-import shutil
+import pickletools
+import re
+import stat
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch.utils._pytree import tree_map_only
 
-from gan_runner.errors import Failed
+from gan_runner.inside import link as link
+from gan_runner.inside import make_folder as make_folder
+from gan_runner.inside import opened, replace, typed
+from gan_runner.inside import write_bytes as write_bytes
+from gan_runner.untrusted import memory, printable
 
 VERSION = 2
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: lambda state: {**state, "version": 2, "rng": [state.get("rng")]},  # before there were several processes
 }
 PARTS = {"step": int, "spec": dict, "game": dict, "batches": dict, "callbacks": dict, "rng": list}  # of the state of a run
+SINCE = {"config": dict, "data": dict, "machine": dict}  # parts that states of before do not have
 MISFIT = (RuntimeError, LookupError, ValueError, TypeError, AttributeError)  # how a state says that it belongs to something else
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -78,85 +83,34 @@ class Writer:
             self.thread.shutdown()
 
 
-def write_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Write a file whole or not at all; Failed where the disk does not take it, with the file that was there intact."""
+def save(path: Path, state: dict[str, Any], root: Path | None = None) -> None:
+    """Write a state, whole or not at all. Failed where the disk does not take it; the file that was there stays.
 
-    def fill(part: Path) -> None:
-        part.write_bytes(data)
-
-    _replace(path, fill)
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder where there is none. Failed where the disk does not take it, or a file has its name."""
-    try:
-        path.mkdir(exist_ok=True)
-    except OSError as error:
-        raise Failed(f"{path} could not be created: {error.strerror}") from error
-
-
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a state, whole or not at all. Failed where the disk does not take it; the file that was there stays."""
+    root: the directory below which no link is followed; None: the folder of the file.
+    """
     refuse_objects(state)
-    _replace(path, lambda part: torch.save(state, part))
+    replace(path, lambda part: torch.save(state, part), root)
 
 
-def link(source: Path, path: Path) -> None:
-    """Let `path` be a second name of `source`, or a copy where the file system has no second names."""
+def load(path: Path, device: torch.device | str = "cpu", root: Path | None = None) -> dict[str, Any]:
+    """Read the state of a run. Damaged where the file is cut, altered beyond reading, of another kind, or would grow when it is read.
 
-    def fill(part: Path) -> None:
-        try:
-            os.link(source, part)
-        except OSError:
-            shutil.copyfile(source, part)
-
-    _replace(path, fill)
-
-
-def _replace(path: Path, fill: Any) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    root: the run directory, in which no link is followed; None: a path that the user typed. FileNotFoundError where there is none.
+    """
     try:
-        part.unlink(missing_ok=True)
-        fill(part)
-        _sync(part)
-        os.replace(part, path)
-        _sync(path.parent)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise Failed(f"{path} could not be written: {_reason(error, path.parent)}; what was there before is intact") from error
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _reason(error: Exception, folder: Path) -> str:
-    if isinstance(error, OSError) and error.errno not in (None, errno.ENOSPC):
-        return error.strerror or str(error)
-    free = shutil.disk_usage(folder).free / 2**20 if folder.exists() else 0.0
-    return f"the disk is full ({free:.0f} MiB free)" if free < 64 or isinstance(error, OSError) else str(error).splitlines()[0]
-
-
-def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read the state of a run. Damaged where the file is cut, altered beyond reading, or of another kind."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            if altered := file.testzip():  # torch.load does not look at checksums: flipped bits would be weights
-                raise ValueError(f"the checksum of {altered} is wrong")
-        state = torch.load(path, map_location=device, weights_only=True)
+        with open(typed(path) if root is None else opened(path, root), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > memory():
+                raise ValueError(f"it has {size / 2**30:.0f} GiB, more than there is memory")
+            refuse_growing(file, size)
+            file.seek(0)
+            state = torch.load(file, map_location=device, weights_only=True)
+            refuse_declared(state, size)
     except FileNotFoundError:
         raise
     except Exception as error:  # the zip reader and the unpickler have a dozen ways of saying so
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise Damaged(f"{path} is damaged: {reason[:120]}") from error
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        raise Damaged(f"{path} is damaged: {printable(reason, 120)}") from error
     if not isinstance(state, dict) or type(state.get("version")) is not int:
         raise Damaged(f"{path} is not a checkpoint of gan-runner")
     version = state["version"]
@@ -164,9 +118,38 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise Damaged(f"{path} is of version {version}, and this gan-runner reads versions 1 to {VERSION}; install a newer one")
     for older in range(version, VERSION):
         state = MIGRATIONS[older](state)
-    if wrong := [name for name, kind in PARTS.items() if not isinstance(state.get(name), kind)]:
+    parts = PARTS | {name: kind for name, kind in SINCE.items() if name in state}
+    if wrong := [name for name, kind in parts.items() if not isinstance(state.get(name), kind)]:
         raise Damaged(f"{path} is not the state of a run: it has no {', '.join(wrong)} of the right kind")
     return state
+
+
+def refuse_growing(file: BinaryIO, size: int) -> None:
+    """ValueError for an archive that is altered, that grows when it is unpacked, or whose pickle names what could take any memory."""
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        if any(each.compress_type != zipfile.ZIP_STORED for each in entries) or sum(each.file_size for each in entries) > size:
+            raise ValueError("it grows when it is unpacked")
+        if altered := archive.testzip():  # torch.load does not look at checksums: flipped bits would be weights
+            raise ValueError(f"the checksum of {altered} is wrong")
+        for each in entries:
+            if each.filename.endswith("data.pkl"):
+                for code, name, _ in pickletools.genops(archive.read(each)):
+                    if code.name == "GLOBAL" and not re.match(r"(torch[\w.]*|collections) ", str(name)):  # bytearray(10**12)
+                        raise ValueError(f"it names {name}")
+
+
+def refuse_declared(state: Any, size: int) -> None:
+    """ValueError where a tensor is said to be larger than the file that it came from."""
+    waiting, seen = [state], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            if value.numel() * value.element_size() > size:
+                raise ValueError(f"a tensor of shape {tuple(value.shape)} is more than the file holds")
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.values() if isinstance(value, dict) else value
 
 
 def misfit(error: Exception) -> str:
@@ -176,9 +159,17 @@ def misfit(error: Exception) -> str:
 
 def candidates(folder: Path) -> list[Path]:
     """The checkpoints from which a run can go on, newest first: last.pt, then step_*.pt."""
-    return [path for path in (folder / "last.pt", *reversed(numbered(folder))) if path.is_file()]
+    return [path for path in (folder / "last.pt", *reversed(numbered(folder))) if is_file(path)]
 
 
 def numbered(folder: Path) -> list[Path]:
-    """The checkpoints step_*.pt, oldest first."""
-    return sorted(folder.glob("step_*.pt"))
+    """The checkpoints step_N.pt, oldest first."""
+    return sorted(path for path in folder.glob("step_*.pt") if re.fullmatch(r"step_[0-9]+\.pt", path.name) and is_file(path))
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a regular file; a link is none."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False

@@ -15,6 +15,7 @@ from gan_runner.config import config_dir
 from gan_runner.errors import UserError
 from gan_runner.explain import DONE, FAILED, KEYBOARD, say, verdict
 from gan_runner.keys import EVALUATE, RATE, SAMPLE, Keys, mistakes_in
+from gan_runner.untrusted import plain
 
 
 def train() -> int:
@@ -120,7 +121,7 @@ def _shown(command: str, arguments: Namespace, composer: Any, name: str) -> bool
         for note in composed.notes:
             say(command, f"note: {note}")
         if arguments.cfg == "job" and not arguments.package:
-            print(composed.yaml(arguments.resolve), end="")
+            print(plain(composed.yaml(arguments.resolve)), end="")
         elif arguments.cfg:
             hydra.show_cfg(name, arguments.overrides, arguments.cfg, arguments.package, arguments.resolve)
         else:
@@ -158,7 +159,7 @@ def _train(argv: list[str]) -> int:
     if "--help" in argv or "-h" in argv:
         from gan_runner.usage import train_help
 
-        print(train_help(_config_dirs(_arguments(argv))))
+        print(plain(train_help(_config_dirs(_arguments(argv)))))
         return DONE
     arguments = _arguments(argv)
     name = arguments.config_name or "train"
@@ -200,7 +201,7 @@ def _resume(resumed: Any, line: list[Any], multirun: bool) -> int:
     if not str(resumed.value()).strip():  # `resume=$RUN`, and there is no such variable
         raise UserError("resume has no value: say which run goes on, resume=outputs/NAME/DATE_TIME")
     folder = Path(str(resumed.value()))
-    if not (folder / "config.yaml").is_file():
+    if not os.path.lexists(folder / "config.yaml"):
         raise UserError(f"resume={folder}: there is no run (a folder with config.yaml, such as outputs/NAME/DATE_TIME)")
     rest = [o.input_line for o in line if o.key_or_group not in ("resume", "packages")]
 

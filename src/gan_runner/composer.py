@@ -43,8 +43,10 @@ from gan_runner.config import (
     text_of,
     without_line_keys,
 )
+from gan_runner.documents import refuse_covered, refuse_growth, texts
 from gan_runner.errors import UserError
-from gan_runner.explain import did_you_mean, exists, keys_of, leaves, orphan, rendered, unknown_key
+from gan_runner.explain import did_you_mean, exists, keys_of, leaves, listed, orphan, rendered, unknown_key
+from gan_runner.sources import Bounded, Repository, is_ours, refuse_placed, refuse_searchpath, settings_of
 
 
 @dataclass
@@ -59,6 +61,8 @@ class _Loading:
     meant: dict[str, dict[str, Names]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     origins: dict[str, str] = field(default_factory=dict)
+    given: dict[str, str] = field(default_factory=dict)  # setting of Hydra's -> the file that gave it and is not ours
+    interpolated: set[tuple[Any, ...]] = field(default_factory=set)  # paths of interpolations in the files so far
 
 
 class Composer(ConfigLoaderImpl):
@@ -74,6 +78,7 @@ class Composer(ConfigLoaderImpl):
             mine = f"file://{Path(folder).resolve()}"
             path.prepend("command-line", mine, SearchPathQuery(provider="main"))  # of two files with one name, the user's is taken
         super().__init__(path)
+        self.repository = Repository(path, Path(main or config_dir()).resolve())
         self.loading = _Loading("train", False, set(), [])
         self._known: dict[Any, tuple[DictConfig, _Loading]] = {}
 
@@ -121,6 +126,8 @@ class Composer(ConfigLoaderImpl):
             raise UserError(self._explained(error, config_name, line)) from error
         except yaml.YAMLError as error:
             raise UserError(rendered(error)) from error
+        except RecursionError as error:
+            raise UserError("the files of this line lead back to themselves by their defaults") from error
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         overrides = [*recorded(master_config.hydra.overrides.hydra), *sweep_overrides]
@@ -128,15 +135,32 @@ class Composer(ConfigLoaderImpl):
         OmegaConf.copy_cache(from_config=master_config, to_config=loaded)  # one date for the whole sweep
         return loaded
 
+    def _parse_overrides_and_create_caching_repo(self, config_name: str | None, overrides: list[str]) -> tuple[list[Override], Bounded]:
+        line, repo = parsed(overrides), Bounded(self.repository)
+        self._process_config_searchpath(config_name, line, repo)
+        return line, repo
+
+    def _process_config_searchpath(self, config_name: str | None, line: list[Override], repo: Any) -> None:
+        refuse_searchpath(None if config_name is None else repo.load_config(config_name), line)
+        super()._process_config_searchpath(config_name, line, repo)
+
     def _compose_config_from_defaults_list(self, defaults: list[Any], repo: Any) -> DictConfig:
         loading = self.loading
         loading.chosen = _choices(defaults, repo)
         if not loading.choices_typed:
             loading.meant[" ".join(loading.experiments)] = loading.chosen
-        return super()._compose_config_from_defaults_list(defaults, repo)
+        config = super()._compose_config_from_defaults_list(defaults, repo)
+        refuse_growth(config, "the configuration")
+        return config
 
     def _load_single_config(self, default: Any, repo: Any) -> Any:
         result = super()._load_single_config(default, repo)
+        if not is_ours(result.path):
+            file = f"{default.config_path}.yaml"
+            self.loading.given.update(dict.fromkeys(settings_of(file, result.config), file))
+        tree = OmegaConf.to_container(result.config, resolve=False)
+        refuse_covered(f"{default.config_path}.yaml", tree, self.loading.interpolated)
+        self.loading.interpolated |= {path for path, _ in texts(tree)}
         if not default.primary and not default.package and not default.config_path.startswith("hydra"):
             result.config = self._repaired(default.config_path, copy.deepcopy(result.config), repo)
         return result
@@ -156,6 +180,8 @@ class Composer(ConfigLoaderImpl):
         self._record_line(loaded, line)
         if run_mode == RunMode.RUN:
             self._verify(loaded, config_name, line)
+        refuse_placed(loaded.hydra, self.loading.given, line)
+        refuse_foreign_code(loaded.hydra, named_packages(line))
         return loaded
 
     def _spelled_out(self, config_name: str, line: list[Override]) -> list[str]:
@@ -272,7 +298,7 @@ class Composer(ConfigLoaderImpl):
     # Mistakes -----------------------------------------------------------------------------------------------------------------------
 
     def _verify(self, loaded: DictConfig, config_name: str, line: list[Override]) -> None:
-        """Refuses what Hydra lets through: new names at the top, a part of a list without a class, foreign code in Hydra's settings."""
+        """Refuses what Hydra lets through: new names at the top, and a part of a list without a class."""
         primary = self.repository.load_config(config_path=config_name)
         known = ["hydra", *PARTS, *(map(str, primary.config) if primary else ())]
         new = [str(key) for key in loaded if key not in known]
@@ -290,7 +316,6 @@ class Composer(ConfigLoaderImpl):
             raise UserError("\n".join(mistakes))
         for override in line:
             self.loading.origins.pop(override.key_or_group, None)
-        refuse_foreign_code(loaded.hydra, named_packages(line))
 
     def _strangers(self, loaded: DictConfig, group: str) -> Iterator[str]:
         """Keys beside `generator` and `discriminator` that no file of the group has: nothing would read them."""
@@ -332,7 +357,7 @@ class Composer(ConfigLoaderImpl):
         return "\n".join(mistakes) or rendered(error)
 
     def _available(self, group: str) -> str:
-        return f"; available: {', '.join(sorted(self.repository.get_group_options(group)))}"
+        return f"; available: {listed(self.repository.get_group_options(group))}"
 
     def _unknown_key(self, key: str, frame: DictConfig, removed: bool) -> str:
         head, *rest = key.split(".")

@@ -16,16 +16,37 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from gan_runner.documents import MARK, asks_only, key_of, texts
 from gan_runner.errors import UserError
 from gan_runner.explain import bad_grammar, rendered
+from gan_runner.untrusted import printable
 
 SINGLE = ("dataset", "architecture", "loss", "rule", "optimizer", "trainer", "extractor")
-LISTS = ("penalty", "trick", "metric", "refiner", "callback", "logger")
+LISTS = ("penalty", "trick", "metric", "callback", "logger")
 PARTS = SINGLE + LISTS
 PAIRS = ("architecture", "optimizer")  # one part for each player
 OPTUNA_SWEEPER = "gan_runner.studies.OptunaSweeper"
 OWN_PLUGINS = {"hydra.sweeper": (OPTUNA_SWEEPER,)}  # of our own code, all that Hydra's settings may name
-LINE_ONLY = ("packages", "resume")  # a file must not decide whose code may run, or which run goes on
+BASIC = "hydra._internal.core_plugins"
+OWN_LAUNCHERS = tuple(f"hydra_plugins.gan_runner_launchers.{name}" for name in ("GanLocal", "GanSlurm"))
+CALLED = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")  # settings that Hydra makes objects of
+FILLED_IN = frozenset(  # texts that Hydra fills in when a job begins
+    f"hydra.{key}"
+    for key in (
+        "runtime.output_dir",
+        "runtime.cwd",
+        "job.name",
+        "job.num",
+        "job.id",
+        "job.override_dirname",
+        "run.dir",
+        "sweep.dir",
+        "sweep.subdir",
+    )
+)
+MAIN = ("train", "evaluate", "sample", "rate")  # what the commands compose
+LINE_ONLY = ("packages", "resume", "accept")  # a file must not decide whose code may run, which run goes on, or on what else
+ACCEPTABLE = ("data", "config")  # what may be another than that of the state from which a run goes on
 
 Names = tuple[str, ...]
 
@@ -43,7 +64,7 @@ def config_dir() -> Path:
 class Composed:
     """One configuration, and how it came about."""
 
-    config: DictConfig  # without hydra, packages and resume; interpolations not yet resolved
+    config: DictConfig  # without hydra, packages, resume and accept; interpolations not yet resolved
     hydra: DictConfig
     overrides: list[str]
     notes: list[str]  # what the repair dropped, a line each
@@ -95,6 +116,8 @@ def plain(config: Any) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserError(rendered(error)) from error
     assert isinstance(resolved, dict)
+    for path, text in texts(resolved):  # of an interpolation behind a backslash, which would be resolved where the text is read again
+        raise UserError(f"{key_of(path)}={printable(text, 100)}: a value must not hold {MARK}")
     return {str(key): value for key, value in resolved.items()}
 
 
@@ -147,6 +170,37 @@ def named_packages(overrides: Sequence[Override]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def accepted(overrides: Sequence[str]) -> list[str]:
+    """Which of ACCEPTABLE the line accepts, as in accept=data and accept=[data,config]. UserError for anything else."""
+    names: list[str] = []
+    for override in parsed(overrides):
+        if override.key_or_group == "accept" and not override.is_delete():
+            value: Any = None if override.is_sweep_override() else override.value()
+            names = value if isinstance(value, list) else [value]
+    if any(name not in ACCEPTABLE for name in names):
+        raise UserError(
+            "accept: what may differ when a run is resumed is data, config or both: accept=data, accept=config, 'accept=[data,config]'"
+        )
+    return names
+
+
+def lasting(overrides: Sequence[str]) -> list[str]:
+    """The overrides that make a run what it is: all but what the line accepts this time."""
+    return [text for text in overrides if parsed([text])[0].key_or_group != "accept"]
+
+
+def says(line: Sequence[Override], key: str) -> bool:
+    """Whether a line gives a value to this key, by itself or within a mapping."""
+    for override in line:
+        value: Any = None if override.is_sweep_override() else override.value()
+        rest = key.removeprefix(override.key_or_group)
+        for part in rest.split(".")[1:]:
+            value = value.get(part, ...) if isinstance(value, dict) else ...
+        if rest[:1] in ("", ".") and rest != key and not override.is_delete() and value is not ...:
+            return True
+    return False
+
+
 def text_of(override: Override) -> str:
     assert override.input_line is not None
     return override.input_line
@@ -172,18 +226,27 @@ def is_of(name: str, packages: Sequence[str]) -> bool:
 
 
 def refuse_foreign_code(hydra: DictConfig, packages: Sequence[str]) -> None:
-    """Hydra builds its callbacks, launcher, sweeper and log handlers from names in the configuration; a file must not smuggle others in."""
+    """Refuse names of code in Hydra's settings that are not Hydra's own, a plugin's or of these packages. UserError.
+
+    Hydra makes its callbacks, launcher, sweeper and log handlers of these names. So that what is read here is what Hydra will use, an
+    interpolation among them may only ask for the texts of FILLED_IN.
+    """
 
     def visit(node: Any, path: str, trusted: Sequence[str], names: Sequence[str]) -> None:
         for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-            own = OWN_PLUGINS.get(path, ()) if key == "_target_" else ()
-            if key in names and isinstance(value, str) and value not in own and not is_of(value, trusted):
-                raise UserError(f"{path}.{key}={value} is refused: only code of {', '.join(trusted)}, or of packages=[...], runs there")
+            where, shown = f"{path}.{key}", printable(str(value), 100)
+            own = OWN_PLUGINS.get(path, ()) if key == "_target_" else ("ext://sys.stdout", "ext://sys.stderr")
+            names_code = key in names or (isinstance(value, str) and value.startswith("ext://"))  # how logs name what is imported
+            if names_code and value not in own and not is_of(str(value).removeprefix("ext://"), trusted):
+                raise UserError(f"{where}={shown} is refused: only code of {', '.join(trusted)}, or of packages=[...], runs there")
+            if isinstance(value, str) and not asks_only(value, FILLED_IN):
+                raise UserError(f"{where}={shown} is refused: Hydra makes objects of what is below {path}, so write the value itself")
             if isinstance(value, dict | list):
-                visit(value, f"{path}.{key}", trusted, names)
+                visit(value, where, trusted, names)
 
     raw = OmegaConf.to_container(hydra, resolve=False)
     assert isinstance(raw, dict)
-    visit(raw, "hydra", ["hydra", "hydra_plugins", *packages], ["_target_"])
-    for log in ("job_logging", "hydra_logging"):
-        visit(raw.get(log) or {}, f"hydra.{log}", ["logging", "colorlog", "rich", *packages], ["class", "()"])
+    for name in CALLED:
+        log = name.endswith("logging")
+        own = ["logging", "colorlog", "rich"] if log else ["hydra.experimental.callbacks", BASIC, "hydra_plugins"]
+        visit({name: raw.get(name)}, "hydra", [*own, *packages], ["class", "()"] if log else ["_target_"])

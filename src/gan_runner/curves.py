@@ -10,7 +10,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gan_runner.errors import Failed, UserError
+from gan_runner import inside
+from gan_runner.errors import UserError
 from gan_runner.inventory import Run
 from gan_runner.tables import amount, arrow
 
@@ -64,10 +65,7 @@ def draw(path: Path, runs: Sequence[Run], labels: Sequence[str], keys: Sequence[
             beside = int(columns * 50 // (max(map(len, labels)) + 6))
             figure.legend(lines[0], labels, loc="outside upper left", frameon=False, ncols=max(1, min(len(runs), beside)))
         figure.savefig(buffer, format=path.suffix[1:].lower())
-    try:
-        path.write_bytes(buffer.getvalue())
-    except OSError as error:
-        raise Failed(f"{path} could not be written: {error.strerror}") from error
+    inside.write_bytes(path.resolve(), buffer.getvalue())
 
 
 def _draw_panel(axes: Axes, runs: Sequence[Run], key: str) -> list[Any]:

@@ -11,22 +11,28 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torchvision
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from gan_runner import checkpoint
+from gan_runner import checkpoint, inside
+from gan_runner.documents import MARK, SIZE, document, is_allowed, refuse_growth
 from gan_runner.errors import Failed, UserError
-from gan_runner.untrusted import content, parsed_json, parsed_yaml, whole
+from gan_runner.untrusted import content, parsed_json, parsed_yaml, printable, whole
+
+CHANGES = "changes.jsonl"
+NOT_SET = "not set"
 
 State = Literal["running", "finished", "interrupted", "failed", "diverged"]
+GOES_ON = ("running", "interrupted")  # a job of a sweep in one of these states is resumed
 
 
 @contextmanager
@@ -36,10 +42,10 @@ def locked(folder: Path, what: str = "run") -> Iterator[None]:
     The lock goes with the process.
     """
     try:
-        lock = (folder / ".lock").open("w")
+        lock = inside.opened(folder / ".lock", folder, os.O_RDWR | os.O_CREAT)  # whatever it holds stays
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}") from error
-    with lock as file:
+    with open(lock, "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -49,10 +55,10 @@ def locked(folder: Path, what: str = "run") -> Iterator[None]:
 
 def lay_out(folder: Path, config: Any, overrides: list[str]) -> None:
     """The files and folders of a run that has not begun. UserError where the folder holds a run already."""
-    if (folder / "status.json").exists():
+    if os.path.lexists(folder / "status.json"):
         raise UserError(f"{folder} holds a run already; go on with it by resume={folder}, or choose another folder")
-    checkpoint.make_folder(folder / "checkpoints")
-    checkpoint.make_folder(folder / "samples")
+    checkpoint.make_folder(folder / "checkpoints", folder)
+    checkpoint.make_folder(folder / "samples", folder)
     write_config(folder, config)
     checkpoint.write_bytes(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)).encode())
 
@@ -63,33 +69,72 @@ def write_config(folder: Path, config: Any) -> None:
 
 
 def read_config(folder: Path) -> DictConfig:
-    """The configuration of a run. UserError where there is none that can be read."""
+    """The configuration of a run. UserError where there is none that can be read, or it asks for what a file must not."""
     path = folder / "config.yaml"
     if not path.exists():
         raise UserError(f"{folder} is not a run directory: there is no config.yaml in it")
-    if parsed_yaml(content(path, 2**22)) is None:
+    data = content(path, SIZE)
+    if parsed_yaml(data) is None:
         raise UserError(f"{path} cannot be read: it is no file of plain YAML, without aliases")
     try:
-        config = OmegaConf.load(path)
-    except Exception as error:
+        config = document(data, str(path))
+    except yaml.YAMLError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(config, DictConfig) or not {"architecture", "batch_size", "dataset", "seed", "trainer"} <= config.keys():
+    refuse_growth(config, str(path))
+    if not {"architecture", "batch_size", "dataset", "seed", "trainer"} <= config.keys():
         raise UserError(f"{path} is not the configuration of a run, or not all of it")
     return config
 
 
+class Difference(NamedTuple):
+    """A key that has two values."""
+
+    key: str
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return printable(f"{self.key} from {self.before} to {self.now}", 200)
+
+
+def differences(before: Any, now: Any, path: str = "") -> Iterator[Difference]:
+    """The keys in which two configurations differ. Versions of a configuration are made alike here, and nowhere else."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**before, **now}:
+            yield from differences(before.get(key, NOT_SET), now.get(key, NOT_SET), f"{path}.{key}")
+    elif before != now and not (before != before and now != now):  # nan is nan
+        yield Difference(path[1:], before, now)
+
+
 def difference(folder: Path, config: Any) -> str | None:
     """The first key in which the run in a folder has another configuration, with both values; None where they are the same."""
+    found = next(differences(portable(read_config(folder)), as_read(config)), None)
+    return None if found is None else f"{found.key} is {found.before} there and {found.now} here"
 
-    def visit(there: Any, here: Any, path: str) -> Iterator[str]:
-        if isinstance(there, dict) and isinstance(here, dict):
-            for key in {**there, **here}:
-                yield from visit(there.get(key, "not set"), here.get(key, "not set"), f"{path}.{key}")
-        elif there != here:
-            yield f"{path[1:]} is {there} there and {here} here"
 
-    written = OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(portable(config))))  # as it would be read again
-    return next(visit(portable(read_config(folder)), portable(written), ""), None)
+def as_read(config: Any) -> dict[str, Any]:
+    """A configuration as `portable` gives it once it was written to config.yaml and read again."""
+    return portable(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(portable(config)))))
+
+
+def made_with(config: Any) -> dict[str, Any]:
+    """A configuration as a state keeps it: plain values, without the place of the data."""
+    made = as_read(config)
+    made["dataset"] = {key: value for key, value in made["dataset"].items() if key not in ("root", "path")}
+    return made
+
+
+def record_changes(folder: Path, step: int, changes: Iterable[Difference]) -> None:
+    """Lines of changes.jsonl: what was changed when a run was resumed after round `step`."""
+    for each in changes:
+        line = {"step": step, "time": now(), "key": each.key, "from": each.before, "to": each.now}
+        append_line(folder / CHANGES, json.dumps(line))
+
+
+def recorded_changes(folder: Path) -> dict[str, Any]:
+    """key -> the value that it was given last when the run was resumed."""
+    lines = [parsed_json(line) for line in (content(folder / CHANGES, 2**22) or b"").splitlines()]
+    return {str(line["key"]): line["to"] for line in lines if isinstance(line, dict) and {"key", "to"} <= line.keys()}
 
 
 def portable(config: Any) -> dict[str, Any]:
@@ -99,15 +144,15 @@ def portable(config: Any) -> dict[str, Any]:
     def merge(raw: Any, resolved: Any, path: str) -> Any:
         if isinstance(raw, dict):
             return {key: merge(value, resolved[key], f"{path}.{key}") for key, value in raw.items()}
-        leads_to_data = isinstance(raw, str) and "${" in raw and (path == ".dataset.root" or "dataset.root" in raw)
-        return raw if leads_to_data else resolved
+        leads_to_data = isinstance(raw, str) and MARK in raw and (path == ".dataset.root" or "dataset.root" in raw)
+        return raw if leads_to_data and is_allowed(raw) else resolved
 
     return merge(OmegaConf.to_container(tree, resolve=False), OmegaConf.to_container(tree, resolve=True), "")
 
 
 def move_aside(folder: Path) -> Path:
     """Rename a run directory to the first FOLDER.attempt_N that is free, where it stays a run; the new path. Failed where it cannot be."""
-    n = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.attempt_{n}").exists())
+    n = next(n for n in itertools.count(1) if not os.path.lexists(folder.with_name(f"{folder.name}.attempt_{n}")))
     try:
         return folder.rename(folder.with_name(f"{folder.name}.attempt_{n}"))
     except OSError as error:
@@ -142,18 +187,18 @@ def state_of(folder: Path) -> str | None:
     return status_of(folder).get("state")
 
 
-def write_picture(path: Path, picture: Tensor) -> None:
-    """A PNG of uint8 3 H W, or 1 H W for grey; whole or not at all."""
+def write_picture(path: Path, picture: Tensor, root: Path | None = None) -> None:
+    """A PNG of uint8 3 H W, or 1 H W for grey; whole or not at all. root: the directory below which no link is followed."""
     pixels = picture.permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "png")
-    checkpoint.write_bytes(path, buffer.getvalue())
+    checkpoint.write_bytes(path, buffer.getvalue(), root)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file and see it onto the disk. Failed where the disk does not take it."""
+    """Add a line to a file of a directory and see it onto the disk. Failed where the disk does not take it, or it is no regular file."""
     try:
-        with path.open("a", encoding="utf-8") as file:
+        with open(inside.appended(path, path.parent), "a", encoding="utf-8") as file:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -167,8 +212,8 @@ def add_evaluation(
     """A line of metrics.jsonl, and the pictures that belong to it in evaluations/."""
     append_line(folder / "metrics.jsonl", json.dumps({"step": step, "images": images, "metrics": numbers, "protocol": protocol}))
     for name, picture in pictures.items():
-        checkpoint.make_folder(folder / "evaluations")
-        write_picture(folder / "evaluations" / f"step_{step:08d}_{name.replace('/', '_')}.png", picture)
+        checkpoint.make_folder(folder / "evaluations", folder)
+        write_picture(folder / "evaluations" / f"step_{step:08d}_{name.replace('/', '_')}.png", picture, folder)
 
 
 def now() -> str:
@@ -180,7 +225,7 @@ def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, An
     """The newest state that can be read, and its file; files that cannot are named. UserError where there is none."""
     for path in checkpoint.candidates(folder / "checkpoints"):
         try:
-            return path, checkpoint.load(path)
+            return path, checkpoint.load(path, root=folder)
         except checkpoint.Damaged as error:
             say(f"{error}; trying the one before")
     raise UserError(f"{folder} has no checkpoint to go on from")
@@ -189,10 +234,10 @@ def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, An
 def forget_after(folder: Path, step: int) -> None:
     """Drop the evaluations of rounds that will be played again."""
     path = folder / "metrics.jsonl"
-    if not path.is_file():
+    data, kept = content(path, inside.MOST[path.name]), []
+    if data is None:
         return
-    kept = []
-    for line in path.read_bytes().splitlines(keepends=True):
+    for line in data.splitlines(keepends=True):
         said = parsed_json(line)  # None: half a line, of a process that was killed
         at = whole(said.get("step")) if isinstance(said, dict) else None
         if at is not None and at <= step:

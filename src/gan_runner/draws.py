@@ -16,6 +16,22 @@ def seeded(*key: object, device: torch.device | str = "cpu") -> torch.Generator:
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:4], "little"))
 
 
+def chosen(n: int | None, total: int, *key: object) -> Tensor:
+    """Indices, ascending, of n out of `total` samples: a random choice that depends on the key alone; None, or n >= total: all of them.
+
+    What takes a part of some samples takes it by this: the first ones of a folder, or of an array, may all be of one class.
+    """
+    if n is None or n >= total:
+        return torch.arange(total)
+    return torch.randperm(total, generator=seeded(*key))[:n].sort().values
+
+
+def falls_on(one_in: int, *key: object) -> bool:
+    """Whether this key is one of the 1 / one_in of all keys that are drawn."""
+    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") % one_in == 0
+
+
 class Draws:
     """Random rows for a batch whose size is not the caller's to know.
 

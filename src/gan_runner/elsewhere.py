@@ -10,6 +10,7 @@ import copy
 import importlib.util
 import os
 import signal
+import tempfile
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from gan_runner.config import recorded
 from gan_runner.errors import Failed, UserError
 from gan_runner.explain import say
+from gan_runner.inside import make_folder
 from gan_runner.untrusted import content, parsed_json
 
 POLL_S = 0.5
@@ -128,7 +130,8 @@ class Elsewhere(Launcher):
         refuse_lines("hydra.sweep.dir", str(sweep))
         sweep.mkdir(parents=True, exist_ok=True)
         waiting = list(self.tasks(job_overrides, initial_job_idx))
-        executor = self.executor(sweep / ".submitit" / "%j")
+        make_folder(sweep / ".submitit", sweep)
+        executor = self.executor(Path(tempfile.mkdtemp(prefix="", dir=sweep / ".submitit")) / "%j")  # nobody has put results there before
         tasks: dict[int, Task] = {task.number: task for task in waiting}
         running: dict[int, Any] = {}
         returned: dict[int, JobReturn] = {}

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -94,6 +94,25 @@ def kept_memory(device: torch.device) -> Iterator[None]:
         for name, (_, usual) in MALLOC_SETTINGS.items():
             libc.mallopt(name, usual)
         libc.malloc_trim(0)
+
+
+def facts(device: torch.device, precision: Precision) -> dict[str, Any]:
+    """What the bits of a run depend on besides its configuration and its data."""
+    return {
+        "torch": str(torch.__version__),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "instructions of the CPU": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+    }
+
+
+def seed_weights(seed: int) -> None:
+    """Seed torch's own generators, from which initial weights are drawn; any whole number.
+
+    The CPU's reads the low 32 bits of a seed: one that has more, or is negative, is hashed.
+    """
+    torch.manual_seed(seed if 0 <= seed < 2**32 else seeded("weights", seed).initial_seed())
 
 
 def draw_apart(seed: int) -> None:

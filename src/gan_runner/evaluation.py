@@ -15,11 +15,11 @@ from gan_runner import distributed
 from gan_runner.architectures.network import Generator
 from gan_runner.datasets import Spec, to_uint8
 from gan_runner.datasets.dataset import unheard
-from gan_runner.draws import NumberedDraws
+from gan_runner.draws import Draws, NumberedDraws
 from gan_runner.errors import UserError
 from gan_runner.metrics.metric import Need
 from gan_runner.reporting import Tick
-from gan_runner.subjects import Generated, Subject, evaluating
+from gan_runner.subjects import NOT_FINITE, Generated, Subject, evaluating, labels_for
 
 if TYPE_CHECKING:
     from gan_runner.extractors import Extractor
@@ -34,6 +34,8 @@ MISSING: dict[Need, str] = {
     "snapshots": "it looks at the checkpoints of a whole run: use gan-eval run=RUN_DIR",
 }
 
+
+BLACK = 1  # the greatest value of nearly black images, of 255
 
 T_975 = (
     12.706,
@@ -71,11 +73,13 @@ class Findings(NamedTuple):
         return {key: value for figures in self.figures.values() for key, value in figures.items()}
 
 
-def unmeasurable(metrics: Mapping[str, Metric], extractor: Extractor | None, there: set[Need]) -> dict[str, str]:
-    """Name of a metric that cannot be computed -> why. there: what there is of what metrics may need."""
+def unmeasurable(
+    metrics: Mapping[str, Metric], extractor: Extractor | None, subject: Subject, reference: Reference | None
+) -> dict[str, str]:
+    """Name of a metric that cannot be computed -> why."""
     reasons: dict[str, str] = {}
     for name, metric in metrics.items():
-        lacking = [MISSING[need] for need in sorted(metric.needs) if need not in there]
+        lacking = [reason for need in sorted(metric.needs) if (reason := missing(need, subject, reference)) is not None]
         if metric.extracts and extractor is None:
             lacking.append("no extractor is chosen (extractor=...)")
         elif metric.extracts and extractor is not None and (reason := extractor.available()):
@@ -85,16 +89,32 @@ def unmeasurable(metrics: Mapping[str, Metric], extractor: Extractor | None, the
     return reasons
 
 
-def what_is_there(subject: Subject, reference: Reference | None) -> set[Need]:
-    """Of what metrics may need."""
-    found: dict[Need, bool] = {
-        "reference": reference is not None,
-        "labels": subject.labelled and reference is not None and reference.spec.classes is not None,
-        "generator": subject.generator is not None,
-        "discriminator": subject.discriminator is not None,
-        "snapshots": subject.snapshots is not None,
-    }
-    return {need for need, is_there in found.items() if is_there}
+def missing(need: Need, subject: Subject, reference: Reference | None) -> str | None:
+    """Why there is not what a metric may need; None where it is there. Labels are looked at, which may read the real samples."""
+    if need == "labels":
+        try:
+            without = None if subject.labelled else "the samples"
+            if without is None and (reference is None or reference.labels is None):
+                without = "the real samples"
+        except UserError as error:  # the classes are others
+            return f"{MISSING[need]}, and {error}"
+        return without and f"{MISSING[need]}, and {without} have none"
+    there = reference if need == "reference" else getattr(subject, need)
+    return MISSING[need] if there is None else None
+
+
+def prefix_of(name: str, metric: Metric, extractor: Extractor | None) -> str:
+    """The key of a metric's figures; its name where it needs an extractor and there is none."""
+    return name if metric.extracts and extractor is None else metric.prefix(extractor)
+
+
+def refuse_same_keys(metrics: Mapping[str, Metric], extractor: Extractor | None) -> None:
+    """UserError where two metrics would write under the same key, so that one figure would replace the other."""
+    names: dict[str, str] = {}
+    for name, metric in metrics.items():
+        prefix = prefix_of(name, metric, extractor)
+        if names.setdefault(prefix, name) != name:
+            raise UserError(f"metric.{names[prefix]} and metric.{name} both measure {prefix}; take one of them out: ~metric.{name}")
 
 
 def evaluate(
@@ -113,7 +133,7 @@ def evaluate(
     Each process takes a contiguous share of the samples, and sample i is the same one whoever makes it: so neither the number of processes
     nor batch_size moves a figure. Draws nothing from torch's own generators. tick is told how the work goes.
     """
-    device, reasons = subject.device, unmeasurable(metrics, extractor, what_is_there(subject, reference))
+    device, reasons = subject.device, unmeasurable(metrics, extractor, subject, reference)
     home = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
     measured = {name: metric for name, metric in metrics.items() if name not in reasons}
     for metric in measured.values():
@@ -125,24 +145,29 @@ def evaluate(
     if extracting is not None:
         extracting.load()
         extracting.to(device)
-    seen, broken = 0, False
+    seen, broken, brightest = 0, False, 0
+    notes: list[str] = []
     if any(metric.reads for metric in measured.values()):
         rows = distributed.rows(subject.n)
         for x, y in subject.batches(rows, batch_size):
             broken |= not x.isfinite().all()
+            brightest = max(brightest, int(to_uint8(x).max()) if subject.spec.is_image else 0)
             values: dict[str, Any] = {"samples": x, "y": y}
-            if extracting is not None:
+            if extracting is not None and not broken:
                 values |= extracting(to_uint8(x) if subject.spec.is_image else x)._asdict()
-            for name, metric in measured.items():
+            for name, metric in {} if broken else measured.items():  # of samples that are not finite there is no figure
                 metric.update(*[given(values, field, name).to(home) for field in metric.reads])
             seen += len(x)
             tick("samples", seen, len(rows))
+        notes += [nearly_black("samples")] * (subject.spec.is_image and distributed.agree(brightest) <= BLACK)
         if distributed.agree(int(broken)):
-            reasons |= {name: "not all samples are finite (nan or inf)" for name, metric in measured.items() if metric.reads}
+            reasons |= {name: NOT_FINITE for name, metric in measured.items() if metric.reads}
     figures: dict[str, dict[str, float | None]] = {}
     pictures: dict[str, Tensor] = {}
+    keys: dict[str, dict[str, str]] = {}
     for name, metric in metrics.items():
-        prefix = name if metric.extracts and extractor is None else metric.prefix(extractor)
+        prefix = prefix_of(name, metric, extractor)
+        keys[prefix] = {"metric": name, "reads": ", ".join(sorted({*metric.reads, *metric.needs}))}
         if name in reasons:
             figures[name] = {prefix: None}
             continue
@@ -155,8 +180,19 @@ def evaluate(
             pictures |= {f"{prefix}/{key}" if key else prefix: picture for key, picture in metric.pictures(subject).items()}
         except UserError as error:  # such as too few samples: the other figures stand
             figures[name], reasons[name] = {prefix: None}, str(error)
+    notes += [f"{name}: {note}" for name in figures if name not in reasons for note in metrics[name].notes()]
     compared = reference if any("reference" in metric.needs for metric in measured.values()) else None
-    return Findings(figures, protocol(subject, extracting, compared, reasons), pictures)
+    if compared is not None and subject.spec.is_image:
+        some = compared.at(torch.linspace(0, compared.n - 1, 64).long())
+        notes += [nearly_black("real images")] * (int(to_uint8(some).max()) <= BLACK)
+    return Findings(
+        figures, protocol(subject, extracting, compared, reasons) | {"keys": keys} | ({"notes": notes} if notes else {}), pictures
+    )
+
+
+def nearly_black(what: str) -> str:
+    """What to say of images whose values are all 0 or 1."""
+    return f"all values of the {what} are 0 or 1, of 255: nearly black images; were they meant to be scaled to 0 ... 255?"
 
 
 def given(values: Mapping[str, Any], field: str, name: str) -> Tensor:
@@ -176,7 +212,7 @@ def protocol(subject: Subject, extractor: Extractor | None, reference: Reference
     if extractor is not None:
         found |= {"extractor": extractor.name, "extractor_sha256": extractor.checksum, "preprocessing": extractor.preprocessing}
     if reference is not None:
-        found |= {"real": f"{reference.name}:{reference.split}", "n_real": reference.n, "real_sha256": reference.checksum}
+        found |= reference.protocol()
     if reasons:
         found["missing"] = dict(reasons)
     return found
@@ -208,30 +244,67 @@ def samples(
 ) -> Iterator[Tensor]:
     """n samples as data (N ..., float), a batch at a time; sample i is a function of the seed and of i alone.
 
-    y: labels (N) or one label for all; None: uniform over the classes of a conditional generator. ValueError where it takes no labels.
+    y: labels (N) or one label for all; None: uniform over the classes of a conditional generator. ValueError where it takes no labels, or
+    not these.
     """
-    made = Generated(generator, n, NO_SPEC, seed=seed, y=y, device=device)
-    return (x for x, _ in made.batches(range(n), batch_size))
+    return (x for x, _ in drawn(generator, n, seed=seed, y=y, batch_size=batch_size, device=device))
+
+
+def drawn(
+    generator: Generator, n: int, *, seed: int = 0, y: Tensor | int | None = None, batch_size: int = 500, device: torch.device | str = "cpu"
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The same samples, and their labels (N); None of an unconditional generator."""
+    return Generated(generator, n, NO_SPEC, seed=seed, y=y, device=device).batches(range(n), batch_size)
 
 
 NO_SPEC = Spec(())  # samples are left as the generator shows them
+TINY = 2.0**-26  # half of the step between the uniform numbers that are drawn: keeps Phi^-1 finite
 
 
-def interpolation(generator: Generator, rows: int, columns: int, *, seed: int, device: torch.device | str) -> Tensor:
-    """Walks between pairs of latents, rows x columns samples, row by row; a row keeps its label.
+def interpolation(
+    generator: Generator, rows: int, columns: int, *, seed: int, y: int | None = None, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Walks between pairs of latents, rows x columns samples, row by row; a row keeps its label, which is y where that is given.
 
-    Spherical for the normal prior, so that the latents keep a typical length (White 2016): z(t) = [sin((1-t)w) a + sin(tw) b] / sin(w).
+    The latents are the generator's own prior of numbers that walk (`Walk`), so that none leaves the support of the prior.
     """
     if columns < 2:
         raise UserError(f"an interpolation needs at least 2 columns, not {columns}")
     with torch.no_grad(), evaluating(generator):
-        draws = NumberedDraws("evaluation", seed, indices=torch.arange(2 * rows), device=device)
-        a, b = generator.prior(draws).chunk(2)
-        y = generator.labels(draws)
-        t = torch.linspace(0, 1, columns, device=a.device)
-        z = torch.stack([slerp(a, b, share) for share in t], 1).flatten(0, 1)
-        labels = None if y is None else y[:rows].repeat_interleave(columns)
+        walk = Walk(NumberedDraws("evaluation", seed, indices=torch.arange(2 * rows)), columns, device)
+        z, labels = generator.prior(walk), generator.labels(walk)
+        if y is not None:
+            labels = labels_for(generator, len(z), y).to(device)
         return generator.show(generator(z, labels)).float()
+
+
+class Walk(Draws):
+    """Random numbers that walk from those of one sample to those of another: rows x columns of them, row by row.
+
+    ends: draws of 2 rows samples; row i walks from sample i to sample rows + i. Normal numbers take the arc between the two (`slerp`), on
+    which they keep a typical length (White 2016). Uniform ones are Phi(e) of normal numbers e on such an arc: they stay in [0, 1), and are
+    as uniform in the middle as at the ends. Integers, such as a label or the component of a mixture, are those of the first end.
+    """
+
+    def __init__(self, ends: Draws, columns: int, device: torch.device | str = "cpu"):
+        self.ends, self.columns, self.device = ends, columns, device
+
+    def normal(self, *shape: int) -> Tensor:
+        return self._arc(self.ends.normal(*shape)).to(self.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        u = self.ends.uniform(*shape)
+        e = torch.special.ndtri(u.double().clamp(TINY, 1 - TINY))
+        return torch.special.ndtr(self._arc(e)).to(u.dtype).clamp_max(1 - torch.finfo(u.dtype).eps / 2).to(self.device)
+
+    def integers(self, high: int) -> Tensor:
+        first, _ = self.ends.integers(high).chunk(2)
+        return first.repeat_interleave(self.columns, 0).to(self.device)
+
+    def _arc(self, ends: Tensor) -> Tensor:
+        a, b = ends.flatten(1).chunk(2) if ends.ndim > 1 else ends[:, None].chunk(2)
+        steps = torch.linspace(0, 1, self.columns, dtype=ends.dtype)
+        return torch.stack([slerp(a, b, share) for share in steps], 1).flatten(0, 1).view(-1, *ends.shape[1:])
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:

@@ -5,23 +5,28 @@ The result is the same up to rounding. What an engine cannot execute is executed
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from gan_runner import distributed, engine
-from gan_runner.datasets import Resident, Streamed
+from gan_runner.capturable import authors, refused, theirs, walk
+from gan_runner.comparison import Before, Outcome, Remembered, Watched, first_beyond, first_unequal, shake
+from gan_runner.datasets import Dataset, Resident, Streamed
+from gan_runner.draws import falls_on
 from gan_runner.errors import Failed, UserError
 from gan_runner.game import Batch, Game, Logs
-from gan_runner.recording import Operation, Recorder, Replay, difference
+from gan_runner.recording import Line, Recorder, Replay, departure, difference
 
 Name = Literal["auto", "eager", "compile", "cuda_graph", "replay"]
 Due = frozenset[str]  # the terms of a round
+SHAKEN = 8  # eager plays that show what rounding does to a round
 
 
 class Engine:
@@ -36,7 +41,7 @@ class Engine:
 
 
 class Ambitious(Engine):
-    """An engine that may turn out to be unable: then the state is put back, and rounds are executed operation by operation."""
+    """An engine that may turn out to be unable: then the state is restored, and rounds are executed operation by operation."""
 
     name: str
 
@@ -52,19 +57,21 @@ class Ambitious(Engine):
         if due in self.proven:
             return self.execute(due, batches)
         device = self.game.generator.device
-        before = copy.deepcopy((dict(self.game.state_dict()), batches.state_dict(), engine.rng_state(device)))
+        before = Remembered(walk({"game": self.game})), batches.state_dict(), engine.rng_state(device)
         try:
-            logs = self.execute(due, batches)
+            return self.execute(due, batches)
         except (UserError, Failed):
             raise
         except Exception as error:  # compilers and drivers have many ways of saying no
-            self.give_up((str(error).strip().splitlines() or [type(error).__name__])[0])
-            game, read, rng = before
-            self.game.load_state_dict(game)
-            batches.load_state_dict(read)
-            engine.set_rng_state(rng, device)
-            self.game.prepare(batches)
-            return self.game.turn(batches)
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        game, read, rng = before
+        game.restore()
+        self.stop()
+        batches.load_state_dict(read)
+        engine.set_rng_state(rng, device)
+        self.game.prepare(batches)
+        logs = self.game.turn(batches)  # what a part raises is raised here, too, and is not the engine's
+        self.tell(reason)
         return logs
 
     def execute(self, due: Due, batches: Resident | Streamed) -> Logs:
@@ -73,8 +80,15 @@ class Ambitious(Engine):
 
     def give_up(self, reason: str) -> None:
         """Be the plain engine from here on."""
+        self.stop()
+        self.tell(reason)
+
+    def stop(self) -> None:
+        """Let go of what the engine has made."""
         self.able = False
-        self.say(f"trainer.engine={self.name} cannot execute this run, which goes on with eager: {reason[:300]}")
+
+    def tell(self, reason: str) -> None:
+        self.say(f"trainer.engine={self.name} cannot execute this run, which goes on with eager: {reason[:400]}")
 
 
 class Compiled(Ambitious):
@@ -93,19 +107,31 @@ class Compiled(Ambitious):
         self.proven.add(due)
         return logs
 
-    def give_up(self, reason: str) -> None:
+    def stop(self) -> None:
         self.game.passes = self.plain
-        super().give_up(reason)
+        super().stop()
 
 
 class Fixed(Ambitious):
-    """Rounds are executed without Python, on fixed places in memory: one way of executing them for every set of terms."""
+    """Rounds are executed without Python, on fixed places in memory: one way of executing them for every set of terms.
 
-    def __init__(self, game: Game, say: Callable[[str], None]):
+    Of `one_in` rounds that are ready, one is executed operation by operation as well, and must give the same.
+    """
+
+    one_in: int
+    holds: bool = False  # whether what a round makes is held until it is over, when it is taken down
+
+    def __init__(
+        self, game: Game, say: Callable[[str], None], dataset: Dataset | None = None, last: Callable[[int], Path | None] = lambda step: None
+    ):
         super().__init__(game, say)
         self.ready: dict[Due, Again] = {}
+        self.lines: dict[Due, list[Line]] = {}  # the operations of those
         self.staged: Staged | None = None
-        if reason := uncapturable(game):
+        self.dataset, self.last = dataset, last
+        self.watched: Watched | None = None
+        self.good: int | None = None  # the round of the last comparison
+        if reason := uncapturable(game, dataset):
             self.give_up(reason)
 
     def execute(self, due: Due, batches: Resident | Streamed) -> Logs:
@@ -114,19 +140,100 @@ class Fixed(Ambitious):
             source = self.staged = self.staged or Staged(batches)
             self.staged.fill()
         if due in self.ready:
-            return self.ready[due](source)
+            compares = falls_on(self.one_in, "comparison", self.game.seed, self.game.step)
+            return self.compared(due, source) if compares else self.ready[due](source)
+        if not self.able_still():
+            return self.game.turn(source)
         logs = self.approach(due, source)
         if self.staged and self.staged.left:
             raise RuntimeError("rounds read different numbers of batches")
         return logs
 
+    def able_still(self) -> bool:
+        """Whether no part has been added since the beginning that keeps rounds from being replayed, such as the hook of a callback."""
+        self.watched = None
+        self.authors = authors(self.game, self.dataset)
+        if reason := refused(self.game, self.dataset):
+            self.give_up(reason)
+        return self.able
+
     def approach(self, due: Due, source: Resident | Staged) -> Logs:
         """Play a round of a set of terms that is not `ready`."""
         raise NotImplementedError
 
-    def give_up(self, reason: str) -> None:
+    def stop(self) -> None:
         self.ready.clear()
-        super().give_up(reason)
+        self.lines.clear()
+        super().stop()
+
+    def compared(self, due: Due, source: Resident | Staged) -> Logs:
+        """Play a round that is ready, and the same one operation by operation. Failed where they differ."""
+        watched = self.watched = self.watched or Watched(self.game, theirs(self.game))
+        before = Before(watched, source)
+        plays = [self.eager(source)]
+        if not self.exact:
+            before.restore()
+            plays.append(self.eager(source))
+        before.restore(counts=False)
+        start = source.position
+        logs = self.ready[due](source)
+        now = watched.outcome(logs, (source.position - start, 0), kept=not self.exact)
+        found = first_unequal(plays[0], now) if self.exact else first_beyond(now, plays)
+        if found and not self.exact:  # eager plays may agree by chance: more of them, from weights that differ by a rounding unit
+            after = Before(watched, source)
+            for i in range(SHAKEN):
+                before.restore()
+                shake(self.game, self.game.seed, self.game.step, i)
+                plays.append(self.eager(source))
+            after.restore()
+            found = first_beyond(now, plays)
+        if found:
+            before.restore()
+            raise Failed(self.complaint(due, found, source))
+        self.good = self.game.step
+        return logs
+
+    @property
+    def exact(self) -> bool:
+        """Whether two plays of a round are the same to the bit."""
+        return self.game.generator.device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
+
+    def taken_down(self, source: Resident | Staged) -> tuple[Logs, Tensor, Recorder]:
+        """Play a round operation by operation; its logs, once more side by side, and what was executed."""
+        with Recorder(self.authors, self.holds) as recorder:
+            logs = self.game.turn(source)
+            return logs, stacked(logs), recorder
+
+    def eager(self, source: Resident | Staged) -> Outcome:
+        """What the round leaves behind when it is played operation by operation."""
+        assert self.watched is not None
+        start = source.position
+        logs = self.game.turn(source)
+        return self.watched.outcome(logs, (source.position - start, getattr(source, "left", 0)))
+
+    def complaint(self, due: Due, found: str, source: Resident | Staged) -> str:
+        """What is wrong with a round, from the state before it: the operation, the part, and from where to go on."""
+        recorder = self.taken_down(source)[-1]
+        what, who = departure(self.lines[due], recorder.lines) or (
+            "The operations are the same, and some part reads memory that is not torch's",
+            "",
+        )
+        remedy = f"; the code of {who} says capturable = True, and does not do the same in every round: let it say False" if who else ""
+        return (
+            f"trainer.engine={self.name} has executed round {self.game.step + 1} wrongly: operation by operation, {found} is another. "
+            f"{what}{remedy}. {self.way_back()}"
+        )
+
+    def way_back(self) -> str:
+        """Which checkpoint can be trusted."""
+        instead = "begin a new run with trainer.engine=eager"
+        if self.good is None:
+            return f"No round was compared before, and no checkpoint can be trusted: {instead}"
+        path = self.last(self.good)
+        compared = f"the last good comparison, of round {self.good + 1}"
+        if path is None:
+            return f"There is no checkpoint from before {compared}: {instead}"
+        return f"Go on from {path}, the last checkpoint before {compared}: delete the newer ones, and resume with trainer.engine=eager"
 
 
 class Graphed(Fixed):
@@ -137,20 +244,23 @@ class Graphed(Fixed):
     """
 
     name = "cuda_graph"
+    one_in = 2000
     warm = 3
 
-    def __init__(self, game: Game, say: Callable[[str], None]):
+    def __init__(self, game: Game, say: Callable[[str], None], *more: Any):
         for player in game.players.values():
-            player.capturable = True
+            player.graphed = True
         warnings.filterwarnings("ignore", message=".*capturable=True.*")  # of optimisers, in the first rounds
         self.played: Counter[Due] = Counter()
         self.pool = torch.cuda.graph_pool_handle()
-        super().__init__(game, say)
+        super().__init__(game, say, *more)
 
     def approach(self, due: Due, source: Resident | Staged) -> Logs:
         if self.played[due] < self.warm:
             self.played[due] += 1
-            return self.game.turn(source)
+            logs, _, recorder = self.taken_down(source)
+            self.lines[due] = recorder.lines
+            return logs
         self.ready[due] = self.captured(source)
         self.proven.add(due)
         return self.ready[due](source)
@@ -166,44 +276,45 @@ class Graphed(Fixed):
         read, source.position = source.position - start, start
         return Again(graph.replay, read, list(logs), values, [(p, p.grad) for p in self.game.parameters()])
 
-    def give_up(self, reason: str) -> None:
+    def stop(self) -> None:
         for player in self.game.players.values():
-            player.capturable = False
-        super().give_up(reason)
+            player.graphed = False
+        super().stop()
 
 
 class Replayed(Fixed):
     """A whole round is one list of operations. A round of a set of terms is taken down once two of them have been the same list."""
 
     name = "replay"
+    one_in = 200
+    holds = True
     tries = 4
 
-    def __init__(self, game: Game, say: Callable[[str], None]):
-        self.seen: dict[Due, list[list[Operation]]] = {}
-        super().__init__(game, say)
+    def __init__(self, game: Game, say: Callable[[str], None], *more: Any):
+        self.seen: dict[Due, list[Recorder]] = {}
+        super().__init__(game, say, *more)
 
     def approach(self, due: Due, source: Resident | Staged) -> Logs:
         start = source.position
-        with Recorder() as recorder:
-            logs = self.game.turn(source)
-            values = stacked(logs)
+        logs, values, recorder = self.taken_down(source)
         seen = self.seen.setdefault(due, [])
-        seen.append(recorder.operations)
-        differs = difference(*seen[-2:]) if len(seen) > 1 else "it has been played once"
+        seen.append(recorder)
+        differs = difference(*(each.lines for each in seen[-2:])) if len(seen) > 1 else "it has been played once"
         if differs is None:
             gradients = {p: p.grad for p in self.game.parameters() if p.grad is not None}
             replay = Replay(recorder.operations, [values, *gradients.values()])
             kept = [(p, replay.now(grad)) for p, grad in gradients.items()]
             self.ready[due] = Again(replay, source.position - start, list(logs), replay.now(values), kept)
+            self.lines[due] = recorder.lines
             self.proven.add(due)
             del self.seen[due]
         elif len(seen) == self.tries:
             self.give_up(differs)
         return logs
 
-    def give_up(self, reason: str) -> None:
+    def stop(self) -> None:
         self.seen.clear()
-        super().give_up(reason)
+        super().stop()
 
 
 class Again:
@@ -231,13 +342,12 @@ def stacked(logs: Logs) -> torch.Tensor:
     return torch.stack([value.float() for value in logs.values()])
 
 
-def uncapturable(game: Game) -> str | None:
+def uncapturable(game: Game, dataset: Dataset | None = None) -> str | None:
     """What keeps the rounds of a game out of fixed places, as far as its parts know."""
     if distributed.size() > 1:
         return "several processes train together"
-    for part in (game.rule, *game.tricks.values()):
-        if not part.capturable:
-            return f"{type(part).__name__} decides on the host"
+    if reason := refused(game, dataset):
+        return reason
     for player in game.players.values():
         if player.schedules and not player.on_device:
             return f"the schedules of the {player.name}'s optimiser are read on the host, unless it has fused=true"
@@ -279,8 +389,15 @@ class Staged:
         return self.places[self.given - 1]
 
 
-def engine_of(name: Name, game: Game, say: Callable[[str], None], images: bool = True) -> Engine:
-    """The engine that trainer.engine names.
+def engine_of(
+    name: Name,
+    game: Game,
+    say: Callable[[str], None],
+    images: bool = True,
+    dataset: Dataset | None = None,
+    last: Callable[[int], Path | None] = lambda step: None,
+) -> Engine:
+    """The engine that trainer.engine names. last: gives the newest checkpoint of at most so many rounds.
 
     auto, where one process trains alone: CUDA graphs on a GPU; on a CPU a list of operations, unless the data are images, whose networks
     keep it busy long enough. Else operation by operation.
@@ -292,7 +409,9 @@ def engine_of(name: Name, game: Game, say: Callable[[str], None], images: bool =
     for needs, only in (("cuda_graph", "cuda"), ("replay", "cpu")):
         if name == needs and device != only:
             raise UserError(f"trainer.engine={name} needs a {only.upper()} device, and this is {device}; say trainer.engine=auto")
-    return {"eager": Engine, "compile": Compiled, "cuda_graph": Graphed, "replay": Replayed}[name](game, say)
+    if name in ("cuda_graph", "replay"):
+        return {"cuda_graph": Graphed, "replay": Replayed}[name](game, say, dataset, last)
+    return {"eager": Engine, "compile": Compiled}[name](game, say)
 
 
 @contextmanager

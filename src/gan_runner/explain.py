@@ -13,6 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
+from gan_runner.untrusted import plain
 
 DONE, FAILED, WRONG, DIVERGED, KEYBOARD = 0, 1, 2, 3, 130  # exit codes
 
@@ -29,14 +30,14 @@ def verdict(error: Exception) -> tuple[int, str]:
         case Failed():
             return FAILED, str(error)
     if os.environ.get("GAN_RUNNER_DEBUG") or os.environ.get("HYDRA_FULL_ERROR") == "1":
-        traceback.print_exception(error)
+        print(plain("".join(traceback.format_exception(error))), file=sys.stderr)
         return FAILED, f"{type(error).__name__}: {error}"
     return FAILED, f"{type(error).__name__}: {error}\n  set GAN_RUNNER_DEBUG=1 to see where"
 
 
 def say(command: str, message: str) -> None:
     """`gan-train: message` on stderr; several mistakes are indented below a count."""
-    lines = message.splitlines() or [""]
+    lines = plain(message).rstrip("\n").split("\n")
     mistakes = [line for line in lines if not line.startswith(" ")]
     if len(mistakes) > 1:
         lines = [f"{len(mistakes)} mistakes", *(f"  {line}" for line in lines)]
@@ -63,13 +64,19 @@ def bad_grammar(override: str, text: str) -> str:
     return f"cannot read {override}: {reason.strip()}; quote what has special characters, inside the shell's quotes: 'key=\"a,b\"'"
 
 
+def listed(options: Sequence[str], most: int = 50) -> str:
+    """The names that can be chosen, the first of them where there are many."""
+    more = f" and {len(options) - most} more" if len(options) > most else ""
+    return ", ".join(sorted(options)[:most]) + more
+
+
 def orphan(key: str, chosen: Sequence[str], options: Sequence[str]) -> str:
     """`key` belongs to a part of a list that is not chosen."""
     group, name = key.split(".")[:2]
     has = ", ".join(chosen) or "none"
     if name in options:
         return f"{key}: {name} is not chosen ({group}: {has}); add it with +{group}={name}"
-    return f"{key}: there is no {group} {name}{did_you_mean(name, options)}; chosen: {has}; available: {', '.join(sorted(options))}"
+    return f"{key}: there is no {group} {name}{did_you_mean(name, options)}; chosen: {has}; available: {listed(options)}"
 
 
 def unknown_key(key: str, frame: DictConfig) -> str:

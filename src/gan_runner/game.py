@@ -181,7 +181,7 @@ class Player(nn.Module):
         super().__init__()
         self.name, self.objective, self.scaler = name, Objective(name, net, owned), scaler
         self.schedules = nn.ModuleDict({key: value for key, value in optimizer.keywords.items() if isinstance(value, Schedule)})
-        self.capturable = False  # whether the optimiser may be part of a CUDA graph
+        self.graphed = False  # whether the optimiser may be part of a CUDA graph
         self.on_device = bool(optimizer.keywords.get("fused"))  # others read the number on the host
         self.optimizer = optimizer([p for p in self.objective.parameters() if p.requires_grad], **self.scheduled(0, 1))
         self.evaluate, self.no_sync = distributed.parallel(self.objective)
@@ -204,7 +204,7 @@ class Player(nn.Module):
             group.update(self.scheduled(step, run) | self.capturing(group))
 
     def capturing(self, group: Mapping[str, Any]) -> dict[str, bool]:
-        return {"capturable": self.capturable} if "capturable" in group else {}
+        return {"capturable": self.graphed} if "capturable" in group else {}
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
@@ -251,7 +251,7 @@ class Game(nn.Module):
         self.tricks: Mapping[str, Trick] = nn.ModuleDict(tricks)  # type: ignore[assignment]
         self.batch_size, self.steps, self.accumulate, self.step = batch_size, steps, accumulate, 0
         self.micro_batch_size = distributed.share(batch_size, accumulate)
-        self.generator = seeded("draws", seed, device=device)
+        self.seed, self.generator = seed, seeded("draws", seed, device=device)
         for term in terms.values():
             term.build(spec, nets.get("discriminator"))  # type: ignore[arg-type]
         for trick in tricks.values():  # wrap, then optimise, then copy

@@ -7,12 +7,14 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from gan_runner.protocols import Protocol
 from gan_runner.untrusted import Value, content, entries, flat, leaf, moment, number, parsed_json, parsed_yaml, printable, whole
 
 STATES = ("running", "dead", "failed", "diverged", "interrupted", "finished", "?")
@@ -56,10 +58,41 @@ class Run:
         end = {"running": time.time(), "dead": self.written}.get(self.state, self.ended)
         return None if self.started is None or end is None else max(end - self.started, 0)
 
+    @cached_property
+    def owners(self) -> dict[str, Protocol]:
+        """The protocol that owns each plain key: that of training, the newest where it was changed, else the first of gan-eval."""
+        found: dict[str, Protocol] = {}
+        for line in self.evaluations:
+            protocol = Protocol.of(line.protocol)
+            for key in line.figures:
+                if protocol.trained or key not in found:
+                    found[key] = protocol
+        return found
+
+    @cached_property
+    def curves(self) -> dict[str, dict[int, float | None]]:
+        """images -> value of each metric that the run was measured by. What was measured by another protocol has a name of its own."""
+        found: dict[str, dict[int, float | None]] = {}
+        for line in self.evaluations:
+            protocol = Protocol.of(line.protocol)
+            for key, value in line.figures.items():
+                if name := self.named(key, protocol):
+                    found.setdefault(name, {})[line.images] = value
+        return found
+
+    def named(self, key: str, protocol: Protocol) -> str | None:
+        """The name of a figure: `fd/lenet`, or `fd/lenet (n=500)` where another protocol owns the plain key.
+
+        None: gan-eval repeats by the same protocol what training measures.
+        """
+        own = self.owners.get(key, protocol)
+        differs = own.described(key, protocol)
+        return f"{key} ({differs})" if differs else key if own.trained == protocol.trained else None
+
     @property
     def keys(self) -> list[str]:
         """The metrics that it was measured by, the one it follows first."""
-        return sorted(dict.fromkeys(key for line in self.evaluations for key in line.figures), key=lambda key: key != self.followed()[0])
+        return sorted(self.curves, key=lambda key: key != self.followed()[0])
 
     def followed(self, asked: str | None = None) -> tuple[str | None, str | None]:
         """(metric, "min" | "max"): as asked (KEY, KEY:min or KEY:max), else what best.pt follows, else the first that was measured."""
@@ -74,14 +107,13 @@ class Run:
 
     def objective(self, metric: str | None, mode: Value) -> float | None:
         """The best value of a metric in training; of what best.pt follows (`best_of`), it is what the run returned."""
-        lines = [line for line in self.evaluations if "checkpoint" not in line.protocol]
-        values = [value for line in lines if (value := line.figures.get(metric or "")) is not None]
+        own = self.owners.get(metric or "")
+        values = [value for _, value in self.curve(metric or "") if value is not None] if own and own.trained else []
         return (max if mode == "max" else min)(values, default=None)
 
     def curve(self, key: str) -> list[tuple[int, float | None]]:
-        """(images, value) in order: as it was measured during training, else by gan-eval."""
-        lines = [line for line in self.evaluations if key in line.figures]
-        return sorted({line.images: line.figures[key] for line in in_training(lines)}.items())
+        """(images, value) in order, of one of `keys`: all measured by one protocol."""
+        return sorted(self.curves.get(key, {}).items())
 
     def best(self, key: str, mode: str | None) -> tuple[int, float] | None:
         """(images, value) of the best of a curve."""
@@ -93,9 +125,10 @@ class Run:
         return next((value for _, value in reversed(self.curve(key)) if value is not None), None)
 
     def protocol(self) -> dict[str, Value]:
-        """How the curves were measured."""
-        lines = in_training(self.evaluations)
-        return {key: value for key, value in lines[-1].protocol.items() if not key.startswith("metrics.")} if lines else {}
+        """How the curves were measured: in training, or by gan-eval where nothing was."""
+        lines = [line for line in self.evaluations if Protocol.of(line.protocol).trained] or self.evaluations
+        passed = ("metrics.", "keys.", "notes")
+        return {key: value for key, value in lines[-1].protocol.items() if not key.startswith(passed)} if lines else {}
 
 
 def best_of(config: dict[str, Value]) -> tuple[str | None, Value]:
@@ -108,12 +141,32 @@ def best_of(config: dict[str, Value]) -> tuple[str | None, Value]:
 
 def better(metric: str | None) -> str | None:
     """ "min" or "max", where the name of a metric tells which way is better."""
-    return next((mode for mode, names in BETTER.items() if metric and re.fullmatch(names, metric)), None)
+    key = plain(metric or "")
+    return next((mode for mode, names in BETTER.items() if re.fullmatch(names, key)), None)
 
 
-def in_training(lines: list[Evaluation]) -> list[Evaluation]:
-    """The evaluations of training itself, which share a protocol; those of gan-eval where there are no others."""
-    return [line for line in lines if "checkpoint" not in line.protocol] or lines
+def plain(name: str) -> str:
+    """The key in the name of a figure: `fd/lenet` of `fd/lenet (n=500)`."""
+    return name.partition(" (")[0]
+
+
+def drawn(folder: Path, names: Iterable[str], protocol: dict[str, Any]) -> dict[str, str]:
+    """The names under which gan-eval draws figures and pictures of this protocol beside what a folder has; to be asked before it has them.
+
+    What training measures, or will, keeps the plain key: `fd/lenet (n=500)`, or `fd/lenet (gan-eval)` where the protocol is the same.
+    """
+    run, other = read(folder, folder), Protocol.of(dict(flat(protocol)))
+    suffixes: dict[str, str] = {}
+    for prefix, (metric, _) in other.measured.items():
+        owners = [own for key, own in run.owners.items() if f"{key}/".startswith(f"{prefix}/")]
+        own = next((each for each in owners if each.trained), None)
+        if own is None and f"metric.{metric}._target_" in run.config:
+            planned = {"n_fake": run.config.get("callback.evaluate.n"), "seed": run.config.get("callback.evaluate.seed")}
+            own = Protocol.of({key: value for key, value in planned.items() if value is not None})
+        differs = (own or (owners or [other])[0]).described(prefix, other)
+        suffixes[prefix] = f" ({differs or 'gan-eval'})" if differs or own else ""
+    found = {name: max((each for each in suffixes if f"{name}/".startswith(f"{each}/")), key=len, default="") for name in names}
+    return {name: name + suffixes.get(prefix, "") for name, prefix in found.items()}
 
 
 # ------------------------------------------------------------------------------------------------------------------------------- reading

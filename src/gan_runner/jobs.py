@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_runner.composer import Composer
-from gan_runner.config import Composed, named_packages, parsed, recorded, without_line_keys
+from gan_runner.config import Composed, accepted, lasting, named_packages, parsed, recorded, without_line_keys
 from gan_runner.errors import Interrupted, UserError
 from gan_runner.explain import DIVERGED, DONE, WRONG, rendered, say, verdict
 
@@ -38,6 +38,7 @@ def run(composer: Composer, name: str, overrides: list[str]) -> int:
     for note in composed.notes if speaks() else ():
         say("gan-train", f"note: {note}")
     refuse_missing(composed.hydra, "run.dir")
+    accepted(overrides)
     with joined() as with_others:
         if not with_others:
             check(composed)
@@ -135,7 +136,7 @@ def check(composed: Composed, place: str = "run.dir") -> None:
 
     try:
         composed.plain()
-        assembly = check(composed.config, composed.packages)
+        assembly = check(composed.config, composed.packages, composed.overrides)
     except UserError as error:
         raise UserError(f"{error}{composed.sources(str(error))}") from error
     try:
@@ -177,7 +178,7 @@ class Job:
             except Exception as error:
                 self.error = error
                 return None
-        outcome = Outcome(hydra.job.num, overrides, folder, "interrupted")
+        outcome = Outcome(hydra.job.num, lasting(overrides), folder, "interrupted")
         self.outcomes.append(outcome)
         say("gan-train", f"job {outcome.number} of {self.jobs}: {' '.join(overrides)}")
         try:

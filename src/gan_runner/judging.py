@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from gan_runner import build, directory, engine, evaluation
+from gan_runner import build, directory, engine, evaluation, inside, inventory
 from gan_runner.checkpoint import numbered
 from gan_runner.datasets import Dataset, Spec
 from gan_runner.datasets.stored import Stored
@@ -42,24 +42,30 @@ def main(settings: dict[str, Any]) -> None:
         raise UserError("say what to judge: either run=RUN_DIR or samples=FOLDER_OR_NPZ")
     engine.use_threads(settings["threads"])
     device, packages = engine.device_of(settings["accelerator"]), settings["packages"]
+    out = Path(settings["out"] or settings["run"]) if settings["out"] or settings["run"] else None
+    for folder in {settings["run"], settings["out"]} - {None}:
+        inside.refuse_foreign(Path(folder))
     saved = build.plain(directory.read_config(Path(settings["run"]))) if settings["run"] else {}
     if saved and settings["root"] is not None and "root" in saved["dataset"]:
         saved["dataset"]["root"] = settings["root"]
     config = parts(settings, saved, packages)
-    out = Path(settings["out"] or settings["run"]) if settings["out"] or settings["run"] else None
     with Reporter() as reporter:
         countdown = Countdown(reporter)
         extractor: Extractor | None = build.make_one(config, packages, "extractor") if config["extractor"] else None
         reference, metrics = None, None
-        for judged in subjects(settings, packages, device):
+        for judged in subjects(settings, packages, device, reporter.say):
             if metrics is None:
-                dataset = real(settings, config, packages)
-                spec = known(dataset, judged.subjects[0].spec)
+                dataset, first = real(settings, config, packages), judged.subjects[0]
+                spec = known(dataset, first)
                 metrics = build.make_list(config, packages, "metric", spec=spec)
+                evaluation.refuse_same_keys(metrics, extractor)
                 if dataset is not None:
+                    if found := dataset.summary():
+                        reporter.say(f"real: {found}")
                     reference = Reference(
                         dataset, settings["split"], extractor,
                         n=settings["n_real"], device=device, batch_size=settings["batch_size"], tick=countdown.at,
+                        order=first.spec if first.labelled else None,
                     )  # fmt: skip
             measure(judged, metrics, extractor, reference, settings | {"metric": config["metric"]}, out, reporter)
 
@@ -86,24 +92,34 @@ def real(settings: dict[str, Any], config: dict[str, Any], packages: Sequence[st
     return build.make_one(config, packages, "dataset") if "dataset" in config else None
 
 
-def known(dataset: Dataset | None, spec: Spec) -> Spec:
-    """What metrics may know of the data. UserError where samples and real ones are of different shapes."""
+def known(dataset: Dataset | None, subject: Subject) -> Spec:
+    """What metrics may know of the data; labels are those of the samples. UserError where samples and real ones are of different shapes."""
+    spec = subject.spec
     if dataset is None:
         return spec
     there = dataset.spec
     if there.shape != spec.shape:
         raise UserError(f"the samples have the shape {spec.shape} and those of {dataset.name} {there.shape}: they cannot be compared")
-    return there
+    return there._replace(classes=spec.classes, class_names=spec.class_names or there.class_names) if subject.labelled else there
 
 
-def subjects(settings: dict[str, Any], packages: Sequence[str], device: torch.device) -> Iterator[Judged]:
+def subjects(settings: dict[str, Any], packages: Sequence[str], device: torch.device, say: Callable[[str], None]) -> Iterator[Judged]:
     """What is judged, one checkpoint after another."""
+    seeds = range(settings["seed"], settings["seed"] + settings["seeds"])
     if settings["samples"] is not None:
         stored = Stored(settings["samples"])
-        items = stored.open("train")
-        n = min(len(items), settings["n"])
-        protocol = {"samples": stored.name} | ({"lossy": "some images were compressed with loss (JPEG)"} if stored.lossy else {})
-        yield Judged(stored.name, [Collected(items, stored.spec, n, device)], 0, 0, protocol)
+        if found := stored.summary():
+            say(f"samples: {found}")
+        items, spec = stored.open("train"), stored.spec
+        if settings["seeds"] > 1 and settings["n"] >= len(items):
+            raise UserError(f"seeds={settings['seeds']}: all {len(items)} samples are taken each time; choose fewer with n, or seeds=1")
+        protocol = (
+            {"samples": stored.name}
+            | ({"lossy": "some images were compressed with loss (JPEG)"} if stored.lossy else {})
+            | stored.notes("train")
+        )
+        made = [Collected(items, spec, settings["n"], device, seed) for seed in seeds]
+        yield Judged(stored.name, list[Subject](made), 0, 0, protocol)
         return
     folder, which = Path(settings["run"]), settings["checkpoint"]
     paths = [str(path) for path in numbered(folder / "checkpoints")] if which == "all" else [which]
@@ -114,7 +130,6 @@ def subjects(settings: dict[str, Any], packages: Sequence[str], device: torch.de
         make = partial(
             Generated, run.generator, settings["n"], run.spec, device=device, discriminator=run.discriminator, snapshots=run.snapshots
         )
-        seeds = range(settings["seed"], settings["seed"] + settings["seeds"])
         protocol = {"checkpoint": run.path.name, "generator": "average of G" if run.averaged else "G"}
         yield Judged(f"round {run.step}", [make(seed=seed) for seed in seeds], run.step, run.step * run.config["batch_size"], protocol)
 
@@ -131,7 +146,7 @@ def measure(
     """Measure, print, and add a line, curves and pictures to the folder `out`. UserError where a metric cannot be computed."""
     findings: list[Findings] = []
     for subject in judged.subjects:
-        refuse_missing(evaluation.unmeasurable(metrics, extractor, evaluation.what_is_there(subject, reference)))
+        refuse_missing(evaluation.unmeasurable(metrics, extractor, subject, reference))
         tick = Countdown(reporter, f"judging {judged.name}: ").at
         findings.append(evaluation.evaluate(subject, metrics, extractor, reference, batch_size=settings["batch_size"], tick=tick))
         refuse_missing(findings[-1].protocol.get("missing", {}))
@@ -146,10 +161,14 @@ def measure(
         for name, figures in found.figures.items():
             reporter.say(f"{judged.name}: {metrics[name].sentence(figures)}")
     print(json.dumps({"step": judged.step, "images": judged.images, "metrics": numbers, "protocol": protocol}), file=sys.stdout, flush=True)
+    for note in protocol.get("notes", []):
+        reporter.say(f"note: {note}")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        directory.add_evaluation(out, judged.step, judged.images, numbers, protocol, found.pictures)
-        add_to_curves(out, judged.step, {key: value for key, value in numbers.items() if value is not None}, found.pictures)
+        names = inventory.drawn(out, [*numbers, *found.pictures], protocol)
+        pictures = {names[key]: picture for key, picture in found.pictures.items()}
+        directory.add_evaluation(out, judged.step, judged.images, numbers, protocol, pictures)
+        add_to_curves(out, judged.step, {names[key]: value for key, value in numbers.items() if value is not None}, pictures)
 
 
 def refuse_missing(reasons: dict[str, str]) -> None:

@@ -33,7 +33,7 @@ SAMPLE: Keys = {
     "checkpoint": ("last, best or the path of a file", text),
     "n": ("a number of samples, 1 or more", at_least(1)),
     "seed": ("a whole number, 0 or more", whole),
-    "class": or_null("a class number", whole),
+    "class": or_null("the name or the number of a class", lambda value: whole(value) or text(value)),
     "columns": or_null("a number of columns", at_least(1)),
     "format": one_of("grid", "png", "npz", "interpolation"),
     "out": or_null("a path", text),
@@ -83,6 +83,7 @@ RATE: Keys = {
 def mistakes_in(keys: Keys, settings: dict[str, Any]) -> Iterator[str]:
     """What is wrong with the values; also a file that lies where a folder is needed to write `out` or `export`."""
     wrong = [f"{key}={settings[key]}: expected {what}" for key, (what, fits) in keys.items() if not fits(settings[key])]
+    wrong += [f"{key}: expected one line of text" for key, value in settings.items() if key in keys and len(str(value).splitlines()) > 1]
     yield from wrong
     for key in () if wrong else ("out", "export"):
         if settings.get(key) is not None:

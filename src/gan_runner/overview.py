@@ -35,7 +35,8 @@ states
 columns
   step          rounds played, of those it is to play; of a running or dead one, up to its newest checkpoint, picture or figure
   best, last    of the metric that the run follows (callback.evaluate.best.metric), else of the first one that was measured; as measured
-                during training, or by gan-eval where nothing was
+                during training, or by gan-eval where nothing was; what gan-eval measured by another protocol has a name that says so,
+                as in --metric 'fd/lenet (n=500)'
   took          from its first start to its end        age   since its first start
   changed       what its line said besides the experiment and what all lines said; on a terminal it stands below the name
                 A narrow terminal leaves out took, images, age and metric; --json has them all.

@@ -6,10 +6,14 @@ backward passes, optimisers and averages included; `Replay` calls just that, wit
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import SequenceMatcher
 from functools import cache
 from itertools import zip_longest
+from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +22,8 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+aten = torch.ops.aten
+BUFFER = "make it once, in register_buffer, or write the plain number"
 WHERE = frozenset({"dtype", "layout", "device", "pin_memory"})  # what a result that is there already has
 
 
@@ -44,17 +50,45 @@ class Operation(NamedTuple):
 
 
 class Recorder(TorchDispatchMode):
-    """Takes down every operation that is dispatched while it is entered, and holds on to what they have made."""
+    """Takes down every operation that is dispatched while it is entered; holds: on to what they have made, too, for a `Replay`.
 
-    def __init__(self) -> None:
+    authors: the names of parts by the id of their objects and of the code of their functions.
+    """
+
+    def __init__(self, authors: Mapping[int, str] | None = None, holds: bool = True) -> None:
         super().__init__()
         self.operations: list[Operation] = []
+        self.lines: list[Line] = []
+        self.authors, self.holds = authors or {}, holds
+        self.made: dict[int, tuple[int, int]] = {}  # place in memory -> which result of which operation
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = tuple(self.memory(x) if isinstance(x, Tensor) else x for x in tree_leaves((args, kwargs or {})))
         result = function(*args, **(kwargs or {}))
         if function.namespace != "profiler":
-            self.operations.append(Operation(function, args, kwargs or {}, result))
+            operation = Operation(function, args, kwargs or {}, result)
+            self.made.update({place(t): (len(self.lines), k) for k, t in operation.made().items()})
+            asks = bool(tensors(args)) and not function._schema.is_mutable and not tensors(result)
+            self.lines.append(Line(function, given, asks, author(sys._getframe(1), self.authors)))
+            if self.holds:
+                self.operations.append(operation)
         return result
+
+    def memory(self, tensor: Tensor) -> Memory:
+        return Memory(layout(tensor), self.made.get(place(tensor), place(tensor)))
+
+
+def author(frame: FrameType | None, authors: Mapping[int, str]) -> str:
+    """The part whose method or function is executed: the innermost of a stack, with file and line; "" where there is none."""
+    while frame is not None and authors:
+        code = frame.f_code
+        own = authors.get(id(code))
+        if own is None and code.co_argcount:
+            own = authors.get(id(frame.f_locals.get(code.co_varnames[0])))
+        if own is not None:
+            return own and f"{own}, {Path(code.co_filename).name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
 
 
 def tensors(tree: Any) -> list[Tensor]:
@@ -71,26 +105,58 @@ def layout(tensor: Tensor) -> tuple[Any, ...]:
     return tensor.dtype, tensor.storage_offset(), tensor.size(), tensor.stride()
 
 
-def difference(one: list[Operation], other: list[Operation]) -> str | None:
+class Memory(NamedTuple):
+    """A tensor that an operation is given, without its numbers."""
+
+    layout: tuple[Any, ...]
+    made: tuple[int, int] | int  # which result of which operation; else the place in memory
+
+
+class Line(NamedTuple):
+    """An operation as it is held against that of another round. It holds no memory."""
+
+    function: OpOverload
+    given: tuple[Any, ...]  # a Memory for each tensor; numbers as they are
+    asks: bool  # whether it reads a tensor on the host
+    author: str  # the part whose code has called it, and where
+
+    def __str__(self) -> str:
+        return f"{self.function}{f' of {self.author}' if self.author else ''}"
+
+
+def difference(one: Sequence[Line], other: Sequence[Line]) -> str | None:
     """Why the operations of two rounds are no two plays of one list; None where they are: the same operations with the same numbers, on the
     same memory as far as it was there before the round.
     """
-    renamed: dict[int, int] = {}  # memory that a round has made, here and there
     for a, b in zip_longest(one, other):
         if a is None or b is None or a.function is not b.function:
-            names = [str(each.function) if each else "nothing" for each in (a, b)]
-            return f"rounds differ: {names[0]} in one, {names[1]} in the next"
-        if tensors(a.args) and not a.function._schema.is_mutable and not tensors(a.result):
-            return f"{a.function} reads a tensor on the host"
-        for x, y in zip_longest(*(tree_leaves((each.args, each.kwargs)) for each in (a, b))):
-            if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            return f"rounds differ: {a or 'nothing'} in one, {b or 'nothing'} in the next"
+        if a.asks:
+            return f"{a} reads a tensor on the host"
+        for x, y in zip_longest(a.given, b.given):
+            if not isinstance(x, Memory) or not isinstance(y, Memory):
                 if x is not y and x != y:
-                    return f"{a.function} is given {x} in one round and {y} in the next"
-            elif layout(x) != layout(y):
-                return f"{a.function} is given tensors of another shape in every round"
-            elif renamed.get(place(x), place(x)) != place(y):
-                return f"{a.function} is given memory that is new in every round"
-        renamed.update(zip(map(place, a.made().values()), map(place, b.made().values())))
+                    return f"{a} is given {x} in one round and {y} in the next"
+            elif x.layout != y.layout:
+                return f"{a} is given tensors of another shape in every round"
+            elif x.made != y.made and a.function is aten.lift_fresh.default:
+                return f"{a.author or 'a part'} makes a tensor of Python numbers in every round (torch.tensor, x[i] = number): {BUFFER}"
+            elif x.made != y.made:
+                return f"{a} is given memory that is new in every round; a tensor of an earlier round is kept in a buffer, by copy_"
+    return None
+
+
+def departure(recorded: Sequence[Line], now: Sequence[Line]) -> tuple[str, str] | None:
+    """Where a round leaves the list that was recorded, and the part whose code does; None where both are the same operations."""
+    before, after = ([(each.function, each.author) for each in side] for side in (recorded, now))
+    for tag, i, _, j, _ in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if tag == "delete":
+            return f"{recorded[i].function} was recorded and is not executed in this round", recorded[i].author
+        if tag != "equal":
+            return f"{now[j].function} is executed in this round and was not recorded", now[j].author
+    for a, b in zip(recorded, now, strict=True):
+        if a.given != b.given and (reason := difference([a], [b])):
+            return reason, b.author
     return None
 
 

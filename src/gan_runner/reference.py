@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,23 +20,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_runner import checkpoint
+from gan_runner import cache, checkpoint
 from gan_runner.datasets import Dataset, Items, Spec, Split, to_float
+from gan_runner.datasets.classes import by_number, refuse_labels, translated
 from gan_runner.datasets.dataset import unheard
-from gan_runner.datasets.decoded import cache_folder
-from gan_runner.draws import seeded
+from gan_runner.draws import chosen
 from gan_runner.errors import Failed, UserError
 from gan_runner.extractors import Extractor
 from gan_runner.metrics.moments import Moments
-from gan_runner.reporting import Tick
+from gan_runner.reporting import Tick, notice
 
-VERSION = 1  # of what is kept
+VERSION = 2  # of what is kept: since 2 with checksums
 
 
 class Reference:
     """Real samples of one split, in a fixed order, and their features.
 
-    n: how many of them, chosen by chance but always the same ones; None: all. tick: is told how a pass over the data goes.
+    n: how many of them, chosen by chance but always the same ones; None: all. tick: is told how a pass over the data goes. order: in whose
+    classes the labels are given, matched by name; None: those of the data.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class Reference:
         device: torch.device | str = "cpu",
         batch_size: int = 500,
         tick: Tick = unheard,
+        order: Spec | None = None,
     ):
-        self.dataset, self.split, self.extractor, self.asked = dataset, split, extractor, n
+        self.dataset, self.split, self.extractor, self.asked, self.order = dataset, split, extractor, n, order
         self.device, self.batch_size, self.tick = torch.device(device), batch_size, tick
         self._others: dict[Split, Reference] = {split: self}
 
@@ -65,7 +68,7 @@ class Reference:
     def of(self, split: Split) -> Reference:
         """The same data, another split. UserError where there is no such split."""
         if split not in self._others:
-            settings = {"n": self.asked, "device": self.device, "batch_size": self.batch_size, "tick": self.tick}
+            settings = {"n": self.asked, "device": self.device, "batch_size": self.batch_size, "tick": self.tick, "order": self.order}
             other = Reference(self.dataset, split, self.extractor, **settings)  # type: ignore[arg-type]
             other._others = self._others
             self._others[split] = other
@@ -81,10 +84,7 @@ class Reference:
     @cached_property
     def _chosen(self) -> Tensor:
         """Indices of the samples, n."""
-        n = len(self._items)
-        if self.asked is None or self.asked >= n:
-            return torch.arange(n)
-        return torch.randperm(n, generator=seeded("reference", self.split))[: self.asked].sort().values
+        return chosen(self.asked, len(self._items), "reference", self.split)
 
     @property
     def n(self) -> int:
@@ -92,12 +92,36 @@ class Reference:
 
     @cached_property
     def labels(self) -> Tensor | None:
-        """int64, n; None where the data have none."""
-        return None if self._items.labels is None else self._items.labels[self._chosen]
+        """int64, n, as numbers of `class_names`; None where the data have none. UserError where `order` has other classes."""
+        labels = self._items.labels
+        if labels is None:
+            return None
+        refuse_labels(labels, self.spec, f"the {self.split} split of {self.name}")
+        return labels[self._chosen] if self.order is None else translated(labels[self._chosen], self.spec, self.order)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Of the labels, in their order; None where the classes have no names."""
+        return (self.order and self.order.class_names) or self.spec.class_names
+
+    def protocol(self) -> dict[str, Any]:
+        """What was compared with; where labels were asked for, also which classes they are of."""
+        found = {"real": f"{self.name}:{self.split}", "n_real": self.n, "real_sha256": self.checksum}
+        if self.n < len(self._items):
+            found["real_chosen"] = f"{self.n} of {len(self._items)} at random, the same for every seed"
+        if any(vars(other).get("labels") is not None for other in self._others.values()):
+            if self.class_names is not None:
+                found["classes"] = list(self.class_names)
+            if self.order is not None and by_number(self.spec, self.order):
+                found["labels"] = "taken as numbers: a side has no class names"
+        return found | {f"real_{name}": note for name, note in self.notes.items()}
 
     def at(self, indices: Tensor) -> Tensor:
-        """The samples with these indices as data: N ..., float32."""
-        return to_float(self._items.take(self._chosen[indices])[0])
+        """The samples with these indices as data: N ..., float32. UserError where one is not finite."""
+        x = self._items.take(self._chosen[indices])[0]
+        if not x.isfinite().all():
+            raise UserError(f"not all samples of {self.name} ({self.split}) are finite (nan or inf)")
+        return to_float(x)
 
     def samples(self) -> Tensor:
         """All of them as data: n ..., float32."""
@@ -123,6 +147,11 @@ class Reference:
         return self.dataset.checksum(self.split)
 
     @cached_property
+    def notes(self) -> dict[str, str]:
+        """What a protocol has to say of how the samples came about, by name."""
+        return self.dataset.notes(self.split)
+
+    @cached_property
     def about(self) -> dict[str, Any]:
         """What the features are of and how they came about: the key under which they are kept."""
         assert self.extractor is not None
@@ -138,25 +167,30 @@ class Reference:
     @cached_property
     def _folder(self) -> Path:
         key = hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()
-        return cache_folder() / f"{self.name}-{self.split}-{self.about['extractor']}-n{self.n}-{key[:16]}"
+        return cache.cache_folder() / f"{self.name}-{self.split}-{self.about['extractor']}-n{self.n}-{key[:16]}"
 
     def _look(self, features: bool) -> None:
-        """Set `_moments`, and `_features` where they are asked for: from the disk, else by a pass over the data."""
-        try:
-            if json.loads((self._folder / "about.json").read_text()) == self.about:
-                with np.load(self._folder / "moments.npz", allow_pickle=False) as kept:
-                    self._moments = Moments(*(torch.from_numpy(kept[name]) for name in Moments._fields))
+        """Set `_moments`, and `_features` where they are asked for: from the disk, else by a pass over the data; damage is named."""
+        if (self._folder / "about.json").exists():  # it is written last: the others should be there
+            try:
+                if json.loads((self._folder / "about.json").read_text()) != self.about:
+                    raise cache.Damaged("they are of something else")
+                with np.load(io.BytesIO(cache.read(self._folder / "moments.npz")), allow_pickle=False) as kept:
+                    moments = Moments(*(torch.from_numpy(kept[name]) for name in Moments._fields))
                 if features:
-                    self._features = self._mapped()
+                    self._features = self._mapped(len(moments.mean))
+                self._moments = moments
                 return
-        except (OSError, ValueError, KeyError, EOFError):
-            pass  # not kept, or not whole: it is made anew
+            except (OSError, ValueError, KeyError, EOFError, cache.Damaged) as error:
+                notice.warning("features in %s are damaged (%s); they are made again", self._folder, error)
         self._pass(features)
 
-    def _mapped(self) -> Tensor:
-        array = np.load(self._folder / "features.npy", mmap_mode="c", allow_pickle=False)  # copy on write: nothing is written back
-        if array.shape[0] != self.n or array.dtype != np.float32:
-            raise ValueError("not the features that were asked for")
+    def _mapped(self, features: int) -> Tensor:
+        path = self._folder / "features.npy"
+        cache.verify(path)
+        array = np.load(path, mmap_mode="c", allow_pickle=False)  # copy on write: nothing is written back
+        if array.shape != (self.n, features) or array.dtype != np.float32:
+            raise cache.Damaged(f"{path.name} holds {array.dtype} of shape {array.shape}")
         return torch.from_numpy(array)
 
     def _pass(self, features: bool) -> None:
@@ -185,38 +219,44 @@ class Reference:
             file.close()
             buffer = io.BytesIO()
             np.savez(buffer, **{name: value.numpy() for name, value in moments._asdict().items()})
-            checkpoint.write_bytes(self._folder / "moments.npz", buffer.getbuffer())
+            cache.write(self._folder / "moments.npz", buffer.getbuffer())
             checkpoint.write_bytes(self._folder / "about.json", json.dumps(self.about, indent=2).encode())  # last: the others are there
 
 
 class _Rows:
-    """n rows of float32 on their way into a .npy file, which is there whole or not at all."""
+    """n rows of float32 on their way into a .npy file with a checksum at its end, which is there whole or not at all."""
 
     def __init__(self, path: Path, n: int):
         self.path, self.n = path, n
         self.part = path.with_name(f".{path.name}.{os.getpid()}.part")
         self.error: OSError | None = None
-        self.begun = False
+        self.checksum: int | None = None  # of what is written; None before anything is
 
     def add(self, rows: np.ndarray) -> None:
         """Some more rows; an error of the disk is kept for the end."""
+        data = np.ascontiguousarray(rows, "<f4").tobytes()
+        if self.checksum is None:
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (self.n, rows.shape[1])})
+            data = header.getvalue() + data
+        self._write(data)
+
+    def close(self) -> None:
+        """Put the file to its place. OSError where that, or a write before it, failed."""
+        self._write(cache.seal(self.checksum or 0))
+        if self.error is not None:
+            raise self.error
+        os.replace(self.part, self.path)
+
+    def _write(self, data: bytes) -> None:
         if self.error is not None:
             return
         try:
             self.part.parent.mkdir(parents=True, exist_ok=True)
-            with self.part.open("ab" if self.begun else "wb") as file:
-                if not self.begun:
-                    header = {"descr": "<f4", "fortran_order": False, "shape": (self.n, rows.shape[1])}
-                    np.lib.format.write_array_header_1_0(file, header)
-                    self.begun = True
-                file.write(np.ascontiguousarray(rows, "<f4").data)
+            with self.part.open("wb" if self.checksum is None else "ab") as file:
+                file.write(data)
+            self.checksum = zlib.crc32(data, self.checksum or 0)
         except OSError as error:
             self.error = error
             with contextlib.suppress(OSError):
                 self.part.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Put the file to its place. OSError where that, or a write before it, failed."""
-        if self.error is not None:
-            raise self.error
-        os.replace(self.part, self.path)

@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from gan_runner import inside
 from gan_runner.curves import draw, svg
 from gan_runner.errors import Failed, UserError
 from gan_runner.inventory import Run, numbered
@@ -76,7 +77,7 @@ def write(out: Path, runs: Sequence[Run], root: Path, metric: str | None) -> Non
     title = printable(f"Runs in {root.resolve().name or root}")
     try:
         page = markdown(title, runs, metric, out.with_name(f"{out.stem}_files")) if kind == ".md" else html(title, runs, metric)
-        out.write_text(page, encoding="utf-8", errors="replace")
+        inside.write_bytes(out.resolve(), page.encode(errors="replace"))
     except OSError as error:
         raise Failed(f"{error.filename or out} could not be written: {error.strerror}") from error
 
@@ -116,7 +117,7 @@ def afterwards(run: Run) -> list[tuple[str, str, str]]:
         if "checkpoint" in line.protocol:
             between = {key: line.protocol.get(f"intervals_95.{key}") for key in line.figures}
             figures = ", ".join(f"{key} {shown(value)} {between[key] or ''}".strip() for key, value in line.figures.items())
-            passed = ("metrics.", "checkpoint", "intervals_95.")
+            passed = ("metrics.", "keys.", "checkpoint", "intervals_95.")
             said = ((key, shown(value)) for key, value in line.protocol.items() if not key.startswith(passed))
             found.append((shown(line.protocol["checkpoint"]), figures, ", ".join(f"{key} {value}" for key, value in said)))
     return found
@@ -212,7 +213,7 @@ def markdown(title: str, runs: Sequence[Run], metric: str | None, folder: Path) 
     for number, run in enumerate(runs):
         cells = {}
         if found := newest_picture(run):
-            (folder / f"{number}_samples.png").write_bytes(found[1])
+            inside.write_bytes(folder / f"{number}_samples.png", found[1])
             cells[f"samples after {found[0]} rounds"] = f"![samples]({quote(folder.name)}/{number}_samples.png)"
         if keys := drawable(run, metric):
             draw(folder / f"{number}_curves.png", [run], [run.name], keys[:MOST_CURVES])

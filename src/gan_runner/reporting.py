@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 
@@ -13,8 +14,18 @@ from rich.live import Live
 from rich.text import Text
 
 from gan_runner.errors import Failed
+from gan_runner.inside import appended
+from gan_runner.untrusted import plain, printable
 
 log = logging.getLogger("gan_runner")
+notice = log.getChild("notice")  # its warnings are shown on the terminal as well
+
+
+@log.addFilter
+def make_plain(record: logging.LogRecord) -> bool:
+    """Let no character of a message move a cursor or turn the direction of reading, whatever is done with it."""
+    record.msg, record.args = plain(record.getMessage()), ()
+    return True
 
 
 class LogFile(logging.FileHandler):
@@ -22,10 +33,19 @@ class LogFile(logging.FileHandler):
 
     def __init__(self, path: Path):
         try:
-            super().__init__(path)
+            super().__init__(path, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise Failed(f"{path} could not be opened: {error.strerror}") from error
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def _open(self) -> TextIOWrapper:
+        """What FileHandler asks for its file."""
+        path = Path(self.baseFilename)
+        return open(appended(path, path.parent), "a", encoding=self.encoding, errors=self.errors)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """An entry; lines that continue it are indented, so that none is taken for an entry of its own."""
+        return super().format(record).replace("\n", "\n    ")
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
@@ -37,6 +57,17 @@ class LogFile(logging.FileHandler):
     def close(self) -> None:
         with contextlib.suppress(OSError):  # of what was told to be lost
             super().close()
+
+
+class Warnings(logging.Handler):
+    """Shows warnings of `notice` on the terminal, of every process."""
+
+    def __init__(self, console: Console):
+        super().__init__(logging.WARNING)
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.console.print(Text(record.getMessage()), soft_wrap=True)
 
 
 class Reporter:
@@ -57,14 +88,17 @@ class Reporter:
             log.addHandler(self.handler)
             log.setLevel(logging.INFO)
             log.propagate = False
+        self.warnings = Warnings(Console(stderr=True, highlight=False) if silent else self.console)
+        notice.addHandler(self.warnings)
 
     def say(self, message: str) -> None:
         """A line for the reader and for the log."""
         log.info(message)
-        self.console.print(Text(message), soft_wrap=True)
+        self.console.print(Text(plain(message)), soft_wrap=True)
 
     def show(self, state: str) -> None:
         """Where the work stands."""
+        state = printable(state)
         if self.console.is_terminal:
             if self.live is None:
                 self.live = Live(console=self.console, refresh_per_second=4, transient=True)
@@ -78,6 +112,7 @@ class Reporter:
         if self.live is not None:
             self.live.stop()
             self.live = None
+        notice.removeHandler(self.warnings)
         if self.handler is not None:
             log.removeHandler(self.handler)
             self.handler.close()
@@ -100,7 +135,7 @@ class Countdown:
         self.reporter, self.about, self.what, self.done = reporter, about, "", 0
 
     def at(self, what: str, done: int, n: int) -> None:
-        """So many of n are done of this; another piece of work begins the count anew."""
+        """So many of n are done of this; another piece of work resets the count."""
         if what != self.what or done <= self.done:
             self.began, self.first = time.monotonic(), done  # the first report comes after some work, whose time is not known
         self.what, self.done = what, done

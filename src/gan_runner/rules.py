@@ -16,8 +16,9 @@ class Rule(nn.Module):
     players: tuple[str, ...] = ("discriminator", "generator")
     """Who moves; every one of them needs a term that is due in every round."""
 
-    capturable: bool = True
-    """False where it decides on the host, by values of tensors: its rounds are not executed as one CUDA graph."""
+    capturable: bool
+    """True where a subclass of yours executes the same operations in every round, so that they may be replayed (docs/extending.md). A class
+    that overrides a method says so itself."""
 
     def build(self, game: Game) -> None:
         """Make the state that depends on the players."""

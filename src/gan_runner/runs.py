@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from gan_runner import checkpoint, directory, distributed, engine
-from gan_runner.build import assemble, check
-from gan_runner.config import parsed
+from gan_runner import checkpoint, directory, distributed, engine, inside, provenance
+from gan_runner.build import assemble, check, make_one, plain
+from gan_runner.config import accepted, lasting, parsed
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 from gan_runner.game import Game
-from gan_runner.inventory import best_of, read
+from gan_runner.inventory import best_of, numbered, read
 from gan_runner.launch import devices_of, launch
 from gan_runner.loggers import flat
 from gan_runner.reporting import Reporter, log
@@ -43,20 +43,23 @@ def train(config: Any, folder: Path, overrides: Sequence[str] = (), packages: Se
         except OSError as error:
             raise UserError(f"{folder} cannot be created: {error.strerror}") from error
     folder = Path(distributed.shared(str(folder)))
+    inside.refuse_foreign(folder)
     with directory.locked(folder) if first else nullcontext():
         if first:
-            directory.lay_out(folder, config, list(overrides))
+            directory.lay_out(folder, config, lasting(overrides))
         return played(folder, config, packages, None)
 
 
 def resume(folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] = ()) -> float | None:
     """Go on with the run in `folder` from its newest readable state, as if it had never stopped.
 
-    overrides: keys of RESUMABLE, else UserError. A longer trainer.steps moves the schedules that follow the length of the run.
+    overrides: keys of RESUMABLE, and accept; else UserError. A longer trainer.steps moves the schedules that follow the length of the run.
+    UserError where config.yaml or the data are not those that the state was made with, unless accept=config or accept=data says so.
     """
+    inside.refuse_foreign(folder)
     saved = directory.read_config(folder)
-    config = change(saved, overrides)
-    assembly = check(config, packages)
+    config, accept = change(saved, lasting(overrides)), accepted(overrides)
+    assembly = check(config, packages, overrides)
     first = distributed.is_first()
     if first:
         refuse_shortage(assembly, folder)
@@ -66,51 +69,63 @@ def resume(folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] 
             step, steps = state["step"], config.trainer.steps
             if step > steps or (step == steps and directory.state_of(folder) == "finished"):  # else it was killed after its last round
                 raise UserError(f"{folder} has played its {step} rounds; to go on, say trainer.steps=N with a larger N")
+            other_data = provenance.refuse_others(path, state, saved, assembly.dataset, accept, reporter.say)
             report_changes(saved, config, assembly.game, reporter.say)
         del state, assembly
-        return played(folder, config, packages, path)
+        return played(folder, config, packages, path, other_data)
 
 
 def complete(config: Any, folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] = ()) -> float | None:
     """Play the run in `folder` to its end, whatever of it stands there; the result is the same as if nothing had come between.
 
     One that has finished is not played again. One that was interrupted or killed goes on from its newest readable state. One that failed or
-    diverged, or has no such state, is moved aside and begins anew. Returns and raises as `train`; UserError, and nothing is touched, where
-    the folder holds a run of another configuration. For one process, which starts those that trainer.devices asks for.
+    diverged, or has no such state, is moved aside and starts again from the first round. Returns and raises as `train`; UserError, and
+    nothing is touched, where the folder holds a run of another configuration, or its state is of another one or of other data and
+    `overrides` do not accept that.
+    For one process, which starts those that trainer.devices asks for.
     """
+    inside.refuse_foreign(folder)
     if (folder / "status.json").exists():
         with directory.locked(folder):
-            if found := directory.difference(folder, config):
-                raise UserError(f"{folder} holds another run: {found}; choose another folder")
+            if other := directory.difference(folder, config):
+                raise UserError(f"{folder} holds another run: {other}; choose another folder")
             state = directory.state_of(folder)
             with Reporter(folder / "train.log" if state != "finished" else None) as reporter:
                 if state == "finished":
                     finished = read(folder, folder.parent)
                     reporter.say(f"{folder} has finished before; it is not run again")
                     return finished.objective(*best_of(finished.config))
-                start = saved_state(folder, reporter.say) if state in ("running", "interrupted") else None
+                start = saved_state(folder, config, packages, accepted(overrides), reporter.say) if state in directory.GOES_ON else None
                 if start is None:
                     moved = directory.move_aside(folder)
-                    reporter.say(f"begins anew; what there was ({state}) is in {moved}")
+                    reporter.say(f"starts again from the first round; what there was ({state}) is in {moved}")
             if start is not None:
-                return played(folder, config, packages, start)
+                return played(folder, config, packages, *start)
     return train(config, folder, overrides, packages)
 
 
-def saved_state(folder: Path, say: Callable[[str], None]) -> Path | None:
-    """The file of the newest state that can be read; None where there is none."""
+def saved_state(
+    folder: Path, config: Any, packages: Sequence[str], accept: Sequence[str], say: Callable[[str], None]
+) -> tuple[Path, bool] | None:
+    """The file of the newest state that can be read, and whether the data are others than then; None where there is none.
+
+    UserError where the state is of another configuration or of other data, and `accept` does not name that.
+    """
     try:
-        return directory.newest(folder, say)[0]
+        path, state = directory.newest(folder, say)
     except UserError:
         return None
+    dataset = make_one(plain(config), packages, "dataset")
+    dataset.prepare()
+    return path, provenance.refuse_others(path, state, config, dataset, accept, say)
 
 
-def played(folder: Path, config: Any, packages: Sequence[str], start: Path | None) -> float | None:
+def played(folder: Path, config: Any, packages: Sequence[str], start: Path | None, other_data: bool = False) -> float | None:
     """`work`, in as many processes as the run asks for."""
     path, n = folder / "status.json", devices_of(config.trainer.devices, config.trainer.accelerator)
     before = path.stat().st_mtime_ns if path.exists() else None
     try:
-        return launch(work, n, folder, config, packages, start)
+        return launch(partial(work, other_data=other_data), n, folder, config, packages, start)
     except (Failed, UserError) as error:
         begun = start is None or path.stat().st_mtime_ns != before
         if begun and n > 1 and distributed.size() == 1:
@@ -126,10 +141,10 @@ def bury(folder: Path, error: Exception) -> None:
         directory.Status(folder).write("failed", last.get("step", 0), last.get("images", 0), str(error))
 
 
-def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None) -> float | None:
+def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None, other_data: bool = False) -> float | None:
     """Build the run and play it from its first round, or from the state in the file `start`; status.json and train.log tell how it goes.
 
-    Of several processes, each does this; the first writes and speaks.
+    other_data: the data may be others than those of the state. Of several processes, each does this; the first writes and speaks.
     """
     first = distributed.is_first()
     with Reporter(folder / "train.log" if first else None, silent=not first) as reporter, Signals() as signals:
@@ -145,17 +160,22 @@ def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None)
                 engine.draw_apart(assembly.config["seed"])
                 run = Run(assembly, folder, reporter)
                 reporter.say(f"run directory: {folder}")
+                if found := assembly.dataset.summary():
+                    reporter.say(f"data: {found}")
                 if assembly.trainer.precision == "auto":
                     picked = engine.precision_of("auto", run.device, run.spec.is_image)
                     reporter.say(f"precision: {picked} (trainer.precision=auto)")
                 if distributed.size() > 1:
                     reporter.say(together(run))
                 if start is not None:
-                    run.restore(checkpoint.load(start))
+                    state = checkpoint.load(start, root=folder)
+                    run.restore(state, other_data)
                     begun = True
                     if first:
+                        provenance.record(folder, state, run)
                         directory.write_config(folder, config)
                         directory.forget_after(folder, run.step)
+                    del state
                     status.write("running", run.step, run.images)
                     reporter.say(f"going on after round {run.step}")
                 if first:
@@ -186,8 +206,8 @@ def together(run: Run) -> str:
 
 def say_where(folder: Path, say: Callable[[str], None]) -> None:
     """Where to look now."""
-    if pictures := sorted((folder / "samples").glob("step_*")):
-        say(f"samples: {pictures[-1]}")
+    if pictures := numbered(folder):
+        say(f"samples: {pictures[0][1]}")
     beside = Path(sys.executable).with_name("tensorboard")
     program = "tensorboard" if shutil.which("tensorboard") or not beside.exists() else str(beside)
     say(f"curves:  {shlex.join([program, '--logdir', str(folder.parent)])}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from gan_runner import build, checkpoint, directory, engine, evaluation
+from gan_runner import build, checkpoint, directory, engine, evaluation, inside, provenance
 from gan_runner.architectures import Discriminator, Generator
 from gan_runner.datasets import Dataset, Spec, to_uint8
+from gan_runner.datasets.classes import label_of
+from gan_runner.datasets.stored import NAMES
 from gan_runner.errors import UserError
 from gan_runner.reporting import Reporter
 from gan_runner.subjects import Snapshot
@@ -30,33 +33,62 @@ class TrainedRun:
 
     def __init__(self, folder: Path, which: str = "last", packages: Sequence[str] = (), device: torch.device | None = None):
         self.folder, self.device = folder, device or torch.device("cpu")
+        inside.refuse_foreign(folder)
         self.config: dict[str, Any] = build.plain(directory.read_config(folder))
         self.path, state = read_state(folder, which)
         mistakes = [line for part in build.parts_of(self.config) for line in build.mistakes_in(part, packages)]
         if mistakes:
             raise UserError(f"{folder / 'config.yaml'}: " + "\n".join(mistakes))
+        provenance.refuse_other_networks(self.path, state, folder)
+        self.dataset: Dataset = build.make_one(self.config, packages, "dataset")
         try:
-            spec = Spec(tuple(state["spec"]["shape"]), state["spec"]["classes"])
+            spec = named(Spec.restored(state["spec"]), self.dataset)
             game = build.build_game(self.config, packages, build.make_one(self.config, packages, "trainer"), spec, self.device)
             game.load_state_dict(state["game"])
         except checkpoint.MISFIT as error:
             raise UserError(f"{self.path} does not fit {folder / 'config.yaml'}: {checkpoint.misfit(error)}") from error
-        self.dataset: Dataset = build.make_one(self.config, packages, "dataset")
         self.spec, self.step = spec, state["step"]
         self.packages, self.averaged = packages, game.sampler is not game.G
         self.generator: Generator = game.sampler.eval().requires_grad_(False)
         self.discriminator: Discriminator | None = game.D and game.D.eval().requires_grad_(False)
 
-    def sample(self, n: int = 64, y: Tensor | int | None = None, seed: int = 0, batch_size: int = 500) -> Tensor:
-        """n samples as data, N ... (images: float in [-1, 1]); y: their labels (N), or one label for all."""
-        made = evaluation.samples(self.generator, n, seed=seed, y=y, batch_size=batch_size, device=self.device)
-        return torch.cat([batch.cpu() for batch in made])
+    def sample(self, n: int = 64, y: Tensor | int | str | None = None, seed: int = 0, batch_size: int = 500) -> Tensor:
+        """n samples as data, N ... (images: float in [-1, 1]).
+
+        y: their labels (N), or the number or the name of one class for all; None: of a conditional generator any classes. ValueError where
+        the generator takes no labels, or not these.
+        """
+        return self.draw(n, y, seed, batch_size)[0]
+
+    def draw(self, n: int = 64, y: Tensor | int | str | None = None, seed: int = 0, batch_size: int = 500) -> tuple[Tensor, Tensor | None]:
+        """The same samples, and their labels: N, numbers in the order of `spec.class_names`; None of an unconditional generator."""
+        label = self.label_of(y) if isinstance(y, str) else y
+        made = evaluation.drawn(self.generator, n, seed=seed, y=label, batch_size=batch_size, device=self.device)
+        x, labels = zip(*made, strict=True)
+        return torch.cat([part.cpu() for part in x]), None if labels[0] is None else torch.cat([part.cpu() for part in labels])
+
+    def label_of(self, said: str | int) -> int:
+        """The label of the class with this name or number. ValueError where the generator takes no labels, or has no such class."""
+        if self.generator.classes is None:
+            raise ValueError("this generator takes no labels")
+        return label_of(said, self.spec)
 
     def snapshots(self) -> Iterator[Snapshot]:
         """The networks of every numbered checkpoint of the run, oldest first, each loaded when it is its turn."""
         for path in checkpoint.numbered(self.folder / "checkpoints"):
             then = TrainedRun(self.folder, str(path), self.packages, self.device)
             yield Snapshot(then.step, then.generator, then.discriminator)
+
+
+def named(spec: Spec, dataset: Dataset) -> Spec:
+    """The spec of a state; one of an older version, which has no class names, gets those of its data set, where these can be read."""
+    if spec.classes is None or spec.class_names is not None:
+        return spec
+    try:
+        there = dataset.spec
+    except (UserError, OSError):
+        return spec
+    return spec._replace(class_names=there.class_names) if there.classes == spec.classes else spec
 
 
 def load(folder: str | Path, checkpoint: str = "last", packages: Sequence[str] = (), device: str = "cpu") -> TrainedRun:
@@ -69,7 +101,7 @@ def read_state(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
     names = {"last": "last.pt", "best": "best.pt"}
     path = folder / "checkpoints" / names[which] if which in names else Path(which)
     try:
-        return path, checkpoint.load(path)
+        return path, checkpoint.load(path, root=folder if which in names else None)
     except FileNotFoundError as error:
         why = "; best.pt is written where callback.evaluate.best.metric names a metric that was computed" if which == "best" else ""
         raise UserError(f"there is no {path}{why}") from error
@@ -83,7 +115,7 @@ def export(run: TrainedRun, path: Path, packages: Sequence[str] = ()) -> None:
 
     The weights are put into a new network of its kind, so that what tricks had wrapped around them (spectral norm) is folded in.
     """
-    node, spec = run.config["architecture"]["generator"], {"shape": list(run.spec.shape), "classes": run.spec.classes}
+    node = run.config["architecture"]["generator"]
     net = build.make(node, packages, Generator, "architecture.generator", spec=run.spec).eval()
     with torch.no_grad():
         for name, mine in net.named_modules():
@@ -95,7 +127,7 @@ def export(run: TrainedRun, path: Path, packages: Sequence[str] = ()) -> None:
                     tensor.copy_(getattr(its, key))
             for key in mine.parametrizations if parametrize.is_parametrized(mine) else ():  # type: ignore[union-attr]
                 setattr(mine, str(key), getattr(its, str(key)).cpu())
-    metadata = {"format": "pt", "generator": json.dumps(node), "spec": json.dumps(spec), "step": str(run.step)}
+    metadata = {"format": "pt", "generator": json.dumps(node), "spec": json.dumps(run.spec.saved()), "step": str(run.step)}
     weights = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
     checkpoint.write_bytes(path, safetensors.torch.save(weights, metadata))
 
@@ -103,12 +135,13 @@ def export(run: TrainedRun, path: Path, packages: Sequence[str] = ()) -> None:
 def load_generator(path: str | Path, packages: Sequence[str] = ()) -> Generator:
     """The generator that gan-sample exported, in evaluation mode. UserError where the file is not one."""
     try:
+        os.close(inside.typed(Path(path)))  # a pipe would never answer
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        node, spec = json.loads(metadata["generator"]), json.loads(metadata["spec"])
+        node, spec = json.loads(metadata["generator"]), Spec.restored(json.loads(metadata["spec"]))
     except Exception as error:
         raise UserError(f"{path} is not a generator that gan-sample exported: {error}") from error
-    made = build.make(node, packages, Generator, "generator", spec=Spec(tuple(spec["shape"]), spec["classes"]))
+    made = build.make(node, packages, Generator, "generator", spec=spec)
     made.load_state_dict(weights)
     return made.eval().requires_grad_(False)
 
@@ -130,17 +163,18 @@ def main(config: dict[str, Any]) -> None:
 
 def write_samples(run: TrainedRun, config: dict[str, Any], out: Path | None) -> Path:
     """Write samples in the format that was asked for, into `out` or beside the run's own; the path written."""
-    n, seed, y, kind = config["n"], config["seed"], config["class"], config["format"]
-    classes = run.generator.classes
-    if y is not None and (classes is None or not 0 <= y < classes):
-        raise UserError(f"class={y}: " + ("this generator takes no labels" if classes is None else f"it must be 0 to {classes - 1}"))
+    n, seed, said, kind = config["n"], config["seed"], config["class"], config["format"]
+    try:
+        y = None if said is None else run.label_of(said)
+    except ValueError as error:
+        raise UserError(f"class={said}: {error}") from error
     stem = run.folder / "samples" / f"{run.path.stem}_{kind}_seed{seed}{'' if y is None else f'_class{y}'}"
     columns = config["columns"] or (10 if kind == "interpolation" else 8)
     if kind == "interpolation":
-        x = evaluation.interpolation(run.generator, max(n // columns, 1), columns, seed=seed, device=run.device).cpu()
+        x = evaluation.interpolation(run.generator, max(n // columns, 1), columns, seed=seed, y=y, device=run.device).cpu()
     else:
-        x = run.sample(n, y, seed)
-    pixels = to_uint8(x) if run.spec.is_image else x
+        x, labels = run.draw(n, y, seed)
+    pixels = to_uint8(finite(run, x)) if run.spec.is_image else x
     if kind == "png":
         if not run.spec.is_image or run.spec.shape[0] not in (1, 3):
             raise UserError("format=png writes one picture a sample, grey or RGB; these samples are neither: use format=grid or format=npz")
@@ -152,10 +186,21 @@ def write_samples(run: TrainedRun, config: dict[str, Any], out: Path | None) -> 
     path = (out or stem).with_suffix(".npz" if kind == "npz" else ".png")
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "npz":
-        arrays = {"samples": pixels.numpy()} | ({} if y is None else {"labels": np.full(n, y)})
+        arrays = {"samples": pixels.numpy()} | ({} if labels is None else {"labels": labels.numpy()})
+        if labels is not None and run.spec.class_names is not None:
+            arrays[NAMES] = np.array(run.spec.class_names)
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
         checkpoint.write_bytes(path, buffer.getvalue())
     else:
         directory.write_picture(path, run.dataset.picture(x, columns=columns))
     return path
+
+
+def finite(run: TrainedRun, x: Tensor) -> Tensor:
+    """x itself. UserError where samples are not finite: as pixels they would look like any other."""
+    if (broken := int((~x.isfinite()).flatten(1).any(1).sum())) > 0:
+        raise UserError(
+            f"{broken} of {len(x)} samples of round {run.step} ({run.path}) are not finite (nan or inf): take another checkpoint"
+        )
+    return x

@@ -14,6 +14,10 @@ class Schedule(nn.Module):
 
     value: Tensor
 
+    capturable: bool
+    """True where a subclass of yours executes the same operations in every round, so that they may be replayed (docs/extending.md). A class
+    that overrides a method says so itself."""
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("value", torch.zeros(()), persistent=False)

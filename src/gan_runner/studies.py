@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,8 +23,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from gan_runner import inventory
-from gan_runner.config import parsed
+from gan_runner import inside, inventory
+from gan_runner.config import lasting, parsed
 from gan_runner.errors import UserError
 from gan_runner.explain import did_you_mean
 from gan_runner.spaces import distribution, sides_of, suggested
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler"}
 DIRECTIONS: dict[str | None, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
+MEASURING = r"(metric|extractor)(\..+)?|callback\.evaluate\.(n|seed|split|n_real|best\..+)"  # keys that change what a figure is
 BAD = 1e12  # the value of a trial that has none or diverged, in the bad direction: a study takes no nan
 
 
@@ -66,6 +68,8 @@ class OptunaSweeper(Sweeper):
         swept = {o.get_key_element(): o for o in said if o.is_sweep_override()}
         if strangers := [key for key in log if key not in swept]:
             raise UserError(f"hydra.sweeper.log names {', '.join(strangers)}, which is not searched; searched: {', '.join(swept)}")
+        if measuring := [key for key in swept if re.fullmatch(MEASURING, key.lstrip("+"))]:
+            raise UserError(f"{', '.join(measuring)}: trials that are measured differently cannot be compared; give it one value")
         self.space = {key: distribution(override, key in log) for key, override in swept.items()}
         self.study: Study | None = None
         self.mode: str | None = None
@@ -128,13 +132,14 @@ class OptunaSweeper(Sweeper):
 
         space = {key: distribution_to_json(each) for key, each in self.space.items()}
         own = {"metric": self.metric, "mode": self.mode, "sampler": self.sampler, "seed": self.seed}
-        shared = dict(each.split("=", 1) for each in self.shared)
+        shared = dict(each.split("=", 1) for each in lasting(self.shared))
         return {**space, **shared, **{f"hydra.sweeper.{key}": value for key, value in own.items()}}
 
     def taken_up(self, folder: Path) -> dict[int, list[str]]:
         """Opens what there is of the search. The jobs that go on, and the first; UserError where there is another search."""
         from optuna import load_study
 
+        inside.refuse_foreign_sweep(folder, folder.glob("[0-9]*"))
         if self.storage is None and not (folder / "study.db").is_file():
             if stranger := next((each for each in folder.glob("[0-9]*") if inventory.is_run(each)), None):
                 raise UserError(f"{stranger} is of another sweep, for there is no study.db; choose another folder with hydra.sweep.dir=...")
@@ -146,6 +151,10 @@ class OptunaSweeper(Sweeper):
         except Exception as error:  # SQLAlchemy and its drivers have many
             raise UserError(f"{self.storage or folder / 'study.db'} cannot be read: {str(error).splitlines()[0]}") from error
         there = self.study.user_attrs.get("search", self.identity)
+        if not isinstance(there, dict):
+            raise UserError(
+                f"{self.storage or folder / 'study.db'} is no study of gan-train; choose another folder with hydra.sweep.dir=..."
+            )
         for key in {**there, **self.identity}:
             if there.get(key, "not set") != self.identity.get(key, "not set"):
                 found = f"{key} is {there.get(key, 'not set')} there and {self.identity.get(key, 'not set')} here"

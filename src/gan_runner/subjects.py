@@ -11,7 +11,11 @@ from torch import Tensor, nn
 
 from gan_runner.architectures.network import Discriminator, Generator
 from gan_runner.datasets import Items, Spec, to_float, to_uint8
-from gan_runner.draws import NumberedDraws
+from gan_runner.datasets.classes import refuse_labels
+from gan_runner.draws import NumberedDraws, chosen
+from gan_runner.errors import UserError
+
+NOT_FINITE = "not all samples are finite (nan or inf)"
 
 
 class Snapshot(NamedTuple):
@@ -43,7 +47,7 @@ class Subject:
     device: torch.device = torch.device("cpu")
 
     def at(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(samples as data, N ..., float32, images quantised to 256 levels, nan left as it is; labels N or None) of these indices."""
+        """(samples as data, N ..., float32, images quantised to 256 levels but for nan and inf; labels N or None) of these indices."""
         raise NotImplementedError
 
     def protocol(self) -> dict[str, Any]:
@@ -59,7 +63,8 @@ class Subject:
 class Generated(Subject):
     """Samples of a generator: sample i is a function of the seed and of i alone.
 
-    y: labels (N) or one label for all; None: uniform over the classes of a conditional generator. ValueError where it takes no labels.
+    y: labels (n, whole numbers) or one label for all; None: uniform over the classes of a conditional generator. ValueError where it takes
+    no labels, or not these.
     """
 
     def __init__(
@@ -74,11 +79,9 @@ class Generated(Subject):
         discriminator: Discriminator | None = None,
         snapshots: Callable[[], Iterable[Snapshot]] | None = None,
     ):
-        if y is not None and generator.classes is None:
-            raise ValueError("this generator takes no labels")
         self.n, self.spec, self.seed, self.device = n, spec, seed, torch.device(device)
         self.generator, self.discriminator, self.snapshots = generator, discriminator, snapshots
-        self.y = torch.full((n,), y) if isinstance(y, int) else y
+        self.y = None if y is None else labels_for(generator, n, y)
         self.labelled = generator.classes is not None
 
     def protocol(self) -> dict[str, Any]:
@@ -92,20 +95,50 @@ class Generated(Subject):
             z, drawn = self.generator.prior(draws), self.generator.labels(draws)
             y = drawn if self.y is None else self.y[indices].to(self.device)
             x = self.generator.show(self.generator(z, y)).float()
-        return torch.where(x.isnan(), x, to_float(to_uint8(x))) if self.spec.is_image else x, y
+        return torch.where(x.isfinite(), to_float(to_uint8(x)), x) if self.spec.is_image else x, y
+
+
+def labels_for(generator: Generator, n: int, y: Tensor | int) -> Tensor:
+    """The labels of n samples, int64 n, from such labels or from one for all. ValueError where the generator does not take them."""
+    if generator.classes is None:
+        raise ValueError("this generator takes no labels")
+    try:
+        labels = torch.as_tensor(y, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"y is a class number, or {n} of them, and not {type(y).__name__}") from error
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool or labels.shape not in ((), (n,)):
+        raise ValueError(f"y is a class number, or {n} of them, and not {labels.dtype} of shape {tuple(labels.shape)}")
+    labels = labels.long().expand(n)
+    if wrong := labels[(labels < 0) | (labels >= generator.classes)][:1].tolist():
+        raise ValueError(f"y={wrong[0]}: a class number of this generator is 0 to {generator.classes - 1}")
+    return labels
 
 
 class Collected(Subject):
-    """Samples that lie in memory or in files."""
+    """Samples that lie in memory or in files, n of them: a random choice that the seed decides; None, or n >= all of them: all.
 
-    def __init__(self, items: Items, spec: Spec, n: int | None = None, device: torch.device | str = "cpu"):
-        self.items, self.spec, self.device = items, spec, torch.device(device)
-        self.n = len(items) if n is None else n
-        self.labelled = spec.classes is not None
+    UserError where a label is no class of the spec.
+    """
+
+    def __init__(self, items: Items, spec: Spec, n: int | None = None, device: torch.device | str = "cpu", seed: int = 0):
+        refuse_labels(items.labels, spec, "the set of samples")
+        self.items, self.spec, self.device, self.seed = items, spec, torch.device(device), seed
+        self.chosen = chosen(n, len(items), "samples", seed)
+        self.n, self.labelled = len(self.chosen), items.labels is not None
+
+    def protocol(self) -> dict[str, Any]:
+        return {} if self.n == len(self.items) else {"chosen": f"{self.n} of {len(self.items)} at random, seed {self.seed}"}
 
     def at(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        x, y = self.items.take(indices)
+        x, y = self.items.take(self.chosen[indices])
         return to_float(x.to(self.device)), None if y is None else y.to(self.device)
+
+
+def finite(x: Tensor) -> Tensor:
+    """x itself; UserError where samples are not finite."""
+    if not x.isfinite().all():
+        raise UserError(NOT_FINITE)
+    return x
 
 
 @contextlib.contextmanager

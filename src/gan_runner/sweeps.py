@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
@@ -16,13 +16,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner import elsewhere, inventory
+from gan_runner import elsewhere, inside, inventory
 from gan_runner.composer import Composer
-from gan_runner.config import OPTUNA_SWEEPER, Composed, gathered, parsed, quoted, recorded
-from gan_runner.errors import UserError
+from gan_runner.config import LINE_ONLY, OPTUNA_SWEEPER, Composed, accepted, gathered, lasting, parsed, quoted, recorded
+from gan_runner.errors import Failed, UserError
 from gan_runner.explain import DONE, FAILED, rendered, say
 from gan_runner.jobs import Job, Outcome, check, refuse_missing, refused, runner, started_by_others
-from gan_runner.untrusted import content, parsed_yaml
+from gan_runner.protocols import Protocol
+from gan_runner.untrusted import content, parsed_yaml, plain
 
 if TYPE_CHECKING:
     from gan_runner.studies import OptunaSweeper
@@ -45,6 +46,7 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
     """Every job that has not finished in the folder of the sweep; all are composed and checked before anything is created or changed."""
     if started_by_others():
         return refused("a sweep is not for torchrun or srun: its jobs start their own processes with trainer.devices=N")
+    accept = accepted(overrides)
     overrides = gathered(overrides)
     frame = composer.load_configuration(name, overrides, RunMode.MULTIRUN)
     refuse_missing(frame.hydra, "sweep.dir", "sweeper", "launcher")
@@ -70,7 +72,8 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
         known = checked(composer, frame, _jobs(composer, frame))
     else:  # only the sweeper knows its jobs
         checked(composer, frame, {0: _without_sweeps(overrides)})
-    refuse_others(known)
+    inside.refuse_foreign_sweep(folder, [job.folder for job in known.values()])
+    refuse_others(known, accept)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -139,7 +142,7 @@ def checked(composer: Composer, frame: DictConfig, jobs: Jobs, word: str = "job"
         try:
             loaded = composer.load_sweep_config(frame, job)
             composed = composer.composed(loaded, job)
-            known[number] = Known(recorded(loaded.hydra.overrides.task), place_of(loaded, number), composed)
+            known[number] = Known(lasting(recorded(loaded.hydra.overrides.task)), place_of(loaded, number), composed)
             notes.update(dict.fromkeys(composed.notes))
             kind = _but_for_the_seed(composed)
             if kind not in good:
@@ -166,18 +169,22 @@ def place_of(loaded: DictConfig, number: int) -> Path:
         raise UserError(rendered(error)) from error
 
 
-def refuse_others(known: Mapping[int, Known]) -> None:
-    """Refuses a folder in which there are other jobs under these numbers; nothing in it is touched."""
-    from gan_runner.directory import difference
+def refuse_others(known: Mapping[int, Known], accept: Sequence[str]) -> None:
+    """Refuses a folder in which there are other jobs under these numbers, or states of other data; nothing in it is touched."""
+    from gan_runner import directory
 
     for job in known.values():
         line = parsed_yaml(content(job.folder / "overrides.yaml", 2**24))
         pairs = zip_longest(line if isinstance(line, list) else job.overrides, job.overrides, fillvalue="nothing")
         found = next((f"{there} there and {here} here" for there, here in pairs if there != here), None)
         if found is None and (job.folder / "config.yaml").is_file():
-            found = difference(job.folder, job.composed.config)
+            found = directory.difference(job.folder, job.composed.config)
         if found:
             raise UserError(f"{job.folder} holds another job: {found}; choose another folder with hydra.sweep.dir=...")
+        if directory.state_of(job.folder) in directory.GOES_ON:
+            from gan_runner.runs import saved_state
+
+            saved_state(job.folder, job.composed.config, job.composed.packages, accept, say=lambda message: None)
 
 
 def _jobs(composer: Composer, frame: DictConfig) -> Jobs:
@@ -197,8 +204,8 @@ def _jobs(composer: Composer, frame: DictConfig) -> Jobs:
 def line_of(frame: DictConfig) -> list[str]:
     """What a study has every job say, and after it the line, which wins."""
     params = dict(frame.hydra.sweeper.params or {})
-    if any(str(key).lstrip("+~") in ("packages", "resume") for key in params):
-        raise UserError("hydra.sweeper.params: packages and resume are read from the command line only")
+    if any(str(key).lstrip("+~") in LINE_ONLY for key in params):
+        raise UserError("hydra.sweeper.params: packages, resume and accept are read from the command line only")
     return [*(f"{key}={value}" for key, value in params.items()), *recorded(frame.hydra.overrides.task)]
 
 
@@ -206,7 +213,7 @@ def _but_for_the_seed(composed: Composed) -> str:
     """What tells one configuration from another, for the check: whether it is good does not depend on which seed it has."""
     settings = composed.plain()
     seed = settings.pop("seed", None)
-    return json.dumps([settings, composed.packages, (isinstance(seed, int) and seed >= 0) or str(seed)], default=str)
+    return json.dumps([settings, composed.packages, type(seed) is int or str(seed)], default=str)
 
 
 def _without_sweeps(overrides: list[str]) -> list[str]:
@@ -234,13 +241,17 @@ def state_of(folder: Path) -> str:
 def report(folder: Path, outcomes: list[Outcome], followed: tuple[str | None, Any] | None) -> None:
     """The table of a sweep, on the terminal and beside its jobs; followed: (metric, mode) where all jobs are compared by one."""
     rows: list[tuple[str, ...]] = []
-    best: dict[tuple[str | None, Any], tuple[float, int]] = {}  # of those that finished
+    best: dict[tuple[str, Any], tuple[float, int]] = {}  # of those that finished, by (name, mode)
+    owner: dict[str, Protocol] = {}  # the protocol of the first job that was measured by a metric; another one has another name
     for outcome in outcomes:
         metric, mode, value = None, None, outcome.value
         if inventory.is_run(Path(outcome.folder)):
             run = inventory.read(Path(outcome.folder), Path(outcome.folder).parent)
             metric, mode = followed or inventory.best_of(run.config)
             value = run.objective(metric, mode)
+            if value is not None and metric:
+                own = owner.setdefault(metric, run.owners[metric])
+                metric += f" ({differs})" if (differs := own.described(metric, run.owners[metric])) else ""
         if value is not None and metric and outcome.state == "finished":
             before = best.get((metric, mode), (value, outcome.number))
             best[metric, mode] = (max if mode == "max" else min)(before, (value, outcome.number), key=lambda pair: pair[0])
@@ -253,8 +264,8 @@ def report(folder: Path, outcomes: list[Outcome], followed: tuple[str | None, An
     lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[4]]) for row in rows]
     lines += [f"best {metric}: {value:.6g}, of job {number}" for (metric, _), (value, number) in best.items() if len(rows) > 2]
     text = "\n".join(lines)
-    print(f"{text}\n{folder}", flush=True)
+    print(plain(f"{text}\n{folder}"), flush=True)
     try:
-        (folder / "table.txt").write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
+        inside.write_bytes(folder / "table.txt", f"{text}\n".encode(), folder)
+    except Failed as error:
         say("gan-train", f"table.txt was not written: {error}")

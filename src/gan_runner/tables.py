@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from gan_runner.explain import say
-from gan_runner.inventory import STATES, Run
+from gan_runner.inventory import STATES, Run, plain
 from gan_runner.reporting import duration
-from gan_runner.untrusted import Value
+from gan_runner.untrusted import Value, printable
 
 COLOURS = {"running": "cyan", "dead": "red", "failed": "red", "diverged": "magenta", "interrupted": "yellow", "finished": "green"}
 ARROWS = {"max": " \u2191", "min": " \u2193"}
@@ -127,6 +127,7 @@ def show(runs: Sequence[Run], metric: str | None) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table: for a terminal as `fitted` lays it out, for whatever else reads it a line for each row."""
+    columns, rows = [printable(each) for each in columns], [[printable(cell) for cell in row] for row in rows]
     console = Console(highlight=False)
     if console.is_terminal:
         console.print(fitted(columns, rows, console.width))
@@ -158,10 +159,14 @@ def fitted(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) ->
 
 def unlike(runs: Sequence[Run], asked: str | None) -> list[str]:
     """In what the protocols differ of runs that the table shows by the same metric: their figures are not to be compared."""
-    found: dict[str, None] = {}
-    for metric in {run.followed(asked)[0] for run in runs}:
-        found |= dict.fromkeys(differences([run.protocol() for run in runs if run.followed(asked)[0] == metric and run.protocol()]))
-    return list(found)
+    return list(dict.fromkeys(name for metric in {run.followed(asked)[0] for run in runs} for name in differing(runs, asked, metric)))
+
+
+def differing(runs: Sequence[Run], asked: str | None, metric: str | None) -> list[str]:
+    """In what the protocols of one metric differ, of those runs that are shown by it."""
+    key = plain(metric or "")
+    found = [run.owners[key] for run in runs if key in run.owners and run.followed(asked)[0] == metric]
+    return list(dict.fromkeys(name for other in found[1:] for name in found[0].differing(key, other)))
 
 
 def differences(trees: list[dict[str, Value]]) -> dict[str, list[Value]]:
@@ -172,16 +177,21 @@ def differences(trees: list[dict[str, Value]]) -> dict[str, list[Value]]:
 
 
 def side_by_side(runs: Sequence[Run], asked: str | None) -> dict[str, dict[str, list[Value]]]:
-    """What differs between the configurations of runs, and between the protocols of their figures; and all figures. None: not there."""
+    """What differs between the configurations of runs, and between the protocols of their figures; and all figures. None: not there.
+
+    A figure that was measured by different protocols says so beside its name.
+    """
     figures: dict[str, list[Value]] = {}
     for key in dict.fromkeys(key for run in runs for key in run.keys):
         same = asked if asked and asked.rpartition(":")[0] == key else key
         modes = [run.followed(same)[1] for run in runs]
         mode = next((mode for mode in modes if mode), None)
+        mixed = differing(runs, key, key)
+        caution = f" (not alike: {', '.join(mixed[:3])})" if mixed else ""
         if mode:
             best = [run.best(key, mode) for run in runs]
-            figures[f"{arrow(key, mode)} best"] = [point[1] if point else None for point in best]
-        figures[f"{key} last"] = [run.last(key) for run in runs]
+            figures[f"{arrow(key, mode)} best{caution}"] = [point[1] if point else None for point in best]
+        figures[f"{key} last{caution}"] = [run.last(key) for run in runs]
     return {
         "configuration": differences([run.config for run in runs]),
         "protocol of the figures": differences([run.protocol() for run in runs]),

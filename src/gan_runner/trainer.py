@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from gan_runner import checkpoint, distributed, engine, execution
+from gan_runner import checkpoint, distributed, engine, execution, provenance
 from gan_runner.datasets import Dataset, Spec, stream
+from gan_runner.datasets.classes import refuse_renamed
 from gan_runner.errors import Diverged, Interrupted, UserError
 from gan_runner.reporting import Countdown, Reporter
 
@@ -70,13 +72,14 @@ class Assembly:
     metrics: dict[str, Metric]
     callbacks: dict[str, Callback]
     loggers: dict[str, Logger]
+    made_with: dict[str, Any]  # the configuration as a state keeps it
 
 
 class Run:
     """A run as callbacks and loggers see it: the objects of its assembly, the folder it leaves behind and how far it is."""
 
     def __init__(self, assembly: Assembly, folder: Path, reporter: Reporter):
-        self.config, self.dataset, self.spec = assembly.config, assembly.dataset, assembly.spec
+        self.config, self.dataset, self.spec, self.made_with = assembly.config, assembly.dataset, assembly.spec, assembly.made_with
         self.trainer, self.game, self.extractor = assembly.trainer, assembly.game, assembly.extractor
         self.metrics, self.callbacks = assembly.metrics, assembly.callbacks
         self.loggers: list[Logger] = []  # those that have begun
@@ -84,7 +87,8 @@ class Run:
         self.device = self.game.generator.device
         self.batch_size = self.game.batch_size
         tick = Countdown(reporter).at
-        self.batches = stream(self.dataset, "train", self.batch_size, assembly.config["seed"], self.device, tick)
+        labelled = getattr(self.game.D, "classes", None) is not None or any(term.labelled for term in self.game.terms.values())
+        self.batches = stream(self.dataset, "train", self.batch_size, assembly.config["seed"], self.device, tick, labelled)
         self.recent: list[Logs] = []  # of the rounds whose losses have not been looked at
         self.saved_at: int | None = None
         self.writer = checkpoint.Writer()
@@ -105,24 +109,37 @@ class Run:
         """Real images that made up the rounds, one batch a round."""
         return self.step * self.batch_size
 
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What the bits of the run depend on besides its configuration and its data."""
+        return engine.facts(self.device, engine.precision_of(self.trainer.precision, self.device, self.spec.is_image))
+
     def state(self) -> dict[str, Any]:
-        """Everything that the next round depends on."""
+        """Everything that the next round depends on, and what it was made with."""
         return {
             "version": checkpoint.VERSION,
             "step": self.step,
             "images": self.images,
-            "spec": {"shape": list(self.spec.shape), "classes": self.spec.classes},
+            "spec": self.spec.saved(),
+            "config": self.made_with,
+            "data": self.batches.fingerprint,
+            "machine": self.machine,
             "game": dict(self.game.state_dict()),
             "batches": self.batches.state_dict(),
             "callbacks": {name: callback.state_dict() for name, callback in self.callbacks.items()},
             "rng": distributed.everyones({name: each.cpu() for name, each in engine.rng_state(self.device).items()}),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a saved state. UserError where it belongs to other networks."""
+    def restore(self, state: dict[str, Any], other_data: bool = False) -> None:
+        """Go back to a saved state. UserError where it is of other networks, of classes of other names, or of another number of samples.
+
+        other_data: there may be more or fewer samples than then.
+        """
+        batches = state["batches"] | ({"samples": self.batches.order.n} if other_data else {})
         try:
+            refuse_renamed(Spec.restored(state["spec"]), self.spec, self.dataset.name)
             self.game.load_state_dict(state["game"])
-            self.batches.load_state_dict(state["batches"])
+            self.batches.load_state_dict(batches)
             for name, callback in self.callbacks.items():
                 callback.load_state_dict(state["callbacks"].get(name, {}))
             if distributed.rank() < len(state["rng"]):
@@ -134,6 +151,8 @@ class Run:
                 f"played by {len(state['rng'])} processes until now and by {distributed.size()} from here on: the same run up to rounding, "
                 "but for networks that couple samples (batch norm) or draw inside forward (dropout)"
             )
+        if reasons := provenance.inexact(state.get("machine"), self.machine, self.config["deterministic"]):
+            self.reporter.say(f"from here on not bit for bit what an uninterrupted run would be: {'; '.join(reasons)}")
         self.saved_at = self.step
 
     def save(self, path: Path, then: Callable[[], None] = lambda: None) -> None:
@@ -149,7 +168,7 @@ class Run:
             state = checkpoint.snapshot(state)
 
             def write() -> None:
-                checkpoint.save(path, state)
+                checkpoint.save(path, state, self.folder)
                 then()
 
             self.writer.submit(write)
@@ -170,6 +189,12 @@ class Run:
                 f"{name} is {float(value)} in round {step}; "
                 + (f"the last checkpoint is {found}" if found else "there is no checkpoint yet")
             )
+
+    def last_checkpoint(self, step: int) -> Path | None:
+        """The newest checkpoint of at most `step` rounds; None where there is none."""
+        self.writer.wait()
+        there = {int(path.stem.removeprefix("step_")): path for path in checkpoint.numbered(self.folder / "checkpoints")}
+        return there[max(rounds)] if (rounds := [n for n in there if n <= step]) else None
 
     def log_to(self, logger: Logger) -> None:
         """Let a logger take part from here on."""
@@ -225,7 +250,7 @@ def play(run: Run, signals: Signals) -> None:
     callbacks = sorted(run.callbacks.values(), key=lambda callback: callback.order)
     callbacks = [callback for callback in callbacks if callback.everywhere or distributed.is_first()]
     with engine.kept_memory(run.device), execution.one_stream(run.device), profiled(run) as next_round:
-        executor = execution.engine_of(run.trainer.engine, run.game, run.reporter.say, run.spec.is_image)
+        executor = execution.engine_of(run.trainer.engine, run.game, run.reporter.say, run.spec.is_image, run.dataset, run.last_checkpoint)
         for callback in callbacks:
             callback.begin(run)
         while run.step < run.steps and not signals.agreed():
@@ -256,7 +281,9 @@ def profiled(run: Run) -> Iterator[Callable[[], None]]:
 
     def write(profile: torch.profiler.profile) -> None:
         path = run.folder / "profile.pt.trace.json"
-        profile.export_chrome_trace(str(path))
+        with tempfile.TemporaryDirectory(prefix="gan-runner-") as room:  # the exporter would follow a link
+            profile.export_chrome_trace(str(Path(room, path.name)))
+            checkpoint.write_bytes(path, Path(room, path.name).read_bytes(), run.folder)
         device = "cuda" if run.device.type == "cuda" else "cpu"
         table = profile.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=12, max_name_column_width=40)
         run.reporter.say(f"{table}\nprofile of {PROFILED['active']} rounds: {path} (open it in ui.perfetto.dev)")

@@ -87,6 +87,18 @@ def printable(text: str, limit: int = 500) -> str:
     return shown + ("..." if len(text) > limit else "")
 
 
+def plain(text: str) -> str:
+    """A text whose lines are `printable`; its line breaks stay."""
+    return "\n".join(printable(line, len(line)) for line in text.replace("\r\n", "\n").split("\n"))
+
+
+def memory() -> int:
+    """The bytes of memory that this process may have: those of the machine, or of its control group where these are less."""
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    said = (content(Path("/sys/fs/cgroup", name)) for name in ("memory.max", "memory/memory.limit_in_bytes"))
+    return min([here, *(int(each) for each in said if each and each.strip().isdigit())])
+
+
 def whole(value: Any) -> int | None:
     """A whole number from 0 that a float holds exactly; None for anything else."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None

@@ -1,11 +1,16 @@
 """What --help prints: written for users, gathered from the YAML files themselves."""
 
+import os
 import re
 import textwrap
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from gan_runner.config import LISTS, SINGLE, config_dir
+from gan_runner.untrusted import content, printable
+
+MOST = 1000  # files of a folder that are listed
 
 
 def train_help(config_dirs: Sequence[str]) -> str:
@@ -26,6 +31,7 @@ Usage
   gan-train -m ... hydra.sweep.dir=DIR                  the same line again finishes a sweep that was stopped, or in which jobs failed
   gan-train -m ... hydra/sweeper=gan_optuna KEY=interval(A,B)     search with Optuna
   gan-train resume=RUN_DIR [trainer.steps=N]            go on with a run
+  gan-train resume=RUN_DIR accept=data                  on other data than before, else refused; accept=config: with an edited config.yaml
   gan-sample run=RUN_DIR                                look at what it learnt
   gan-eval run=RUN_DIR metric=[A,B]                     measure it
   gan-rate run=RUN_DIR                                  have people judge it
@@ -163,16 +169,16 @@ def catalogue(config_dirs: Sequence[str | Path] = ()) -> dict[str, dict[str, str
     """Group -> option -> the first comment line of its file; what --help shows."""
     groups: dict[str, dict[str, str]] = {}
     for root in (config_dir(), *map(Path, config_dirs)):
-        for file in sorted(root.glob("*/**/*.yaml")):
+        for file in sorted(islice(root.glob("*/**/*.yaml"), MOST)):
             group, *name = file.relative_to(root).with_suffix("").parts
             groups.setdefault(group, {}).setdefault("/".join(name), _first_comment(file))
     return {group: dict(sorted(options.items())) for group, options in groups.items()}
 
 
 def _first_comment(file: Path) -> str:
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in (content(Path(os.path.realpath(file)), cut=True) or b"").decode(errors="replace").splitlines():
         if line.startswith("#") and not line.startswith("# @package"):
-            return line.lstrip("# ").rstrip()
+            return printable(line.lstrip("# ").rstrip(), 200)
         if line and not line.startswith("#"):
             break
     return ""

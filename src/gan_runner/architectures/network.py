@@ -17,6 +17,10 @@ class Generator(nn.Module):
     latent: int
     classes: int | None = None
 
+    capturable: bool
+    """True where a subclass of yours executes the same operations in every round, so that they may be replayed (docs/extending.md). A class
+    that overrides a method says so itself."""
+
     def prior(self, draws: Draws) -> Tensor:
         """Latents, N Z; standard normal unless overridden."""
         return draws.normal(self.latent)
@@ -46,6 +50,10 @@ class Discriminator(nn.Module):
     classes: int | None = None
     couples_samples: bool = False
     """True where the logit of a sample depends on its batch: batch norm, minibatch standard deviation."""
+
+    capturable: bool
+    """True where a subclass of yours executes the same operations in every round, so that they may be replayed (docs/extending.md). A class
+    that overrides a method says so itself."""
 
     def forward(self, sample: Sample, y: Tensor | None = None) -> DiscriminatorOutput:
         """Logits N and features N F of the samples, given their labels y (N)."""

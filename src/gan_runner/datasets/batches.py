@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gan_runner import distributed
+from gan_runner.datasets.classes import refuse_labels
 from gan_runner.datasets.dataset import Dataset, Items, Samples, Split, to_float, unheard
+from gan_runner.datasets.fingerprint import Fingerprint
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
 from gan_runner.game import Batch, BatchLike
@@ -58,6 +60,9 @@ class Stream:
     processes, is the whole state; the number of samples is kept beside it, to know other data by.
     """
 
+    fingerprint: Fingerprint
+    """Of the samples, where `stream` made this."""
+
     def __init__(self, n: int, batch_size: int, seed: int, device: torch.device | str, flip: bool):
         self.order, self.batch_size, self.device, self.position = Order(n, seed, flip), batch_size, torch.device(device), 0
         self.share = distributed.share(batch_size, 1)
@@ -87,7 +92,7 @@ class Stream:
         if state["samples"] != self.order.n:
             raise UserError(
                 f"the data have changed: {state['samples']} training samples when the run began, {self.order.n} now; "
-                "put back the ones it had, or begin a new run"
+                "put back the ones it had, say accept=data to go on with these, or begin a new run"
             )
         self.position = state["position"]
 
@@ -269,14 +274,29 @@ def _close(streamed: weakref.ref[Streamed]) -> None:
 
 
 def stream(
-    dataset: Dataset, split: Split, batch_size: int, seed: int, device: torch.device | str, tick: Tick = unheard
+    dataset: Dataset,
+    split: Split,
+    batch_size: int,
+    seed: int,
+    device: torch.device | str,
+    tick: Tick = unheard,
+    labelled: bool = False,
 ) -> Resident | Streamed:
     """Batches of a split: from the device where its samples fit `dataset.resident_mb`, else through `dataset.workers` processes.
 
     The batches are the same either way. Only training images are mirrored. tick: is told how far a reading goes that is done once.
+    UserError for labels that are no classes of the data set, and, where labels are needed (labelled), for samples without.
     """
     items, flip = dataset.at_hand(split, tick), dataset.flip and split == "train"
+    whose = f"the {split} split of {dataset.name}"
+    refuse_labels(items.labels, dataset.spec, whose)
+    if labelled and items.labels is None:
+        raise UserError(f"the discriminator or a term reads the labels of real samples, and {whose} has none")
+    made: Resident | Streamed
     if items.nbytes <= dataset.resident_mb * 10**6:
-        samples = items if isinstance(items, Samples) else Samples(*items.take(torch.arange(len(items))))
-        return Resident(samples, batch_size, seed, device, flip)
-    return Streamed(items, batch_size, seed, device, flip, dataset.workers)
+        items = samples = items if isinstance(items, Samples) else Samples(*items.take(torch.arange(len(items))))
+        made = Resident(samples, batch_size, seed, device, flip)
+    else:
+        made = Streamed(items, batch_size, seed, device, flip, dataset.workers)
+    made.fingerprint = dataset.fingerprint(split, items)
+    return made

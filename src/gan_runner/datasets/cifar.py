@@ -32,6 +32,7 @@ class CIFAR10(PublicImages):
     """
 
     native = (3, 32, 32)
+    class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
     checks = {f"{FOLDER}/{name}": md5_is(md5) for name, md5 in MD5.items()}
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_runner.datasets import pictures
+from gan_runner.datasets.fingerprint import Fingerprint, of_items
 from gan_runner.datasets.spec import Spec
 from gan_runner.reporting import Tick
 
@@ -90,6 +91,10 @@ class Dataset:
     workers: int = 0
     """Processes that read and decode samples while training, where those are not kept on the device."""
 
+    capturable: bool
+    """True where a subclass of yours executes the same operations in every round, so that they may be replayed (docs/extending.md). A class
+    that overrides a method says so itself."""
+
     @property
     def spec(self) -> Spec:
         """Shape of a sample as the networks see it (C H W for images), number of classes, and what is known exactly."""
@@ -122,6 +127,14 @@ class Dataset:
         """As a protocol states it."""
         return type(self).__name__.lower()
 
+    def summary(self) -> str | None:
+        """One line for the start of a run: what was found, and what was left out and why; None where the name says it all."""
+        return None
+
+    def notes(self, split: Split) -> dict[str, str]:
+        """What a protocol has to say of how the samples of a split came about, by name."""
+        return {}
+
     def checksum(self, split: Split) -> str:
         """SHA-256 of the samples of a split and their labels: equal for equal content, wherever it lies."""
         samples = self.load(split)
@@ -130,6 +143,13 @@ class Dataset:
             if part is not None:
                 digest.update(part.contiguous().numpy().data)
         return digest.hexdigest()
+
+    def fingerprint(self, split: Split, items: Items) -> Fingerprint:
+        """What tells the samples of a split from others: a state holds that of the training samples, and is resumed on those alone.
+
+        items: the samples, as `open` or `at_hand` gave them. This one reads 1,000 of them; override it where that takes long.
+        """
+        return of_items(items)
 
     def picture(self, samples: Tensor, columns: int = 8) -> Tensor:
         """How samples are looked at: uint8, 3 H W.

@@ -15,35 +15,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_runner import checkpoint, distributed
+from gan_runner import cache, distributed
 from gan_runner.datasets.dataset import Items
-from gan_runner.reporting import Tick
+from gan_runner.datasets.decoding import VERSION
+from gan_runner.errors import UserError
+from gan_runner.reporting import Tick, notice
 
 SHARD = 2**24  # bytes of an array, about
-VERSION = 1  # of how images are decoded
-
-
-def cache_folder() -> Path:
-    """Where decoded images and features of real data are kept: $GAN_RUNNER_CACHE, else gan-runner in the user's folder for caches."""
-    if named := os.environ.get("GAN_RUNNER_CACHE"):
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gan-runner"
 
 
 class Decoded:
-    """The images of `items`, read from arrays that `fill` has written.
+    """The images of `items`, read from arrays that `fill` has written or verified.
 
-    paths: their files, by whose size and time of change the arrays are found again; shape: C H W.
+    paths: their files, by whose size and time of change the arrays are found again; shape: C H W; how: what else decoding depends on.
     """
 
-    def __init__(self, items: Items, paths: Sequence[Path], shape: tuple[int, ...]):
+    def __init__(self, items: Items, paths: Sequence[Path], shape: tuple[int, ...], how: str = ""):
         self.items, self.shape = items, shape
-        digest = hashlib.sha256(f"{VERSION} {shape} ".encode())
+        digest = hashlib.sha256(f"{VERSION} {shape} {how} ".encode())
         for path in paths:
             about = path.stat()
-            digest.update(f"{path.absolute()} {about.st_size} {about.st_mtime_ns} ".encode())
-        self.folder = cache_folder() / "decoded" / digest.hexdigest()[:32]
+            digest.update(os.fsencode(f"{path.absolute()} {about.st_size} {about.st_mtime_ns} "))
+        self.folder = cache.cache_folder() / "decoded" / digest.hexdigest()[:32]
         self.rows = max(1, SHARD // math.prod(shape))  # images of an array
+        self.verified: dict[Path, tuple[int, ...]] = {}  # arrays that are as they were written, by what changes when they are not
 
     @property
     def nbytes(self) -> int:
@@ -67,14 +62,23 @@ class Decoded:
 
     @cached_property
     def shards(self) -> list[np.ndarray]:
-        """The arrays, looked at where they lie; a worker process opens its own."""
-        return [np.load(path, mmap_mode="r") for path in self.paths()]
+        """The arrays, mapped from the disk; a worker process opens its own. UserError where one has changed since `fill`."""
+        return [self.shard(path) for path in self.paths()]
+
+    def shard(self, path: Path) -> np.ndarray:
+        """An array, which is not read through again unless it has changed since that was done."""
+        try:
+            if cache.identity(path) != self.verified.get(path):
+                cache.verify(path)
+            return np.load(path, mmap_mode="r")
+        except (OSError, ValueError, cache.Damaged) as error:
+            raise UserError(f"{path} has changed while it was in use ({error}); start again, and it is made again") from error
 
     def paths(self) -> list[Path]:
         return [self.folder / f"{i:06d}.npy" for i in range(-(-len(self) // self.rows))]
 
     def fill(self, tick: Tick) -> None:
-        """Decode what is not there yet, array by array, so that an interruption loses one at most; several processes share the work.
+        """Decode what is not there undamaged, array by array, so that an interruption loses one at most; several processes share the work.
 
         UserError where an image cannot be read; Failed where the disk takes no more.
         """
@@ -83,19 +87,26 @@ class Decoded:
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             for n, i in enumerate((*range(first, len(paths)), *range(first))):
                 rows = range(i * self.rows, min((i + 1) * self.rows, len(self)))
-                if not whole(paths[i], (len(rows), *self.shape)):
+                if not sound(paths[i], (len(rows), *self.shape)):
                     images = np.stack([image.numpy() for image, _ in pool.map(self.items.__getitem__, rows)])
                     file = io.BytesIO()
                     np.save(file, images)
                     self.folder.mkdir(parents=True, exist_ok=True)
-                    checkpoint.write_bytes(paths[i], file.getbuffer())
+                    cache.write(paths[i], file.getbuffer())
                     tick("decoding images", min((n + 1) * self.rows, len(self)), len(self))
+                self.verified[paths[i]] = cache.identity(paths[i])
 
 
-def whole(path: Path, shape: tuple[int, ...]) -> bool:
-    """Whether an array of bytes of this shape lies there."""
+def sound(path: Path, shape: tuple[int, ...]) -> bool:
+    """Read an array through: whether it is there, of bytes and of this shape, as it was written; what is damaged is named."""
     try:
+        cache.verify(path)
         found = np.load(path, mmap_mode="r")
-    except (OSError, ValueError):
+        if found.shape != shape or found.dtype != np.uint8:
+            raise cache.Damaged(f"it holds {found.dtype} of shape {found.shape}")
+    except FileNotFoundError:
         return False
-    return found.shape == shape and found.dtype == np.uint8
+    except (OSError, ValueError, cache.Damaged) as error:
+        notice.warning("decoded images in %s are damaged (%s); they are decoded again", path, error)
+        return False
+    return True

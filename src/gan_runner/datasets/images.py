@@ -33,7 +33,8 @@ class PublicImages(Dataset):
     """
 
     native: tuple[int, int, int]
-    classes = 10
+    class_names: tuple[str, ...]
+    """In the order of their labels."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class PublicImages(Dataset):
     @property
     def spec(self) -> Spec:
         channels, height, width = self.native
-        return Spec((channels, self.resolution or height, self.resolution or width), self.classes)
+        return Spec((channels, self.resolution or height, self.resolution or width), len(self.class_names), class_names=self.class_names)
 
     def resized(self, images: Tensor) -> Tensor:
         return images if self.resolution is None else resize(images, self.resolution)

@@ -34,6 +34,7 @@ class MNIST(PublicImages):
     """
 
     native = (1, 28, 28)
+    class_names: tuple[str, ...] = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
     title = "MNIST"
     checks: dict[str, Check] = {name: md5_is(md5) for name, md5 in MD5.items()}
 
@@ -83,6 +84,7 @@ class FashionMNIST(MNIST):
     """
 
     title = "Fashion-MNIST"
+    class_names = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
     checks = {name: has_shape(shape) for name, shape in SHAPES.items()}
 
 

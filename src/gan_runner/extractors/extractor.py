@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -113,6 +114,10 @@ class Extractor(nn.Module):
             with path.open("rb") as file:
                 checksum = hashlib.file_digest(file, "sha256").hexdigest()
                 self.verify(path, checksum)
+                if zipfile.is_zipfile(file):
+                    with zipfile.ZipFile(file) as parts:
+                        if altered := parts.testzip():  # torch.load does not look at checksums
+                            raise UserError(f"{path} is damaged: the checksum of {altered} is wrong; replace the file")
                 file.seek(0)  # the very bytes that were summed
                 self.load_state_dict(self.own(torch.load(file, map_location="cpu", weights_only=True)))
         except UserError:

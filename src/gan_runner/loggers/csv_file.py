@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from gan_runner import checkpoint
+from gan_runner import checkpoint, inside
 from gan_runner.errors import Failed
 from gan_runner.loggers.logger import Logger
+from gan_runner.untrusted import content
 
 if TYPE_CHECKING:
     from gan_runner.trainer import Run
@@ -28,14 +29,15 @@ class CSV(Logger):
     def begin(self, run: Run) -> None:
         self.path = run.folder / "scalars.csv"
         kept = [HEADER]
-        if run.step and self.path.exists():
-            with self.disk(), self.path.open(newline="", encoding="utf-8", errors="replace") as file:
-                kept += [row for row in csv.reader(file) if len(row) == 3 and row[0].isdecimal() and int(row[0]) <= run.step]
+        for line in (content(self.path, inside.MOST[self.path.name]) or b"").decode(errors="replace").splitlines() if run.step else ():
+            row = parsed(line)
+            if len(row) == 3 and row[0].isdecimal() and len(row[0]) < 16 and int(row[0]) <= run.step:
+                kept.append(row)
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(kept)
-        checkpoint.write_bytes(self.path, text.getvalue().encode())
+        checkpoint.write_bytes(self.path, text.getvalue().encode(), run.folder)
         with self.disk():
-            self.file = self.path.open("a", newline="", encoding="utf-8")
+            self.file = os.fdopen(inside.appended(self.path, run.folder), "a", newline="", encoding="utf-8")
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         with self.disk():
@@ -57,3 +59,11 @@ class CSV(Logger):
             yield
         except OSError as error:
             raise Failed(f"{self.path} could not be written: {error.strerror or error}") from error
+
+
+def parsed(line: str) -> list[str]:
+    """The cells of a line of CSV; none where it is no line of a table."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return []

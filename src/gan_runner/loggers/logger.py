@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 
 class Logger:
-    """A place for the numbers and pictures of a run; the step is the number of rounds played."""
+    """A place for the numbers and pictures of a run; the step is the number of rounds played.
+
+    addresses: the keys of the constructor that say to whom data are sent. They count only where the line names them.
+    """
+
+    addresses: ClassVar[tuple[str, ...]] = ()
 
     def begin(self, run: Run) -> None:
         """The run starts, or goes on after `run.step` rounds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from gan_runner.trainer import Run
 
 STATUS = {"finished": "FINISHED", "interrupted": "KILLED"}
+FORBIDDEN = re.compile(r"[^/\w.\- ]")  # in the name of a metric, such as the brackets of `fd/lenet (n=500)`
 AT_ONCE = 100  # parameters that MLflow takes in one call
 
 
@@ -25,6 +27,7 @@ class MLflow(Tracker):
     """
 
     package = "mlflow"
+    addresses = ("tracking_uri",)
 
     def __init__(self, tracking_uri: str | None = None, experiment: str = "gan-runner"):
         super().__init__()
@@ -63,6 +66,9 @@ class MLflow(Tracker):
                 if found is None:
                     raise
         return found.experiment_id
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        super().scalars(step, {FORBIDDEN.sub("_", name): value for name, value in values.items()})
 
     def there(self, step: int) -> set[tuple[int, str]]:
         names = self.client.get_run(self.id).data.metrics

@@ -15,6 +15,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from gan_runner.errors import Failed
 from gan_runner.loggers.logger import Logger, hyperparameters
+from gan_runner.untrusted import content
 
 if TYPE_CHECKING:
     from gan_runner.trainer import Run
@@ -69,7 +70,7 @@ class TensorBoard(Logger):
                 self.writer._get_file_writer().add_summary(experiment)
                 self.writer._get_file_writer().add_summary(start)
                 self.writer.add_custom_scalars(LAYOUT)
-                self.writer.add_text("config", "```yaml\n" + (run.folder / "config.yaml").read_text() + "```", 0)
+                self.writer.add_text("config", "```yaml\n" + (content(run.folder / "config.yaml", 2**22) or b"").decode() + "```", 0)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         with disk_of(self.writer.log_dir):

@@ -19,6 +19,7 @@ from gan_runner import checkpoint, directory
 from gan_runner.errors import UserError
 from gan_runner.loggers.logger import Logger
 from gan_runner.reporting import log
+from gan_runner.untrusted import content, parsed_json, parsed_yaml, printable
 
 if TYPE_CHECKING:
     from gan_runner.trainer import Run
@@ -116,10 +117,10 @@ class Tracker(Logger):
     def _deliver(self) -> None:
         if not self.is_open:
             file = self.run.folder / f"{self.package}.json"
-            known = json.loads(file.read_text()) if self.from_step and file.exists() else None
+            known = self.remembered(file) if self.from_step and file.exists() else None
             found = self.open(self.run, said_of(self.run.folder), known)
             if found != known:
-                checkpoint.write_bytes(file, json.dumps(found, indent=2).encode())
+                checkpoint.write_bytes(file, json.dumps(found, indent=2).encode(), self.run.folder)
             self.again = self.there(self.from_step) if known else set()
             self.is_open = True
         while self.waiting:
@@ -129,6 +130,14 @@ class Tracker(Logger):
             if values or pictures:
                 self.send(Entry(step, values, pictures))
             del self.waiting[0]
+
+    def remembered(self, file: Path) -> dict[str, str] | None:
+        """What names this run to the tracker; None, which is said, where the file is not one that was written here."""
+        said = parsed_json(content(file))
+        if isinstance(said, dict) and all(isinstance(value, str) and value == printable(value) for value in said.values()):
+            return said
+        self.run.reporter.say(f"{file} cannot be read; {self.package} begins a new run")
+        return None
 
     def attempt(self, act: Any) -> bool:
         """Whether it worked. Whatever a tracker raises, the run goes on; the first time is told, the others are in train.log."""
@@ -148,9 +157,9 @@ class Tracker(Logger):
 def said_of(folder: Path) -> Said:
     """What the files of a run say of it."""
     config = OmegaConf.to_container(directory.read_config(folder), resolve=False)
-    overrides = OmegaConf.to_container(OmegaConf.load(folder / "overrides.yaml"), resolve=False)
+    line = parsed_yaml(content(folder / "overrides.yaml", 2**24))
+    overrides = [str(word) for word in line] if isinstance(line, list) else []
     assert isinstance(config, dict)
-    assert isinstance(overrides, list)
     return Said(f"{folder.absolute().parent.name}/{folder.absolute().name}", {str(key): each for key, each in config.items()}, overrides)
 
 

@@ -22,6 +22,7 @@ class Trackio(Tracker):
     """
 
     package = "trackio"
+    addresses = ("space",)
 
     def __init__(self, project: str = "gan-runner", space: str | None = None):
         super().__init__()

@@ -17,6 +17,7 @@ class WandB(Tracker):
     """
 
     package = "wandb"
+    addresses = ("entity", "mode")
 
     def __init__(self, project: str = "gan-runner", entity: str | None = None, mode: Literal["offline", "online"] = "offline"):
         super().__init__()

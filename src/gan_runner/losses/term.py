@@ -22,6 +22,10 @@ class Term(nn.Module):
     labelled: bool = False
     """True where it reads `play.fake_y`: refused with a generator that is not conditional."""
 
+    capturable: bool
+    """True where a subclass of yours executes the same operations in every round, so that they may be replayed (docs/extending.md). A class
+    that overrides a method says so itself."""
+
     def build(self, spec: Spec, discriminator: Discriminator | None) -> None:
         """Make what depends on the data and on D's features (a head)."""
 

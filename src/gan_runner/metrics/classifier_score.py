@@ -64,6 +64,7 @@ class ClassifierScore(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         logits = dim_zero_cat(self.logits)
+        self.shape = tuple(logits.shape)
         if self.shuffle:
             logits = logits[torch.from_numpy(np.random.RandomState(SEED).permutation(len(logits))).to(logits.device)]
         try:
@@ -71,3 +72,8 @@ class ClassifierScore(Metric):
         except ValueError as error:
             raise UserError(f"{error} (metric.classifier_score.splits={self.splits})") from error
         return {"": scores.mean(), "std": scores.std(correction=0)}
+
+    def notes(self) -> list[str]:
+        (n, classes), splits = self.shape, self.splits
+        few = n // splits < classes
+        return [f"{n // splits} samples a split for {classes} classes: the score cannot exceed the number of samples in a split"] * few

@@ -15,6 +15,7 @@ from gan_runner.datasets.spec import Spec
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
 from gan_runner.metrics.metric import Metric
+from gan_runner.subjects import finite
 
 if TYPE_CHECKING:
     from gan_runner.extractors import Extractor
@@ -104,9 +105,9 @@ def random_pairs(n: int, pairs: int, generator: torch.Generator, labels: Tensor 
 class MSSSIM(Metric):
     """Mean MS-SSIM of random pairs of fakes: ms_ssim; the higher, the less diverse. Of real pairs: ms_ssim/real, what it should be.
 
-    Pairs are of one label where the samples have labels, and drawn anew with the seed of the samples. ms_ssim/scales says how many scales
-    the size of the images allows: figures of different sizes do not compare. Samples are made a second time, two for each pair, and with
-    labels once more; memory: some 100 MB.
+    Pairs are of one label where samples and real ones have labels, of the same classes (UserError where they are others), and drawn anew
+    with the seed of the samples. ms_ssim/scales says how many scales the size of the images allows: figures of different sizes do not
+    compare. Samples are made a second time, two for each pair, and with labels once more; memory: some 100 MB.
     """
 
     needs = frozenset({"reference"})
@@ -124,10 +125,10 @@ class MSSSIM(Metric):
         return "ms_ssim"
 
     def examine(self, subject: Subject) -> None:
-        labels, real_labels = None, self.reference.labels
-        if subject.labelled and real_labels is not None:
+        labels, real_labels = None, self.reference.labels if subject.labelled else None
+        if real_labels is not None:
             labels = torch.cat([y.cpu() for _, y in subject.batches(range(subject.n), BLOCK) if y is not None])
-        fake = self.mean("fake", subject.n, labels, subject.seed, lambda indices: subject.at(indices)[0])
+        fake = self.mean("fake", subject.n, labels, subject.seed, lambda indices: finite(subject.at(indices)[0]))
         real = self.mean("real", self.reference.n, None if labels is None else real_labels, subject.seed, self.reference.at)
         self.found = {"": fake, "real": real}
 

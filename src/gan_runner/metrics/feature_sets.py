@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
 from gan_runner.datasets.dataset import Split
-from gan_runner.draws import seeded
+from gan_runner.draws import chosen
 from gan_runner.errors import UserError
 from gan_runner.metrics.metric import Metric
 
 
 def choice(rows: Tensor, n: int | None) -> Tensor:
     """At most n of the rows (None: all), in their order; the same choice every time, at random because data may be sorted by class."""
-    if n is None or n >= len(rows):
-        return rows
-    return rows[torch.randperm(len(rows), generator=seeded("choice of rows"))[:n].sort().values.to(rows.device)]
+    return rows if n is None or n >= len(rows) else rows[chosen(n, len(rows), "choice of rows").to(rows.device)]
 
 
 def last_part(figures: Mapping[str, float | None]) -> dict[str, float | None]:

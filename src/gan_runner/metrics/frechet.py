@@ -12,6 +12,7 @@ from torchmetrics.utilities import dim_zero_cat
 from gan_runner.errors import UserError
 from gan_runner.metrics.metric import Metric
 from gan_runner.metrics.moments import Moments
+from gan_runner.untrusted import printable
 
 if TYPE_CHECKING:
     from gan_runner.extractors import Extractor
@@ -105,6 +106,11 @@ def joined(moments: Tensor) -> Tensor:
     return reduce(Moments.merged, map(Moments.unpacked, moments)).packed
 
 
+def too_few(n: float, features: int, what: str = "samples") -> list[str]:
+    """A note where a covariance is singular for want of samples."""
+    return [f"{n:.0f} {what} for {features} features: with no more samples than features, bias is most of the distance"] * (n <= features)
+
+
 class FrechetDistance(Metric):
     """The Frechet distance to the real samples in the space of features, under fid/<extractor> or fd/<extractor>.
 
@@ -136,8 +142,12 @@ class FrechetDistance(Metric):
         self.moments, self.waiting = moments.packed, [rows[whole:].clone()]
 
     def compute(self) -> dict[str, Tensor]:
-        fake = Moments.unpacked(self.moments).merged(Moments.of(dim_zero_cat(self.waiting)))
-        return {"": distance_to_real(fake, self.reference.moments())}
+        fake, real = Moments.unpacked(self.moments).merged(Moments.of(dim_zero_cat(self.waiting))), self.reference.moments()
+        self.few = too_few(float(fake.n), len(fake.mean)) + too_few(float(real.n), len(real.mean), "real samples")
+        return {"": distance_to_real(fake, real)}
+
+    def notes(self) -> list[str]:
+        return self.few
 
 
 class IntraClassFrechet(Metric):
@@ -171,12 +181,18 @@ class IntraClassFrechet(Metric):
         real, real_y = self.reference.features(), self.reference.labels
         assert real_y is not None  # `needs` says so
         classes = torch.cat([fake_y.cpu(), real_y.cpu()]).unique().tolist()
+        names = self.reference.class_names
         few = [
-            f"class {k}: {n} samples, {n_real} real ones"
+            f"class {k if names is None else printable(names[k])}: {n} samples, {n_real} real ones"
             for k in classes
             if min(n := int((fake_y == k).sum()), n_real := int((real_y == k).sum())) < 2
         ]
         if few:
             raise UserError("a Frechet distance within classes needs at least 2 samples of each on both sides; " + "; ".join(few))
+        least = min(int((y == k).sum()) for y in (fake_y, real_y) for k in classes)
+        self.few = too_few(least, fake.shape[1], "samples of a class")
         by_class = {str(k): distance_to_real(Moments.of(fake[fake_y == k]), Moments.of(real[real_y == k])) for k in classes}
         return {"": torch.stack(list(by_class.values())).mean(), **by_class}
+
+    def notes(self) -> list[str]:
+        return self.few

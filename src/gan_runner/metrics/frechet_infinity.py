@@ -13,7 +13,7 @@ from torch import Tensor
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
 from gan_runner.metrics.feature_sets import FeatureSets
-from gan_runner.metrics.frechet import distance_to_real
+from gan_runner.metrics.frechet import distance_to_real, too_few
 from gan_runner.metrics.moments import Moments
 
 if TYPE_CHECKING:
@@ -95,9 +95,13 @@ class FrechetInfinity(FeatureSets):
                 f"make more, or set metric.frechet_infinity.smallest to a fraction of them, such as {max(2, len(fake) // 4)}"
             )
         self.sizes = torch.linspace(self.smallest, len(fake), self.points, dtype=torch.float64).round().long().tolist()
+        self.few = too_few(self.sizes[0], fake.shape[1], "samples in the smallest subset")
         self.distances = distances(fake, self.reference.moments(), self.sizes)
         self.line = line(self.sizes, self.distances)
         return {"": self.line.intercept, "slope": self.line.slope, "standard_error": self.line.standard_error}
+
+    def notes(self) -> list[str]:
+        return self.few
 
     def pictures(self, subject: Subject) -> dict[str, Tensor]:
         return {"fit": picture(self.sizes, self.distances, self.line)}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
 from gan_runner.datasets.spec import Spec
+from gan_runner.draws import chosen
 from gan_runner.metrics.metric import Metric
 from gan_runner.metrics.parzen import finite, window_log_density
 
@@ -22,8 +22,8 @@ class KernelDensity(Metric):
 
     fake_under_real falls where fakes lie apart from the data; real_under_fake falls where the data are missed, so that a collapse shows
     only in it. Compare both with what real points give: N(0, s^2 I) in D dimensions against itself, in the limit of many points,
-    -D/2 log(2 pi (s^2 + h^2)) - D s^2 / (2 (s^2 + h^2)). bandwidth: h, in units of the data; n_real: the first so many test points (fewer
-    where there are fewer). Memory: the fakes and under 200 MB.
+    -D/2 log(2 pi (s^2 + h^2)) - D s^2 / (2 (s^2 + h^2)). bandwidth: h, in units of the data; n_real: at most so many test points, a fixed
+    random choice. Memory: the fakes and under 200 MB.
     """
 
     reads = ("samples",)
@@ -45,7 +45,7 @@ class KernelDensity(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         fakes, test = dim_zero_cat(self.fakes), self.reference.of("test")
-        real = test.at(torch.arange(min(self.n_real, test.n))).to(fakes.device)
+        real = test.at(chosen(self.n_real, test.n, "kde", "test")).to(fakes.device)
         return {
             "fake_under_real": window_log_density(fakes, real, [self.bandwidth]).mean(),
             "real_under_fake": window_log_density(real, fakes, [self.bandwidth]).mean(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -12,17 +13,20 @@ from torch import Tensor
 from gan_runner.datasets import to_uint8
 from gan_runner.datasets.pictures import grid
 from gan_runner.metrics.feature_sets import FeatureSets, choice, last_part
-from gan_runner.metrics.neighbours import nearest
+from gan_runner.metrics.neighbours import held, nearest
 from gan_runner.subjects import Subject
 
 if TYPE_CHECKING:
     from gan_runner.extractors import Extractor
 
 
+ENUMERATED = 16  # rows whose every choice is counted; those that most fakes are nearest to
+
+
 class Closeness(NamedTuple):
     """How fakes lie between two sets; float64 scalars."""
 
-    share: Tensor  # of fakes nearer to the training rows; one that is as near to both counts half
+    share: Tensor  # of fakes whose nearest row is a training row; where several are equally near, the share of training rows among these
     z: Tensor
     p_value: Tensor
     ratio: Tensor  # median over fakes of the distance to the training rows over that to the test rows
@@ -31,31 +35,72 @@ class Closeness(NamedTuple):
 def closeness(fake: Tensor, train: Tensor, test: Tensor) -> Closeness:
     """Of fakes (N F) to training rows (M F) and as many test rows (M F).
 
-    If the training rows are to the fakes what the test rows are, which of the 2M is which is a fair draw. So the share has expectation 1/2
-    and, where c_i fakes are nearest to row i, N times it has variance M / 2 times the variance of c (M of 2M without replacement).
-    z is in units of its root, and p_value = Phi(-z) is one-sided. Fakes that crowd around few rows count for no more than those rows.
+    If the training rows are to the fakes what the test rows are, which of the 2M is which is a fair draw. So, where c_i fakes are nearest
+    to row i (1/s each, where a fake has s rows equally near), N times the share is the sum of c over M of 2M rows, drawn without
+    replacement: its expectation is N / 2 and its variance M / 2 times the variance of c. z is in units of its root, and p_value is how
+    likely a fair draw has this sum or a larger one (`at_least`). Fakes that crowd around few rows count for no more than those rows.
     ValueError for sets of different size.
     """
     m = len(train)
     if len(test) != m:
         raise ValueError(f"closeness compares as many training rows as test rows, not {m} and {len(test)}")
-    (to_train, i), (to_test, j) = ((values[:, 0].cpu() for values in nearest(fake, rows)) for rows in (train, test))
-    nearer = (to_train < to_test).double() + (to_train == to_test).double() / 2
-    counts = torch.cat([i.bincount(nearer, minlength=m), j.bincount(1 - nearer, minlength=m)])
-    share = nearer.mean()
-    excess, deviation = nearer.sum() - len(fake) / 2, (counts.var() * m / 2).sqrt()
-    z = torch.where(excess == 0, 0, excess / deviation)
-    ratio = torch.where(to_train == to_test, 1, to_train / to_test).median()
-    return Closeness(share, z, torch.special.ndtr(-z), ratio)
+    (to_train, i), (to_test, j) = ((values.cpu() for values in nearest(fake, rows, k=min(2, m))) for rows in (train, test))
+    distance = torch.minimum(to_train[:, 0], to_test[:, 0])
+    alone = (torch.cat([to_train, to_test], 1) == distance[:, None]).sum(1) == 1  # one nearest row
+    of_train = to_train[:, 0] < to_test[:, 0]
+    counts = torch.cat([i[alone & of_train, 0].bincount(minlength=m), j[alone & ~of_train, 0].bincount(minlength=m)]).double()
+    tied = fake[~alone.to(fake.device)]
+    rows, radius = torch.cat([train, test]) if len(tied) else train, distance[~alone].to(fake.device)
+    sizes = held(rows, tied, radius, closed=True)[1] if len(tied) else radius.long()
+    for size in sizes.unique().tolist():
+        counts += held(rows, tied[sizes == size], radius[sizes == size], closed=True)[0].cpu().double() / size
+    step = 1 / math.lcm(*sizes.unique().tolist())
+    excess, deviation = counts[:m].sum() - len(fake) / 2, (counts.var() * m / 2).sqrt()
+    z = torch.where(excess.abs() <= 1e-9 * len(fake), 0, excess / deviation)
+    ratio = torch.where(to_train == to_test, 1, to_train / to_test)[:, 0].median()
+    return Closeness(counts[:m].sum() / len(fake), z, at_least(counts, counts[:m].sum(), step), ratio)
+
+
+def at_least(weights: Tensor, total: Tensor, step: float) -> Tensor:
+    """P(S >= total) for the sum S of half of the weights (2M, float64, multiples of `step`), drawn without replacement; a float64 scalar.
+
+    Exact where at most 16 weights are above 0. Where there are more, every choice among the 16 largest is counted, and the sum of the
+    others, given how many are drawn, is taken for normal, with half a step as correction for continuity.
+    """
+    n, ordered = len(weights), weights.sort(descending=True).values
+    large, rest = ordered[:ENUMERATED], ordered[ENUMERATED:]
+    chosen = (torch.arange(2 ** len(large))[:, None] >> torch.arange(len(large)) & 1).double()
+    drawn = n // 2 - chosen.sum(1)  # of the rest
+
+    def log_choose(n: int, k: Tensor) -> Tensor:
+        return math.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+
+    chance = (log_choose(len(rest), drawn) - log_choose(n, torch.tensor(n / 2, dtype=torch.float64))).exp()
+    mean, variance = (value.nan_to_num(0) for value in (rest.mean(), rest.var() if len(rest) > 1 else rest.sum() * 0))
+    deviation = (drawn * (1 - drawn / max(len(rest), 1)) * variance).clamp_min(0).sqrt()
+    above = chosen @ large + drawn * mean - total + max(step / 2, 1e-9 * float(weights.sum()))
+    reached = torch.where(deviation > 0, torch.special.ndtr(above / deviation), (above >= 0).double())
+    return (chance * reached).sum().clamp(0, 1)
+
+
+def usual_share(distance: Tensor, usual: Tensor, quantile: float) -> Tensor:
+    """Share of distances (N) as small as the smallest `quantile` of the usual ones (M); scalar.
+
+    Usual distances that are equal share what is left of the quantile, and a distance equal to them counts for as much.
+    """
+    limit = usual.quantile(quantile)
+    at_limit = (usual == limit).double().mean()
+    left = (quantile - (usual < limit).double().mean()) / at_limit.clamp_min(1 / len(usual))
+    return (distance < limit).double().mean() + left.clamp(0, 1) * (distance == limit).double().mean()
 
 
 class Memorisation(FeatureSets):
     """memorisation/<extractor>/closer_to_train, its /p_value, /distance_ratio and /near_duplicates, and pairs of images.
 
     closer_to_train: share of samples that are nearer to training than to test samples, 0.5 if nothing was memorised; from as many training
-    as test samples (a fixed random choice of the larger set). distance_ratio: median of the two distances over each other, 1 then.
-    near_duplicates: share of samples that are as near to any training sample as a share `quantile` of the test samples is; about
-    `quantile` if nothing was memorised. Pictures: the samples nearest to a training sample, each left of that one.
+    as test samples (a fixed random choice of the larger set). p_value: how likely so large a share is then. distance_ratio: median of the
+    two distances over each other, 1 then. near_duplicates: share of samples that are as near to any training sample as a share `quantile`
+    of the test samples is; about `quantile` then. Pictures: the samples nearest to a training sample, each left of that one.
     """
 
     def __init__(self, quantile: Annotated[float, Gt(0), Lt(1)] = 0.01, pairs: Annotated[int, Ge(1)] = 16):
@@ -71,14 +116,14 @@ class Memorisation(FeatureSets):
         m = min(len(train), len(test))
         found = closeness(fake, choice(train, m), choice(test, m))
         distance, index = (values[:, 0] for values in nearest(fake, train))
-        usual = nearest(test, train)[0][:, 0].quantile(self.quantile)
+        usual = nearest(test, train)[0][:, 0]
         closest = distance.argsort(stable=True)[: self.pairs]
         self.closest, self.models = closest.cpu(), index[closest].cpu()
         return {
             "closer_to_train": found.share,
             "p_value": found.p_value,
             "distance_ratio": found.ratio,
-            "near_duplicates": (distance <= usual).double().mean(),
+            "near_duplicates": usual_share(distance, usual, self.quantile),
         }
 
     def pictures(self, subject: Subject) -> dict[str, Tensor]:

@@ -65,6 +65,10 @@ class Metric(torchmetrics.Metric):
         """Pictures (uint8, 3 H W) by the rest of their key, asked for after compute; by default none."""
         return {}
 
+    def notes(self) -> list[str]:
+        """Where its figures mean little, such as too few samples: half sentences, asked for after compute; by default none."""
+        return []
+
     def figures(self, extractor: Extractor | None) -> dict[str, Tensor]:
         """What compute says, under its whole keys: {"modes/covered": ...}, {"cs/lenet": ..., "cs/lenet/std": ...}."""
         prefix = self.prefix(extractor)

@@ -26,9 +26,9 @@ def nearest_mode(samples: Tensor, modes: Tensor) -> tuple[Tensor, Tensor]:
 def coverage(counts: Tensor, n: Tensor) -> dict[str, Tensor]:
     """Figures from the number of high-quality samples at each of M modes (counts, M) and the number of all samples (n).
 
-    covered: modes with at least 1. covered_well: modes with at least n / (20 M), a twentieth of their share. high_quality: share of all
-    samples. kl: KL divergence in nats of the histogram over modes from the uniform one, 0 ... log M; NaN where no sample is of high
-    quality.
+    covered: modes with at least 1, so that it grows with n. covered_well: modes with at least n / (20 M), a twentieth of their share.
+    high_quality: share of all samples. kl: KL divergence in nats of the histogram over modes from the uniform one, 0 (even) ... log M (all
+    at one mode), too large by about (M - 1) / (2 counts.sum()); NaN where no sample is of high quality.
     """
     m, p = len(counts), counts / counts.sum()
     return {
@@ -71,8 +71,17 @@ class ModeCoverage(Metric):
         self.n += len(samples)
 
     def compute(self) -> dict[str, Tensor]:
+        self.near, self.all = float(self.counts.sum()), float(self.n)
         return coverage(self.counts, self.n)
 
+    def notes(self) -> list[str]:
+        m, found = len(self.modes), []
+        if self.all < 10 * m:
+            found.append(f"{self.all:.0f} samples for {m} modes: with fewer than 10 a mode, modes are missed by chance")
+        if 0 < self.near < self.all / 2:
+            found.append("modes/kl looks at the samples near a mode alone, and these are less than half of all")
+        return found
+
     def sentence(self, figures: Mapping[str, float | None]) -> str:
-        covered, share = figures["modes/covered"] or 0.0, figures["modes/high_quality"] or 0.0
-        return f"{covered:.0f} of {len(self.modes)} modes covered, {share:.1%} of the samples of high quality"
+        covered, share = figures["modes/covered_well"] or 0.0, figures["modes/high_quality"] or 0.0
+        return f"{covered:.0f} of {len(self.modes)} modes covered well, {share:.1%} of the samples of high quality"

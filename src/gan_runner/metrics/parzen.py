@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
+from gan_runner.draws import chosen
 from gan_runner.errors import UserError
 from gan_runner.metrics.metric import Metric
 
@@ -57,9 +58,9 @@ def finite(x: Tensor) -> Tensor:
 class Parzen(Metric):
     """Mean log density of test samples, in nats, under a Gaussian window of width sigma on each of the n fakes; its standard error; sigma.
 
-    sigma is the best of a geometric grid for the last n_validation training samples; then come the first n_test test samples (fewer where
-    there are fewer). Images are taken in [0, 1]: their log-likelihood is that of 784 numbers of this size for MNIST. The figure grows with
-    n; the published ones are for 10,000.
+    sigma is the best of a geometric grid for n_validation training samples; then come n_test test samples (fewer where there are fewer),
+    both a fixed random choice. Images are taken in [0, 1]: their log-likelihood is that of 784 numbers of this size for MNIST. The figure
+    grows with n; the published ones are for 10,000.
 
     What it cannot see (Theis et al. 2016): it is no estimate of the likelihood in the dimensions of images, whatever n is. Centres of
     k-means score higher than real images do, so that it ranks models neither by likelihood nor by the look of their samples; use it to
@@ -94,9 +95,9 @@ class Parzen(Metric):
     def compute(self) -> dict[str, Tensor]:
         fakes = flattened(dim_zero_cat(self.fakes))
         train, test = self.reference.of("train"), self.reference.of("test")
-        validation = flattened(train.at(torch.arange(max(0, train.n - self.n_validation), train.n)).to(fakes.device))
+        validation = flattened(train.at(chosen(self.n_validation, train.n, "parzen", "train")).to(fakes.device))
         best = int(window_log_density(validation, fakes, self.grid).mean(1).argmax())
-        judged = flattened(test.at(torch.arange(min(self.n_test, test.n))).to(fakes.device))
+        judged = flattened(test.at(chosen(self.n_test, test.n, "parzen", "test")).to(fakes.device))
         density = window_log_density(judged, fakes, [self.grid[best]])[0]
         return {
             "log_likelihood": density.mean(),

@@ -39,11 +39,10 @@ class Shown(NamedTuple):
 def points(fake: Tensor, real: Tensor | None = None) -> Tensor:
     """What a generator gets of each of N games, from D's logits of its fakes and, where D was shown a pair, of the real samples beside.
 
-    half: 1 where D(x) > 1/2, that is a logit above 0. pair: 1 where D prefers the fake, 1/2 where it cannot tell.
+    half: 1 where D(x) > 1/2, that is a logit above 0. pair: 1 where D prefers the fake. In both, 1/2 where it cannot tell.
     """
-    if real is None:
-        return (fake > 0).double()
-    return ((fake > real).double() + (fake >= real).double()) / 2
+    against = torch.zeros_like(fake) if real is None else real
+    return ((fake > against).double() + (fake >= against).double()) / 2
 
 
 def tournament(scores: Tensor, met: Tensor, tau: float = 0.5) -> tuple[list[Rating], list[Rating]]:
@@ -188,8 +187,12 @@ class SkillRating(Metric):
         indices = torch.randint(self.reference.n, (self.n_games,), generator=of)
         draws = NumberedDraws("skill", "view", subject.seed, indices=torch.arange(self.n_games), device=subject.device)
         real = snapshot.generator.view(self.reference.at(indices).to(subject.device), draws)
-        labels = self.reference.labels
-        return _logits(snapshot, Shown(real, None if labels is None else labels[indices]), subject)
+        assert snapshot.discriminator is not None
+        if snapshot.discriminator.classes is None:
+            return _logits(snapshot, Shown(real, None), subject)
+        if (labels := self.reference.labels) is None:
+            raise UserError("skill_rating shows a conditional discriminator real samples with their labels, and these have none")
+        return _logits(snapshot, Shown(real, labels[indices]), subject)
 
 
 @torch.no_grad()

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from gan_runner.architectures.network import Generator
 from gan_runner.datasets.spec import Spec
-from gan_runner.draws import NumberedDraws
+from gan_runner.draws import NumberedDraws, chosen
 from gan_runner.metrics.metric import Metric, Told, told_nobody
-from gan_runner.subjects import Subject, evaluating
+from gan_runner.subjects import Subject, evaluating, finite
 
 if TYPE_CHECKING:
     from gan_runner.extractors import Extractor
@@ -76,11 +76,12 @@ def _reached(
 class SupportPrecisionRecall(Metric):
     """precision: share of fakes within delta of the support. recall: share of test samples within delta of some G(z). f1: of both.
 
-    Distances are Euclidean over a whole sample, images counted in [0, 1] and points as they are. Precision looks at the first n_precision
-    fakes, and the distance to the support is the data set's (for images found by descent: an upper bound). Recall looks at the first
-    n_recall test samples and minimises over z by Adam: a lower bound, which grows with restarts and steps; z may become unlikelier than
-    the prior draws it. Without a generator recall and f1 are NaN. Time, for triangles: 10 ms a fake on one core, and at most
-    n_recall x restarts x steps passes of G there and back. Every process computes all of it.
+    Distances are Euclidean over a whole sample, images counted in [0, 1] and points as they are. Precision looks at n_precision fakes, and
+    the distance to the support is the data set's (for images found by descent: an upper bound). Recall looks at n_recall test samples and
+    minimises over z by Adam: a lower bound, which grows with restarts and steps; z may become unlikelier than the prior draws it. Both are
+    a random choice that depends on nothing but their number (that of fakes also on the seed). Without a generator recall and f1 are NaN.
+    Time, for triangles: 10 ms a fake on one core, and at most n_recall x restarts x steps passes of G there and back. Every process
+    computes all of it.
     """
 
     needs = frozenset({"reference"})
@@ -113,14 +114,14 @@ class SupportPrecisionRecall(Metric):
     def examine(self, subject: Subject) -> None:
         n = min(self.n_precision, subject.n)
         near = 0
-        for indices in torch.arange(n).split(ROWS):
-            near += int((self.exact.support_distance(subject.at(indices)[0].to(self.device)) <= self.delta).sum())
-            self.tick(int(indices[-1]) + 1, n)
+        for i, indices in enumerate(chosen(n, subject.n, "support", "fakes", subject.seed).split(ROWS)):
+            near += int((self.exact.support_distance(finite(subject.at(indices)[0]).to(self.device)) <= self.delta).sum())
+            self.tick(i * ROWS + len(indices), n)
         self.precision = near / n
         self.recall = math.nan
         if subject.generator is not None:
             test = self.reference.of("test")
-            x = test.at(torch.arange(min(self.n_recall, test.n))).to(subject.device)
+            x = test.at(chosen(self.n_recall, test.n, "support", "test")).to(subject.device)
             found = self.reached(subject.generator, x, self.delta, seed=subject.seed, tick=self.tick)
             self.recall = found.cpu().double().mean().item()
 

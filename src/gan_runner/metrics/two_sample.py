@@ -13,24 +13,29 @@ from torch import Tensor
 
 from gan_runner.draws import seeded
 from gan_runner.metrics.feature_sets import FeatureSets, choice, last_part
-from gan_runner.metrics.neighbours import nearest
+from gan_runner.metrics.neighbours import held, nearest
 
 if TYPE_CHECKING:
     from gan_runner.extractors import Extractor
 
-Classifier = Callable[[Tensor, Tensor, Tensor], Tensor]  # (rows N F, whether each is fake N, other rows M F) -> whether those are, M
+Classifier = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(rows N F, whether each is fake N, other rows M F) -> M, float64: 1 for those that it calls fake, 0 real, 1/2 where it cannot tell."""
+
 RIDGE = 1e-3  # lends a minimum to classes that can be separated
 STEPS = 50  # of Newton's method at most; ten or so are usual
 ROWS = 4096  # summed at once
 
 
 def nearest_neighbour(rows: Tensor, fake: Tensor, others: Tensor) -> Tensor:
-    """Each of the others (M F) is what the nearest of the rows (N F) is: fake (N, bool) or not."""
-    return fake[nearest(others, rows)[1][:, 0]]
+    """Calls each of the others (M F) what the nearest of the rows (N F) is; where several are equally near, what most of these are."""
+    radius = nearest(others, rows)[0][:, 0]
+    none = torch.zeros_like(radius, dtype=torch.int64)
+    real, fakes = (held(rows[kind], others, radius, closed=True)[1] if kind.any() else none for kind in (~fake, fake))
+    return ((fakes - real).sign().double() + 1) / 2
 
 
 def logistic(rows: Tensor, fake: Tensor, others: Tensor) -> Tensor:
-    """Logistic regression on features scaled to mean 0 and variance 1 over the rows; M, bool.
+    """Logistic regression on features scaled to mean 0 and variance 1 over the rows; 1/2 where its logit is 0.
 
     It minimises mean log(1 + exp(-s f(x))) + RIDGE |w|^2 / 2 (s = 1 where fake, else -1; f(x) = w x + b) by Newton's method, in float64.
     """
@@ -59,7 +64,7 @@ def logistic(rows: Tensor, fake: Tensor, others: Tensor) -> Tensor:
         while (lower := objective(weight - size * step)) > value and size > 1e-6:
             size /= 2
         weight, value = weight - size * step, lower
-    return ((others.double() - mean) / scale) @ weight[:-1] + weight[-1] > 0
+    return ((((others.double() - mean) / scale) @ weight[:-1] + weight[-1]).sign() + 1) / 2
 
 
 CLASSIFIERS: dict[str, Classifier] = {"nearest_neighbour": nearest_neighbour, "logistic": logistic}
@@ -67,6 +72,8 @@ CLASSIFIERS: dict[str, Classifier] = {"nearest_neighbour": nearest_neighbour, "l
 
 def two_sample_test(real: Tensor, fake: Tensor, classifier: Classifier = logistic) -> tuple[Tensor, Tensor]:
     """Accuracy on the held-out half of a classifier fitted to the other half, and its p-value; float64 scalars. real, fake: N F each.
+
+    A row of which the classifier cannot tell the kind counts half.
 
     Under the null hypothesis the accuracy has mean 1/2 and, with n rows held out, a variance of at most 1 / (4n), since what was held out
     is independent of the classifier. p = Phi((1/2 - accuracy) 2 sqrt n), one-sided. For normal distributions of unit variance that are d
@@ -80,8 +87,8 @@ def two_sample_test(real: Tensor, fake: Tensor, classifier: Classifier = logisti
     half = n // 2
     fitted, other = (torch.cat([real[order[0][part]], fake[order[1][part]]]) for part in (slice(half), slice(half, None)))
     is_fake = torch.arange(len(fitted), device=real.device) >= half
-    right = classifier(fitted, is_fake, other) == (torch.arange(len(other), device=real.device) >= n - half)
-    accuracy = right.double().mean()
+    wrong = (classifier(fitted, is_fake, other) - (torch.arange(len(other), device=real.device) >= n - half).double()).abs()
+    accuracy = 1 - wrong.mean()
     return accuracy, torch.special.ndtr((0.5 - accuracy) * 2 * math.sqrt(len(other)))
 
 

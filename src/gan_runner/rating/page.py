@@ -27,11 +27,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from gan_runner import checkpoint, engine, sampling
+from gan_runner import engine, inside, sampling
 from gan_runner.datasets import Stored, pictures, to_float, to_uint8
+from gan_runner.datasets.classes import refuse_labels, translated
 from gan_runner.draws import Draws, seeded
 from gan_runner.errors import UserError
 from gan_runner.rating.raters import INTERCEPT, PRECISION
+from gan_runner.reporting import log
+from gan_runner.untrusted import printable
 
 SIDE = 2048  # pixels of a sheet: what a phone can decode
 STAIRCASE = {"start": 500, "least": 100, "most": 1000, "down": 10, "up": 30}  # ms; three of four right where it settles (Kaernbach 1991)
@@ -96,7 +99,7 @@ def normal_scores(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return quantile(ranks) if x.size else x
 
 
-def gathered(settings: dict[str, Any]) -> tuple[Pairs, dict[str, Any]]:
+def gathered(settings: dict[str, Any], say: Callable[[str], None] = log.info) -> tuple[Pairs, dict[str, Any]]:
     """The pairs that the settings ask for, and a note of where they come from."""
     n, seed = settings["pool"] + settings["practice"], settings["seed"]
     paths = {name: settings[name] for name in ("run", "fake", "real")}
@@ -111,20 +114,25 @@ def gathered(settings: dict[str, Any]) -> tuple[Pairs, dict[str, Any]]:
     elif paths["fake"] is None or paths["real"] is None:
         raise UserError("say what is rated: a run, or fake=FOLDER_OR_NPZ with real=FOLDER_OR_NPZ")
     if paths["fake"] is not None:
-        fake = read(paths["fake"], n, seed, None if run is None else run.spec.shape)
+        fake = read(paths["fake"], n, seed, None if run is None else run.spec.shape, say)
     else:
         assert run is not None
         if run.generator.classes is not None:
             y = torch.randint(run.generator.classes, (n,), generator=seeded("rating classes", seed))
-        fake = to_uint8(run.sample(n, y=y, seed=seed))
+        fake = to_uint8(sampling.finite(run, run.sample(n, y=y, seed=seed)))
     if paths["real"] is not None:
-        real = read(paths["real"], n, seed + 1, tuple(fake.shape[1:]))
+        real = read(paths["real"], n, seed + 1, tuple(fake.shape[1:]), say)
         y = None
     else:
         assert run is not None
         source["split"] = settings["split"]
+        if found := run.dataset.summary():
+            say(f"real: {found}")
         items = run.dataset.open(settings["split"])
-        real = items.take(chosen(items.labels, len(items), y, n, seed))[0]
+        refuse_labels(items.labels, run.dataset.spec, f"the {settings['split']} split of {run.dataset.name}")
+        labels = None if y is None or items.labels is None else translated(items.labels, run.dataset.spec, run.spec)
+        y = None if labels is None else y
+        real = items.take(chosen(labels, len(items), y, n, seed, run.spec.class_names))[0]
     if fake.shape != real.shape:
         raise UserError(
             f"a fake is {tuple(fake.shape[1:])} and a real image {tuple(real.shape[1:])} (channels, height, width); make them alike"
@@ -132,7 +140,7 @@ def gathered(settings: dict[str, Any]) -> tuple[Pairs, dict[str, Any]]:
     return Pairs(fake, real, *judged(fake, real, run, y, seed)), source
 
 
-def chosen(labels: Tensor | None, size: int, y: Tensor | None, n: int, seed: int) -> Tensor:
+def chosen(labels: Tensor | None, size: int, y: Tensor | None, n: int, seed: int, class_names: tuple[str, ...] | None = None) -> Tensor:
     """Which real images are shown, n different ones: any, or of the classes y that the fakes are of."""
     order = torch.randperm(size, generator=seeded("rating real", seed))
     if y is None or labels is None:
@@ -143,14 +151,18 @@ def chosen(labels: Tensor | None, size: int, y: Tensor | None, n: int, seed: int
     for label in y.unique():
         mine, where = order[labels[order] == label], (y == label).nonzero()[:, 0]
         if len(mine) < len(where):
-            raise UserError(f"{len(where)} real images of class {int(label)} are needed, and there are {len(mine)}; make the pool smaller")
+            name = int(label) if class_names is None else printable(class_names[int(label)])
+            raise UserError(f"{len(where)} real images of class {name} are needed, and there are {len(mine)}; make the pool smaller")
         rows[where] = mine[: len(where)]
     return rows
 
 
-def read(path: str, n: int, seed: int, shape: tuple[int, ...] | None) -> Tensor:
+def read(path: str, n: int, seed: int, shape: tuple[int, ...] | None, say: Callable[[str], None]) -> Tensor:
     """n images of a folder or of a .npz file, uint8 n C H W. UserError where there are fewer, or they are not of this shape."""
-    items = Stored(path).open("train")
+    stored = Stored(path)
+    if found := stored.summary():
+        say(f"read: {found}")
+    items = stored.open("train")
     if len(items) < n:
         raise UserError(f"{path} holds {len(items)} images, and pool and practice ask for {n}")
     x, _ = items.take(torch.randperm(len(items), generator=seeded("rating files", seed))[:n])
@@ -190,15 +202,16 @@ def judged(
 def make(settings: dict[str, Any], say: Callable[[str], None]) -> None:
     """Write OUT/page/index.html, which raters are sent, and OUT/key.json, which they are not. UserError where there is a key already."""
     out = Path(settings["out"])
+    inside.refuse_foreign(out, inside.RATING)
     if (out / "key.json").exists():
         raise UserError(f"{out} holds a page and its key already, and answers may be on their way; choose another folder")
     if settings["questions"] > settings["pool"] or settings["repeats"] > settings["questions"]:
         raise UserError("questions can be at most as many as the pool has pairs, and repeats at most as many as questions")
-    pairs, source = gathered(settings)
+    pairs, source = gathered(settings, say)
     html, key = build(pairs, settings, source)
     (out / "page").mkdir(parents=True, exist_ok=True)
-    checkpoint.write_bytes(out / "page" / "index.html", html.encode())
-    checkpoint.write_bytes(out / "key.json", json.dumps(key).encode())
+    inside.write_bytes(out / "page" / "index.html", html.encode(), out)
+    inside.write_bytes(out / "key.json", json.dumps(key).encode(), out)
     total = settings["practice"] + settings["questions"] + settings["repeats"]
     say(f"page: {out / 'page' / 'index.html'} ({len(html) / 1e6:.1f} MB, {total} answers a rater); send this one file")
     say(f"key: {out / 'key.json'}; keep it to yourself, it says which images are real")

@@ -29,11 +29,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gan_runner import checkpoint
+from gan_runner import inside
 from gan_runner.errors import UserError
+from gan_runner.inside import typed
 from gan_runner.rating.raters import Array, expected, fit
+from gan_runner.untrusted import number, printable, whole
 
 Z = 1.959964  # 95 %
+PAIRS, COVARIATES = 50_000, 16  # of a page, at most; the interval draws all pairs 2,000 times
+LONGEST = 2**26  # bytes of a file
 
 
 class Session(NamedTuple):
@@ -100,16 +104,41 @@ def read_key(path: Path) -> dict[str, Any]:
     key = read_json(path)
     if not isinstance(key, dict) or key.get("version") != 1 or not {"page", "real", "covariates"} <= key.keys():
         raise UserError(f"{path} is not the key of a rating page")
+    if flaw := flaw_of(key):
+        raise UserError(f"{path} is damaged: {flaw}; the key that gan-rate wrote beside the page is needed")
     return key
+
+
+def flaw_of(key: dict[str, Any]) -> str | None:
+    """What is wrong with a key; None where every value is one that a page can have."""
+    real, practice, covariates, n = key["real"], key.get("practice"), key["covariates"], whole(key.get("questions"))
+    if not isinstance(key["page"], str) or "source" not in key or not isinstance(key.get("staircase", ""), dict | None):
+        return "page, source or staircase is missing or of another kind"
+    if not isinstance(real, list) or not all(type(each) is int and each in (0, 1) for each in real) or len(real) > PAIRS:
+        return f"real has to be 0 or 1 for each pair, of no more than {PAIRS:,}"
+    if not isinstance(practice, list) or not all(type(each) is int for each in practice) or not 0 <= len(practice) < len(real):
+        return "practice has to be the numbers of some of the pairs"
+    if sorted(practice) != list(range(len(real) - len(practice), len(real))):
+        return "the pairs for practice are not the last ones"
+    if not isinstance(covariates, list) or len(covariates) != len(real) or not all(isinstance(each, list) for each in covariates):
+        return "covariates have to be a list of numbers for each pair"
+    if {len(each) for each in covariates} != {min(len(covariates[0]), COVARIATES)} or any(number(x) is None for c in covariates for x in c):
+        return f"covariates have to be finite numbers, as many for each pair, and no more than {COVARIATES}"
+    return None if n else "questions has to be a whole number, 1 or more"
 
 
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open(typed(path), "rb") as file:
+            data = file.read(LONGEST + 1)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); was it cut short? Ask for it again") from error
+    if len(data) > LONGEST:
+        raise UserError(f"{path} has more than {LONGEST // 2**20} MiB, and is not of a rating page")
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON ({printable(str(error), 100)}); was it cut short? Ask for it again") from error
 
 
 def session(content: Any, key: dict[str, Any], path: Path) -> Session:
@@ -117,29 +146,41 @@ def session(content: Any, key: dict[str, Any], path: Path) -> Session:
     pool, real = len(key["real"]) - len(key["practice"]), key["real"]
     try:
         if content["page"] != key["page"]:
-            raise UserError(f"{path} answers page {content['page']}, and the key is that of page {key['page']}")
+            there = printable(str(content["page"]), 40)
+            raise UserError(f"{path} answers page {there}, and the key is that of page {printable(key['page'], 40)}")
+        rater, name = (printable(content[each], 100) for each in ("rater", "session"))
+        if not isinstance(content["rater"], str) or not isinstance(content["session"], str):
+            raise TypeError("rater and session have to be text")
         of = {kind: [a for a in content["answers"] if a["kind"] == kind] for kind in ("practice", "question", "repeat")}
         asked, first = of["question"], {a["pair"]: a["chose"] for a in of["question"]}
-        sound = all(type(a["pair"]) is int and 0 <= a["pair"] < pool and a["chose"] in (0, 1) and 0 < a["q"] <= 1 for a in asked)
+        ranges = {"practice": range(len(real)), "question": range(pool), "repeat": range(pool)}
+        sound = all(type(a["pair"]) is int and a["pair"] in ranges[k] and a["chose"] in (0, 1) for k in of for a in of[k])
         if not sound or len(first) < len(asked):
             raise UserError(f"{path} is damaged: a pair that was not asked, was asked twice, or has no answer")
         if not asked:
-            raise UserError(
-                f"{path}: {content['rater']} has answered no question yet, only {len(of['practice'])} for practice; nothing to score"
-            )
+            raise UserError(f"{path}: {rater} has answered no question yet, only {len(of['practice'])} for practice; nothing to score")
         return Session(
-            rater=str(content["rater"]),
-            name=str(content["session"]),
+            rater=rater,
+            name=name,
             pairs=np.array(list(first)),
-            q=np.array([float(a["q"]) for a in asked]),
+            q=np.array([value_of(a, "q", 1 / (100 * PAIRS), 1) for a in asked]),
             wrong=np.array([float(a["chose"] != real[a["pair"]]) for a in asked]),
-            ms=np.array([float(a["ms"]) for a in asked]),
-            exposure=np.array([float(a.get("exposure", math.nan)) for a in asked]),
+            ms=np.array([value_of(a, "ms", 0, 1e12) for a in asked]),
+            exposure=np.array([value_of(a, "exposure", 0, 1e6) if key["staircase"] else math.nan for a in asked]),
             practice=(sum(a["chose"] == real[a["pair"]] for a in of["practice"]), len(of["practice"])),
             repeats=(sum(a["chose"] == first[a["pair"]] for a in of["repeat"]), len(of["repeat"])),
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise UserError(f"{path} does not hold the answers of a rating page ({type(error).__name__}: {error})") from error
+        reason = printable(f"{type(error).__name__}: {error}", 100)
+        raise UserError(f"{path} does not hold the answers of a rating page ({reason})") from error
+
+
+def value_of(answer: dict[str, Any], name: str, least: float, most: float) -> float:
+    """A number of an answer. ValueError where it is none between these two."""
+    found = number(answer[name])
+    if found is None or not least <= found <= most:
+        raise ValueError(f"{name} is {answer[name]!r}, and has to be {least:g} to {most:g}")
+    return found
 
 
 def scored(key: dict[str, Any], sessions: Sequence[Session], seed: int = 0, draws: int = 2000) -> dict[str, Any]:
@@ -210,9 +251,14 @@ def score(settings: dict[str, Any], say: Callable[[str], None]) -> None:
     sessions = [session(read_json(Path(name)), key, Path(name)) for name in settings["answers"]]
     if not sessions:
         raise UserError("there are no answers to score: answers=[FILE, ...] names what raters saved")
-    found = scored(key, sessions, settings["seed"])
     out = path.with_name("score.json")
-    checkpoint.write_bytes(out, json.dumps(found, indent=2).encode())
+    try:
+        with np.errstate(all="ignore"):
+            found = scored(key, sessions, settings["seed"])
+        data = json.dumps(found, indent=2, allow_nan=False)
+    except (np.linalg.LinAlgError, ValueError, OverflowError) as error:  # covariates or chances that no page has
+        raise UserError(f"these answers and {path} make no error rate: their chances q or covariates are none that a page has") from error
+    inside.write_bytes(out, data.encode())
     for line in told(found):
         say(line)
     say(f"score: {out}")

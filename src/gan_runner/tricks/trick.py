@@ -19,8 +19,9 @@ Part = TypeVar("Part", bound=nn.Module)
 class Trick(nn.Module):
     """All verbs are optional; tricks are applied in the order of the list."""
 
-    capturable: bool = True
-    """False where it decides on the host, by values of tensors: its rounds are not executed as one CUDA graph."""
+    capturable: bool
+    """True where a subclass of yours executes the same operations in every round, so that they may be replayed (docs/extending.md). A class
+    that overrides a method says so itself."""
 
     def wrap(self, part: Part, name: str) -> Part:
         """Change a network ("generator", "discriminator") or a term (its key) before there are optimisers."""

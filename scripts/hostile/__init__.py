@@ -1,0 +1,7 @@
+"""Directories and experiments that somebody else has damaged or made to do harm, through each of the five commands.
+
+    python scripts/faults.py --hostile 200
+
+stage.py makes real runs once and copies them for every case; directories.py, characters.py, states.py, settings.py, ratings.py and files.py
+hold the attacks; child.py is the process of a command; watch.py says what a command must not do; play.py forks, kills, counts and prints.
+"""

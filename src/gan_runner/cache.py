@@ -1,0 +1,58 @@
+"""Files of the cache: written whole or not at all, with a checksum at their end, and used only where that is right."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+
+from gan_runner import checkpoint
+
+BLOCK = 2**20
+SEAL = 16  # bytes at the end of a file: "\ncrc32 01234567\n"
+
+
+class Damaged(Exception):
+    """A file of the cache that is not what was written; the text says how that shows."""
+
+
+def cache_folder() -> Path:
+    """Where decoded images and features of real data are kept: $GAN_RUNNER_CACHE, else gan-runner in the user's folder for caches."""
+    if named := os.environ.get("GAN_RUNNER_CACHE"):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gan-runner"
+
+
+def seal(checksum: int) -> bytes:
+    """The last bytes of a file whose other bytes have this CRC-32."""
+    return b"\ncrc32 %08x\n" % checksum
+
+
+def write(path: Path, data: bytes | memoryview) -> None:
+    """Write a file and its checksum. Failed where the disk does not take it."""
+    checkpoint.write_bytes(path, b"".join([data, seal(zlib.crc32(data))]))
+
+
+def verify(path: Path) -> None:
+    """Read a file through. Damaged where its checksum is wrong or missing; OSError where it cannot be read."""
+    with path.open("rb") as file:
+        left, checksum = os.fstat(file.fileno()).st_size - SEAL, 0
+        while left > 0 and (block := file.read(min(left, BLOCK))):
+            checksum = zlib.crc32(block, checksum)
+            left -= len(block)
+        if left or file.read() != seal(checksum):
+            raise Damaged("its checksum is wrong")
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a file, without the checksum. Damaged where that is wrong or missing; OSError where it cannot be read."""
+    content = path.read_bytes()
+    if content[-SEAL:] != seal(zlib.crc32(memoryview(content)[:-SEAL])):
+        raise Damaged("its checksum is wrong")
+    return content[:-SEAL]
+
+
+def identity(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written again: inode, size, time of change. OSError where it is not there."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns

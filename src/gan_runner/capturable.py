@@ -1,0 +1,206 @@
+"""Which rounds may be replayed: those whose parts say that they execute the same operations in every round.
+
+A replay executes no Python. So whatever a part does in a few rounds only (every tenth round, once in round 7) would never be done again.
+Parts of gan_runner and torch are known to do the same in every round; a class of anybody else says so with `capturable = True`.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import sys
+import types
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks_of_modules
+from torch.optim import optimizer as hooks_of_optimizers
+
+if TYPE_CHECKING:
+    from gan_runner.datasets.dataset import Dataset
+    from gan_runner.game import Game
+
+OURS = frozenset({"gan_runner", "torch"})
+KNOWN = OURS | sys.stdlib_module_names | {"typing_extensions"}  # torch marks what is deprecated by it
+DATA = (bool, int, float, complex, str, bytes, range, type(None), type, types.ModuleType, enum.Enum, torch.dtype, torch.device)
+FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
+FOREIGN_CODE = (torch.jit.ScriptModule, torch.jit.ScriptFunction, torch.fx.GraphModule)  # classes of torch with code of others
+CONTAINERS = (list, tuple, set, frozenset, deque)
+HOLDERS = (nn.Module, torch.optim.Optimizer, torch.amp.GradScaler, Tensor, types.SimpleNamespace)
+CHILDREN = frozenset({"_modules", "_parameters", "_buffers"})  # attributes of a module whose items are known by their own names
+OWN_NAMES = frozenset({"__dict__", "__weakref__", "__annotate__", "__annotate_func__"})  # what Python adds to a class
+HEAP = 1 << 9  # the flag of classes that are written in Python
+
+
+class Found(NamedTuple):
+    """An object that belongs to a part."""
+
+    path: str  # the key of the part, then names of attributes
+    value: Any
+    vouched: bool  # whether it is held by an object of a class that says capturable = True, which speaks for its functions, too
+
+
+def parts_of(game: Game, dataset: Dataset | None = None) -> dict[str, Any]:
+    """The parts of a game, by the key that chooses each of them, and the hooks that torch calls for every module and optimiser."""
+    parts: dict[str, Any] = {f"architecture.{side}": player.net for side, player in game.players.items()}
+    parts |= {name if name == "loss" else f"penalty.{name}": term for name, term in game.terms.items()}
+    parts |= {"rule": game.rule} | {f"trick.{name}": trick for name, trick in game.tricks.items()}
+    for side, player in game.players.items():
+        parts |= {f"optimizer.{side}": player.optimizer}
+        parts |= {f"optimizer.{side}.{key}": schedule for key, schedule in player.schedules.items()}
+    if dataset is not None:
+        parts["dataset"] = dataset
+    every = ((hooks_of_modules, "_global_"), (hooks_of_optimizers, "_global_optimizer_"))
+    parts["torch"] = {name: value for module, prefix in every for name, value in vars(module).items() if name.startswith(prefix)}
+    return parts
+
+
+def walk(parts: Mapping[str, Any]) -> Iterator[Found]:
+    """Every object that the parts hold, however deep: attributes, items of containers, hooks, what functions are bound to. Each once."""
+    seen: set[int] = set()
+    rest = [Found(path, value, False) for path, value in reversed(list(parts.items()))]
+    while rest:
+        found = rest.pop()
+        if isinstance(found.value, DATA) or id(found.value) in seen:
+            continue
+        seen.add(id(found.value))
+        yield found
+        rest += reversed(list(below(found)))
+
+
+def below(found: Found) -> Iterator[Found]:
+    """What an object holds."""
+    path, value, vouched = found
+    items: Iterator[tuple[Any, Any]] = iter(())
+    if isinstance(value, Mapping):
+        items = ((key if isinstance(key, str | int) else i, item) for i, (key, item) in enumerate(value.items()))
+    elif isinstance(value, CONTAINERS):
+        items = enumerate(value)
+    elif isinstance(value, types.MethodType):
+        answered = vouched or _speaks_for_itself(value.__self__)
+        return iter([Found(f"{path}.self", value.__self__, vouched), Found(f"{path}.function", value.__func__, answered)])
+    elif isinstance(value, functools.partial):
+        items = iter([("function", value.func), ("args", value.args), ("keywords", value.keywords)])
+    elif isinstance(value, Tensor):
+        hooks = ("_backward_hooks", "_post_accumulate_grad_hooks")
+        items = ((name, getattr(value, name)) for name in hooks)
+    elif not isinstance(value, FUNCTIONS):
+        vouched = _speaks_for_itself(value)
+    every = [(name, item) for name, item in (*items, *attributes(value)) if item is not None and not isinstance(item, DATA)]
+    names = (path if name in CHILDREN else f"{path}.{name}" for name, _ in every)
+    return (Found(each, item, vouched and not each.endswith("_hooks")) for each, (_, item) in zip(names, every, strict=True))
+
+
+def attributes(value: Any) -> Iterator[tuple[str, Any]]:
+    """The attributes of an object, in slots as well; none of the objects of torch and Python that hold no parts."""
+    yield from namespace(value).items()
+    for cls in type(value).__mro__ if _is_foreign(type(value)) else ():  # type: ignore[arg-type]
+        slots = vars(cls).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if hasattr(value, name) and name not in OWN_NAMES:
+                yield name, getattr(value, name)
+
+
+def namespace(value: Any) -> dict[str, Any]:
+    """The dictionary of the attributes of an object that may hold parts."""
+    holds = isinstance(value, HOLDERS) or _is_foreign(type(value)) or root(type(value).__module__) == "gan_runner"  # type: ignore[arg-type]
+    return getattr(value, "__dict__", {}) if holds and not isinstance(value, (*FUNCTIONS, *FOREIGN_CODE)) else {}
+
+
+def _speaks_for_itself(value: Any) -> bool:
+    """Whether an object is of a class of somebody else that says capturable = True."""
+    return _is_foreign(type(value)) and refusal(value) is None  # type: ignore[arg-type]
+
+
+def root(module: Any) -> str:
+    """The first word of the name of a module: gan_runner_extra is not gan_runner."""
+    return str(module or "torch").partition(".")[0]
+
+
+@functools.cache
+def _is_foreign(cls: type) -> bool:
+    """Whether a class, or one that it inherits from, is written by somebody else."""
+    return any(not _is_known(each) for each in cls.__mro__)
+
+
+def _is_known(cls: type) -> bool:
+    return root(cls.__module__) in KNOWN or not cls.__flags__ & HEAP
+
+
+def is_native(function: Any) -> bool:
+    """Whether a function is of gan_runner, torch or Python, and so is what it wraps."""
+    origins = (getattr(function, "__module__", None), getattr(function, "__globals__", {}).get("__name__"))
+    wrapped = getattr(function, "__wrapped__", None)
+    return all(root(origin) in KNOWN for origin in origins) and (wrapped is None or is_native(wrapped))
+
+
+def refusal(value: Any, vouched: bool = False) -> str | None:
+    """Why an object keeps a round from being replayed; None where it does not."""
+    if isinstance(value, FUNCTIONS):
+        allowed = vouched or is_native(value) or getattr(value, "capturable", False) is True
+        return None if allowed else f"is the function {value.__module__}.{value.__qualname__}, {HOW}"
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    if isinstance(value, FOREIGN_CODE):
+        return None if vars(value).get("capturable") is True else f"is a {name}, whose code is not torch's, {HOW}"
+    if getattr(value, "capturable", None) is False:
+        return f"is a {name}, which says capturable = False"
+    return _refused(type(value), name)  # type: ignore[arg-type]
+
+
+HOW = "which does not say capturable = True; let it say so if it executes the same operations in every round (docs/extending.md)"
+
+
+@functools.cache
+def _refused(cls: type, name: str) -> str | None:
+    """Why objects of a class are refused. Each class that defines a method answers for itself and for those that it inherits from."""
+    answered: set[type] = set()
+    for each in cls.__mro__:
+        if each in answered:
+            continue
+        if _is_known(each):
+            changed = [key for key, item in vars(each).items() if isinstance(item, types.FunctionType) and not is_native(item)]
+            if root(each.__module__) in OURS and changed:
+                return f"is a {name}, whose {changed[0]} was replaced by a function of somebody else"
+        elif "capturable" in vars(each):
+            answered.update(each.__mro__)
+        elif any(hasattr(type(item), "__get__") and key not in OWN_NAMES for key, item in vars(each).items()):
+            inherits = f": {each.__qualname__} defines methods, and what it inherits from cannot answer for them" if each is not cls else ""
+            return f"is a {name}, {HOW}{inherits}"
+    return None
+
+
+def authors(game: Game, dataset: Dataset | None = None) -> dict[int, str]:
+    """What to call the parts whose code is executed: by the id of their objects, and of the code of their functions."""
+    named = {id(game): "", **{id(each): "" for player in game.players.values() for each in (player, player.objective)}}
+    parts = parts_of(game, dataset)
+    for path, value, _ in walk(parts):
+        if isinstance(value, types.FunctionType):
+            if not is_native(value):
+                named[id(value.__code__)] = f"{path} ({value.__module__}.{value.__qualname__})"
+        elif path in parts or (isinstance(value, HOLDERS) and root(type(value).__module__) != "torch") or _is_foreign(type(value)):  # type: ignore[arg-type]
+            named.setdefault(id(value), f"{path} ({type(value).__module__}.{type(value).__qualname__})")
+    return named
+
+
+def theirs(game: Game) -> list[Found]:
+    """The objects of somebody else in a game, and all that they hold."""
+    found: list[Found] = []
+    inside: list[str] = []
+    for each in walk(parts_of(game)):
+        if _is_foreign(type(each.value)) or (isinstance(each.value, FUNCTIONS) and not is_native(each.value)):  # type: ignore[arg-type]
+            inside.append(each.path)
+        if any(each.path == path or each.path.startswith(f"{path}.") for path in inside):
+            found.append(each)
+    return found
+
+
+def refused(game: Game, dataset: Dataset | None = None) -> str | None:
+    """The first object of a game that keeps its rounds from being replayed, by the key of its part, and why; None where all may be."""
+    _refused.cache_clear()  # a method may have been replaced since
+    for found in walk(parts_of(game, dataset)):
+        if reason := refusal(found.value, found.vouched):
+            return f"{found.path} {reason}"
+    return None

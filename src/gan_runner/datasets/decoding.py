@@ -1,0 +1,172 @@
+"""Decode image files, by the same rules for training, judging and rating."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gan_runner.datasets.images import resize
+from gan_runner.errors import UserError
+from gan_runner.untrusted import printable
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+VERSION = 2  # of these rules: images that were decoded by others, and their features, are not used again
+BACKGROUND = "white"  # as in the grids of samples
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # how Pillow calls images by their channels
+GREY = ("1", "L", "LA", "I", "F")  # modes without colour
+OTHER_BYTE = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}  # orders of two bytes
+BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
+SAVE_IT = "save it with 8 bits a channel"
+
+
+class Refused(Exception):
+    """An image that would not be what it looks like; the text says why, and the way out."""
+
+
+def decode(path: Path, resolution: int, channels: int, background: str = BACKGROUND) -> Tensor:
+    """Decode an image file: uint8, C resolution resolution; the shorter side resized, the middle cut out. UserError as in `pixels`.
+
+    With four channels, colours are weighted by their opacity when they are resized, and a pixel that cannot be seen has the colour of
+    the background: so a colour that is hidden in the file reaches no network.
+    """
+    whole = pixels(path, channels, background)
+    whole = resize(whole[None], resolution)[0] if channels < 4 else resized_with_opacity(whole, resolution)
+    top, left = ((side - resolution) // 2 for side in whole.shape[-2:])
+    whole = whole[:, top : top + resolution, left : left + resolution].contiguous()
+    return (
+        whole
+        if channels < 4
+        else torch.where(whole[3:] > 0, whole, torch.tensor([*colour(background), 0], dtype=torch.uint8)[:, None, None])
+    )
+
+
+def pixels(path: Path, channels: int | None = None, background: str = BACKGROUND) -> Tensor:
+    """Decode an image file: uint8, C H W, turned as its EXIF says; of an animation the first picture.
+
+    channels: 1 is grey (ITU-R 601), 3 RGB, 4 RGB and opacity; None takes 1 for a file without colour and 3 for any other. With 1 and 3,
+    what is transparent is laid on the background, a colour as Pillow names them. 16 bits a channel, and floats from 0 to 1, are scaled
+    to 8 bits and rounded. Raises UserError, which names the file, where it cannot be read or would be read wrongly.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as file:
+            grey = file.mode in GREY or file.mode.startswith("I;16")
+            image = eight_bits(file, path)
+            ImageOps.exif_transpose(image, in_place=True)
+            if image.has_transparency_data and channels != 4:
+                image = Image.alpha_composite(Image.new("RGBA", image.size, (*colour(background), 255)), image.convert("RGBA"))
+            array = np.array(image.convert(MODES[channels or (1 if grey else 3)]))
+    except Refused as error:
+        raise UserError(f"the image {printable(str(path))} {error}") from error
+    except Exception as error:  # the decoders raise whatever they like
+        raise UserError(f"cannot decode the image {printable(str(path))} ({printable(str(error))}); replace or remove it") from error
+    return torch.from_numpy(array).view(*array.shape[:2], -1).permute(2, 0, 1)
+
+
+def has_opacity(path: Path) -> bool:
+    """Whether the header of an image file says that pixels may be transparent; False where it cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            return file.has_transparency_data
+    except Exception:  # is said when it is decoded
+        return False
+
+
+def colour(name: str) -> tuple[int, int, int]:
+    """Red, green and blue, 0 ... 255, of a colour as Pillow names them: white, #a0b0c0, ... ValueError where there is none of this name."""
+    from PIL import ImageColor
+
+    return ImageColor.getrgb(name)[:3]
+
+
+def eight_bits(file: Image, path: Path) -> Image:
+    """The image with 8 bits a channel. Refused where its numbers do not say how bright they are."""
+    tags = getattr(file, "tag_v2", {})  # of TIFF
+    bits, signed = max(tags.get(BITS, (8,))), 2 in tags.get(SAMPLE_FORMAT, ())
+    grey = file.mode == "I" or file.mode.startswith("I;16")
+    if file.mode != "F" and not grey and bits <= 8 and not any(";16" in raw_mode(tile) for tile in tiles(file)):
+        return file
+    if tags.get(PHOTOMETRIC) == 0:
+        raise Refused(f"has more than 8 bits a pixel, and 0 means white; {SAVE_IT}")
+    if "transparency" in file.info:
+        raise Refused(f"has more than 8 bits a channel and one colour that means transparent; {SAVE_IT}")
+    if file.mode == "F":
+        return of_floats(np.asarray(file))
+    if grey and (signed or bits > 16 or file.format not in ("PNG", "PPM", "TIFF")):
+        known = "numbers with a sign" if signed else f"{bits} bits a pixel" if bits > 8 else "more than 8 bits a pixel"
+        raise Refused(f"has {known}, and nothing says which number is white; {SAVE_IT}")
+    numbers, top = (np.asarray(file).astype(np.uint32), 2**bits - 1 if tags else 65535) if grey else (sixteen_bits(file, path), 65535)
+    return of_numbers(numbers, top, file)
+
+
+def of_numbers(numbers: np.ndarray, top: int, file: Image) -> Image:
+    """Whole numbers 0 ... top as an image of 8 bits, rounded, that is turned as `file` is."""
+    from PIL import Image
+
+    image = Image.fromarray(((numbers * 255 + top // 2) // top).astype(np.uint8))
+    image.info["exif"] = file.getexif().tobytes()
+    return image
+
+
+def of_floats(numbers: np.ndarray) -> Image:
+    """Floats 0 ... 1 as an image of 8 bits, rounded. Refused where they are others."""
+    from PIL import Image
+
+    if not np.isfinite(numbers).all():
+        raise Refused("has floats that are not finite; replace or remove it")
+    if numbers.min() < 0 or numbers.max() > 1:
+        raise Refused(f"has floats from {numbers.min():.4g} to {numbers.max():.4g}; scale them to 0 (black) ... 1 (white), or {SAVE_IT}")
+    return Image.fromarray((numbers * 255).round().astype(np.uint8))
+
+
+def tiles(file: Any) -> list[Any]:
+    """The parts of a file that Pillow has not read yet: (decoder, place, offset, arguments)."""
+    return getattr(file, "tile", [])
+
+
+def raw_mode(tile: Any) -> str:
+    """How the numbers of a part are stored in the file, in Pillow's words."""
+    arguments = tile[3]
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def sixteen_bits(file: Any, path: Path) -> np.ndarray:
+    """The colours of an image with 16 bits a channel, uint32, H W C; Pillow gives the high bytes, and the low ones in the other order.
+
+    Refused where they are stored in an unusual way.
+    """
+    from PIL import Image
+
+    if not all(raw_mode(tile) in (file.mode + order for order in OTHER_BYTE) for tile in tiles(file)):
+        raise Refused(f"has more than 8 bits a channel, stored in a way that is not read exactly; {SAVE_IT}")
+    with Image.open(path) as again:
+        again.tile = [other_byte(tile) for tile in tiles(again)]  # type: ignore[attr-defined]
+        return np.asarray(file).astype(np.uint32) * 256 + np.asarray(again)
+
+
+def other_byte(tile: Any) -> Any:
+    """The part, read by the other order of bytes."""
+    arguments, mode = tile[3], raw_mode(tile)
+    other = mode[:-4] + OTHER_BYTE[mode[-4:]]
+    changed = (other, *arguments[1:]) if isinstance(arguments, tuple) else other
+    return tile._replace(args=changed) if hasattr(tile, "_replace") else (*tile[:3], changed)
+
+
+def resized_with_opacity(image: Tensor, resolution: int) -> Tensor:
+    """An image of RGB and opacity, uint8 4 H W, its shorter side made `resolution` pixels long; each colour counts by its opacity."""
+    if min(image.shape[1:]) == resolution:
+        return image
+    opacity = image[3:].float()
+    weighted = resize(torch.cat([image[:3] * (opacity / 255), opacity])[None], resolution)[0]
+    rgb = 255 * weighted[:3] / weighted[3:].clamp_min(0.5)
+    return torch.cat([rgb, weighted[3:]]).round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,144 @@
+"""What tells the samples of a data set from others without reading all of them, and in what two such marks differ."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gan_runner.errors import UserError
+from gan_runner.untrusted import printable
+
+if TYPE_CHECKING:
+    from gan_runner.datasets.dataset import Items
+
+CHOSEN = 1000  # items whose content is compared
+VALUES = 2**16  # numbers that are kept of samples that are floats
+AGAIN = 32  # items that are read twice
+SHOWN = 3  # names in a message
+
+Fingerprint = dict[str, Any]
+"""samples: how many. kind: the type and shape of a sample, or files. listing: SHA-256 of the names and sizes of all files, or "".
+items: name of each chosen item -> its label (- for none) and the SHA-256 of its bytes, cut to 64 bits (nothing where it is not compared).
+values: the first chosen items, float32, where samples are floats, else None."""
+
+
+def rank(name: str) -> bytes:
+    """The place of a name in the order in which items are chosen: a hash with a fixed key, so that it is the same in all sets."""
+    return hashlib.blake2b(b"gan-runner/" + name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def chosen(names: Sequence[str]) -> list[int]:
+    """Indices of the CHOSEN names of the lowest rank, ascending."""
+    return sorted(heapq.nsmallest(CHOSEN, range(len(names)), key=lambda i: rank(names[i])))
+
+
+def of_items(items: Items) -> Fingerprint:
+    """Of any samples: the number and CHOSEN of them by their index, labels included.
+
+    Samples that are floats are kept as they are, to be compared up to rounding: processors differ in the last bit of a random number.
+    Contents are left out where a second reading gives others, as in a data set that distorts images at random.
+    """
+    names = [str(i) for i in range(len(items))]
+    rows = torch.tensor(chosen(names))
+    x, y = items.take(rows)
+    x = x.detach().cpu().contiguous()
+    again = items.take(rows[:AGAIN])[0].cpu()
+    settled = torch.equal(x[:AGAIN], again) or bool(x[:AGAIN].isnan().any())
+    labels = ["-"] * len(rows) if y is None else [str(label) for label in y.tolist()]
+    if settled and not x.is_floating_point():
+        contents = [short(row.numpy().tobytes()) for row in x]
+    else:
+        contents = [""] * len(rows)
+    kept = max(1, min(len(x), VALUES // max(x[0].numel(), 1)))
+    return {
+        "samples": len(items),
+        "kind": f"{str(x.dtype).removeprefix('torch.')} of shape {'x'.join(map(str, x.shape[1:])) or '1'}",
+        "items": {names[row]: f"{label} {content}" for row, label, content in zip(rows.tolist(), labels, contents)},
+        "listing": "",
+        "values": x[:kept].flatten(1).float().clone() if settled and x.is_floating_point() else None,
+    }
+
+
+def of_files(folder: Path, paths: Sequence[Path]) -> Fingerprint:
+    """Of files below a folder: number, names and sizes of all, and the bytes of CHOSEN of them. UserError where one cannot be read."""
+    start = os.path.join(folder, "")
+    names = [text.removeprefix(start) if text.startswith(start) else os.path.relpath(text, folder) for text in map(os.fspath, paths)]
+    picked = chosen(names)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            contents = list(pool.map(lambda i: short(paths[i].read_bytes()), picked))
+        sizes = [os.stat(path).st_size for path in paths]
+    except OSError as error:
+        raise UserError(f"cannot read the image {error.filename} ({error.strerror}); replace or remove it") from error
+    listing = hashlib.sha256()
+    for name, size in sorted(zip(names, sizes)):
+        listing.update(f"{name}\0{size}\0".encode("utf-8", "surrogatepass"))
+    items = {names[i]: f"- {content}" for i, content in zip(picked, contents)}
+    return {"samples": len(paths), "kind": "files", "items": items, "listing": listing.hexdigest(), "values": None}
+
+
+def short(data: bytes) -> str:
+    """SHA-256, cut to 64 bits."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def digest(mark: Fingerprint) -> str:
+    """One line for a fingerprint: equal for equal ones."""
+    values = b"" if mark["values"] is None else mark["values"].numpy().tobytes()
+    return short(repr([mark["samples"], mark["kind"], mark["listing"], sorted(mark["items"].items())]).encode() + values)
+
+
+def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
+    """What differs, in words; nothing where the data are the same.
+
+    Of more than CHOSEN items, a name that is chosen in one set only is gone or new if it would have been chosen in the other as well.
+    """
+    found = [
+        f"{before[key]}{unit} then, {now[key]}{unit} now"
+        for key, unit in (("samples", " samples"), ("kind", ""))
+        if before[key] != now[key]
+    ]
+    if before["kind"] != now["kind"]:
+        return found
+    old, new = before["items"], now["items"]
+    for word, these, those in (("gone", old, new), ("new", new, old)):
+        last = max(map(rank, those)) if len(those) >= CHOSEN else None
+        if names := [name for name in these if name not in those and (last is None or rank(name) < last)]:
+            found.append(f"{word}: {listed(names)}")
+    both = [name for name in old if name in new]
+    (label, content), (new_label, new_content) = (
+        [{n: each[n].partition(" ")[part] for n in both} for part in (0, 2)] for each in (old, new)
+    )
+    far = strayed(before, now)
+    others = [name for name in both if name in far or (content[name] and new_content[name] and content[name] != new_content[name])]
+    if others:
+        found.append(f"other contents in {len(others)} of {len(both)} that are compared: {listed(others)}")
+    if names := [name for name in both if label[name] != new_label[name]]:
+        found.append(f"other labels in {len(names)} of {len(both)} that are compared: {listed(names)}")
+    if not found and before["listing"] != now["listing"]:
+        found.append(f"other names or sizes of files, none of them among the {len(both)} whose contents are compared")
+    return found
+
+
+def strayed(before: Fingerprint, now: Fingerprint) -> set[str]:
+    """The items that are floats and differ by more than rounding."""
+    if before["values"] is None or now["values"] is None:
+        return set()
+    rows = [dict(zip(mark["items"], mark["values"])) for mark in (before, now)]
+    return {
+        name for name in rows[0].keys() & rows[1].keys() if not torch.allclose(rows[0][name], rows[1][name], 1e-4, 1e-6, equal_nan=True)
+    }
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first few names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(printable(name, 100) for name in names[:SHOWN]) + more

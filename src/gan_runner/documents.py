@@ -1,0 +1,263 @@
+"""Configurations of strangers: parsed within bounds, and what their interpolations may ask for. Imports no torch."""
+
+import io
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_yaml_loader
+from omegaconf.errors import GrammarParseError, OmegaConfBaseException
+from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser as Grammar
+from omegaconf.grammar_parser import parse
+
+from gan_runner.errors import UserError
+from gan_runner.explain import rendered
+from gan_runner.untrusted import LOADER, printable
+
+SIZE = 2**18  # bytes of a file
+VALUES = 3_000  # in a file, with every alias written out
+TEXT = 2**20  # characters of these values; also those of a configuration whose interpolations are resolved
+DEPTH = 50  # levels of a file
+CHAIN = 20  # interpolations that lead from one to the next
+DIGITS = 100  # of a number
+INTERPOLATIONS = 300  # texts of a file that have one
+INTERPOLATED = 500  # characters of such a text
+
+DATA = "oc.env:GAN_RUNNER_DATA"  # the place of the data: the one variable of the environment that a file may ask for
+MARK = "${"
+
+Tree = dict[str, Any]
+Path = tuple[Any, ...]
+
+
+# ---- documents ----------------------------------------------------------------------------------------------------------------------
+
+
+def document(data: bytes | None, name: str, ours: bool = False) -> DictConfig:
+    """Parse a YAML document as OmegaConf does. UserError where it is larger than the bounds above; yaml.YAMLError where it is none.
+
+    data: None where there was no regular file of at most SIZE bytes. ours: a file of the project, whose interpolations are trusted. Every
+    bound is checked before anything is built.
+    """
+    if data is None:
+        raise UserError(f"{name} cannot be read: expected a regular file of at most {SIZE // 1024} KiB")
+    try:
+        stream = io.StringIO(data.decode())
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError(f"{name}, line {line}: not encoded as UTF-8; save the file as UTF-8") from error
+    stream.name = name  # type: ignore[attr-defined]  # what yaml calls the document in its errors
+    try:
+        _skim(data, name)
+        loader = get_yaml_loader()(stream)
+        node = loader.get_single_node()
+        if node is None:
+            return OmegaConf.create()
+        _measure(node, name, {})
+        tree = loader.construct_document(node)
+    except RecursionError as error:
+        raise UserError(f"{name}: more than {DEPTH} levels, one inside the other") from error
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"{name}: {error}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{name}: expected KEY: VALUE, got {printable(str(tree), 50)}")
+    if not ours:
+        refuse_interpolations(tree, name)
+    try:
+        return OmegaConf.create(tree)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{name}: {rendered(error)}") from error
+
+
+def _too_large(name: str, line: int) -> UserError:
+    return UserError(
+        f"{name}, line {line + 1}: larger than a configuration can be: with every alias written out, at most {VALUES:,} values, "
+        f"{TEXT:,} characters and {DEPTH} levels"
+    )
+
+
+def _skim(data: bytes, name: str) -> None:
+    """Count what is written in a document, by the parser in C where there is one: the one of OmegaConf takes seconds for a large one."""
+    values = levels = 0
+    try:
+        for event in yaml.parse(data, Loader=LOADER):
+            values += isinstance(event, yaml.NodeEvent)
+            levels += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if values > VALUES or levels > DEPTH:
+                raise _too_large(name, event.start_mark.line)
+    except yaml.MarkedYAMLError as error:  # any other is named by the parser of OmegaConf
+        if error.problem_mark is not None and "nesting depth" in str(error.problem):
+            raise _too_large(name, error.problem_mark.line) from error
+    except yaml.YAMLError:
+        pass
+
+
+def _measure(node: yaml.Node, name: str, known: dict[int, tuple[int, int, int] | None]) -> tuple[int, int, int]:
+    """(values, characters, levels) of a node, with every alias written out. UserError where they exceed the bounds."""
+    if id(node) in known:
+        measured = known[id(node)]
+        if measured is None:
+            raise UserError(f"{name}, line {node.start_mark.line + 1}: an alias that leads back to itself")
+        return measured
+    known[id(node)] = None
+    values, text, levels = 1, 0, 1
+    if isinstance(node, yaml.ScalarNode):
+        text = len(node.value)
+        if node.tag.endswith((":int", ":float")) and text > DIGITS:
+            raise UserError(f"{name}, line {node.start_mark.line + 1}: a number of {text} characters")
+    else:
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        for part in parts:
+            more, longer, deeper = _measure(part, name, known)
+            values, text, levels = values + more, text + longer, max(levels, deeper + 1)
+    if values > VALUES or text > TEXT or levels > DEPTH:
+        raise _too_large(name, node.start_mark.line)
+    known[id(node)] = values, text, levels
+    return values, text, levels
+
+
+# ---- interpolations -----------------------------------------------------------------------------------------------------------------
+
+
+def texts(tree: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Every text of a configuration that has an interpolation."""
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        if isinstance(value, str) and MARK in value:
+            yield (*path, key), value
+        else:
+            yield from texts(value, (*path, key))
+
+
+def refuse_interpolations(tree: Tree, name: str) -> None:
+    """Refuse what a file of a stranger must not ask for: the environment, new keys, texts read as configurations. UserError.
+
+    `${KEY}`, `${oc.select:KEY,DEFAULT}`, `${now:FORMAT}` and the place of the data, `${oc.env:GAN_RUNNER_DATA,DEFAULT}`, are allowed.
+    """
+    for number, (path, text) in enumerate(texts(tree)):
+        where = f"{name}: {key_of(path)}: {printable(text, 100)}"
+        if number >= INTERPOLATIONS or len(text) > INTERPOLATED:
+            raise UserError(f"{where}: more interpolations than a configuration can have")
+        if not is_allowed(text):
+            raise UserError(
+                f"{where} is refused: a file may ask for other keys, for the time and for {MARK}{DATA},DEFAULT}}; "
+                f"write the value itself, or leave the key out and say {key_of(path)}=... on the line"
+            )
+
+
+def is_allowed(text: str) -> bool:
+    """Whether a file of a stranger may have this text."""
+    try:
+        return "\\" not in text and all(map(_allowed, _interpolations(text)))
+    except (GrammarParseError, RecursionError):
+        return False
+
+
+def key_of(path: Path) -> str:
+    return printable(".".join(map(str, path)), 100)
+
+
+def _interpolations(text: str) -> Iterator[Any]:
+    """The interpolations of a text, inner ones too, as OmegaConf's grammar reads them."""
+
+    def visit(node: Any) -> Iterator[Any]:
+        if isinstance(node, Grammar.InterpolationNodeContext | Grammar.InterpolationResolverContext):
+            yield node
+        for child in getattr(node, "children", None) or ():
+            yield from visit(child)
+
+    return visit(parse(text))
+
+
+def _allowed(node: Any) -> bool:
+    inner = node.getText()[2:-1]
+    if MARK in inner:  # a name that is put together from other values is known too late
+        return False
+    if isinstance(node, Grammar.InterpolationNodeContext):
+        return True
+    resolver = inner.partition(":")[0]
+    return resolver in ("now", "oc.select") or inner == DATA or inner.startswith(f"{DATA},")
+
+
+def references(text: str) -> list[str]:
+    """The keys that a text asks for, as it writes them; without those that are put together from other values."""
+    found = []
+    try:
+        for node in _interpolations(text):
+            inner = node.getText()[2:-1]
+            resolver, _, asked = inner.partition(":")
+            if MARK not in inner and isinstance(node, Grammar.InterpolationNodeContext):
+                found.append(inner)
+            elif MARK not in inner and resolver == "oc.select":
+                found.append(asked.partition(",")[0].strip())
+    except (GrammarParseError, RecursionError):
+        pass  # OmegaConf says so where the text is used
+    return found
+
+
+def asks_only(text: str, keys: Collection[str]) -> bool:
+    """Whether every interpolation of a text asks for one of these keys."""
+    found = references(text) if MARK in text else []
+    return set(found) <= set(keys) and text.count(MARK) == len(found)
+
+
+def refuse_covered(name: str, tree: Any, interpolated: Collection[Path]) -> None:
+    """Refuse keys below what another file has as an interpolation: OmegaConf would resolve that before its growth is known. UserError."""
+    for path in interpolated:
+        node = tree
+        for key in path:
+            node = node.get(key) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            raise UserError(f"{name} sets keys below {key_of(path)}, which is an interpolation in another file")
+
+
+def refuse_growth(config: DictConfig, name: str) -> None:
+    """Refuse interpolations that lead back to themselves, or to more than TEXT characters, before any is resolved. UserError."""
+    tree = OmegaConf.to_container(config, resolve=False)
+    known: dict[Path, tuple[int, int] | None] = {}
+
+    def size(node: Any, path: Path) -> tuple[int, int]:
+        """(characters, interpolations one after another) of what is there once it is resolved."""
+        if path in known:
+            measured = known[path]
+            if measured is None:
+                raise UserError(f"{name}: {key_of(path)} leads back to itself")
+            return measured
+        known[path] = None
+        total, chain = 16, 0
+        if isinstance(node, dict | list):
+            for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+                more, longer = size(value, (*path, key))
+                total, chain = total + more, max(chain, longer)
+        elif isinstance(node, str):
+            total += len(node)
+            for asked in references(node) if MARK in node else ():
+                if (target := _target(tree, path, asked)) is not None:
+                    more, longer = size(*target)
+                    total, chain = total + more, max(chain, longer + 1)
+        if total > TEXT or chain > CHAIN:
+            raise UserError(f"{name}: {key_of(path)} becomes larger than a configuration can be once its interpolations are resolved")
+        known[path] = total, chain
+        return total, chain
+
+    size(tree, ())
+
+
+def _target(tree: Any, path: Path, asked: str) -> tuple[Any, Path] | None:
+    """What `${asked}` at a path leads to, or the interpolation on the way there; None where there is nothing."""
+    key = asked.lstrip(".")
+    dots = len(asked) - len(key)
+    at = path[: len(path) - dots] if dots else ()
+    node = tree
+    for step in at:
+        node = node[step]
+    for step in key.replace("[", ".").replace("]", "").split(".") if key else ():
+        if isinstance(node, str):
+            break
+        found: Any = int(step) if isinstance(node, list) and step.isdecimal() else step
+        try:
+            node = node[found]
+        except (KeyError, IndexError, TypeError):
+            return None
+        at = (*at, found)
+    return node, at

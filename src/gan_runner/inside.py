@@ -1,0 +1,265 @@
+"""Files inside the directory of a run, a sweep or a rating: no link in it is followed, and only regular files are opened. Imports no torch.
+
+Such a directory may come from somebody else. A link in it could lead a write to any file of the user, a pipe would block who opens it, and
+a device has no end. A path that the user typed may lead through links; what is below the directory, its `root`, may not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import BinaryIO
+
+from gan_runner.errors import Failed, UserError
+from gan_runner.untrusted import printable
+
+FOLDERS = ("checkpoints", "samples", "evaluations", "wandb", ".hydra")
+RUN = (
+    *FOLDERS, "config.yaml", "overrides.yaml", "env.json", "status.json", "metrics.jsonl", "train.log", ".lock", ".*.part",
+    "events.out.tfevents.*", "scalars.csv", "wandb.json", "mlflow.json", "trackio.json", "profile.pt.trace.json",
+)  # fmt: skip
+SWEEP = (".lock", "table.txt", "study.db*", "multirun.yaml", ".submitit", ".*.part")
+RATING = ("key.json", "score.json", "page", ".*.part")
+MOST = {"metrics.jsonl": 2**28, "scalars.csv": 2**28}  # bytes of what is read as a whole, and grows with a run
+
+
+# ------------------------------------------------------------------------------------------------------------------------ before the start
+
+
+def refuse_foreign(folder: Path, names: Collection[str] = RUN) -> None:
+    """UserError where a file or folder that is used in a directory is a link, a pipe or a device, or is larger than it can be.
+
+    Links of wandb's own, which stay inside wandb/, are left alone, and so are files of other names, which nobody opens.
+    """
+    if len(str(folder).splitlines()) > 1:
+        raise UserError(f"{printable(str(folder))}: there is a line break in the name of this directory; rename it")
+    for path, status in listed(folder, names):
+        name = printable(str(path))
+        if stat.S_ISLNK(status.st_mode) and not is_of_wandb(path, folder):
+            raise UserError(
+                f"{name} is a link, and nothing in a directory that may come from somebody else is followed; "
+                "replace it by what it leads to, or remove it"
+            )
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)):
+            raise UserError(f"{name} is {kind(status.st_mode)}, not a file; remove it")
+        if status.st_size > MOST.get(path.name, status.st_size):
+            raise UserError(f"{name} has {status.st_size / 2**20:.0f} MiB, more than a run writes; move it away")
+
+
+def refuse_foreign_sweep(folder: Path, jobs: Iterable[Path]) -> None:
+    """`refuse_foreign`, of the directory of a sweep and of its jobs, none of which may be reached through a link below it."""
+    refuse_foreign(folder, SWEEP)
+    for job in jobs:
+        for path in (job, *job.parents):
+            if path != folder and path.is_relative_to(folder) and path.is_symlink():
+                raise UserError(f"{path} is a link, and a job is played in a folder of the sweep itself; replace it by what it leads to")
+        refuse_foreign(job)
+
+
+def listed(folder: Path, names: Collection[str]) -> Iterator[tuple[Path, os.stat_result]]:
+    """What is in a directory under these names, and in its folders of these names at any depth; links are not followed."""
+    waiting = [folder]
+    while waiting:
+        at = waiting.pop()
+        with contextlib.suppress(OSError), os.scandir(at) as found:
+            for entry in sorted(found, key=lambda each: each.name):
+                if at == folder and not any(fnmatch(entry.name, name) for name in names):
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # it went away
+                    status = entry.stat(follow_symlinks=False)
+                    yield Path(entry.path), status
+                    if stat.S_ISDIR(status.st_mode) and entry.name != ".submitit":  # which has links of its own
+                        waiting.append(Path(entry.path))
+
+
+def is_of_wandb(path: Path, folder: Path) -> bool:
+    """Whether a link is one of those that wandb makes: in its folder, to something in there."""
+    own = folder / "wandb"
+    return path.is_relative_to(own) and path != own and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(own))
+
+
+def kind(mode: int) -> str:
+    """What something that is no regular file is, in words."""
+    kinds = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+# -------------------------------------------------------------------------------------------------------------------------------- opening
+
+
+@contextmanager
+def folder_of(path: Path, root: Path | None = None) -> Iterator[int]:
+    """A descriptor of the folder in which a file is, reached from `root` (None: that folder) without following a link. OSError else."""
+    root = path.parent if root is None else root
+    if ".." in path.parent.relative_to(root).parts:
+        raise OSError(errno.EINVAL, "it leads out of the directory")
+    at = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in path.parent.relative_to(root).parts:
+            below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+            os.close(at)
+            at = below
+        yield at
+    finally:
+        os.close(at)
+
+
+def opened(path: Path, root: Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a regular file in a directory. OSError, with the reason in words, for anything else."""
+    with folder_of(path, root) as folder:
+        with contextlib.suppress(FileNotFoundError):  # looked at first: opening a device may be an act
+            refuse_irregular(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode)
+        return regular(os.open(path.name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666, dir_fd=folder))
+
+
+def typed(path: Path) -> int:
+    """A descriptor of a regular file that the user named, maybe by a link, to be read. OSError for anything else, without waiting."""
+    refuse_irregular(path.stat().st_mode)
+    return regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+
+
+def regular(descriptor: int) -> int:
+    """The descriptor, if it is that of a regular file; closes it and raises OSError else."""
+    try:
+        refuse_irregular(os.fstat(descriptor).st_mode)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def refuse_irregular(mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, f"it is {kind(mode)}, not a file")
+
+
+def appended(path: Path, root: Path) -> int:
+    """A descriptor that writes at the end of a file, which is made where there is none. OSError where it cannot be.
+
+    A file with a second name (hard link) is copied first, so that the other name keeps its bytes.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    descriptor = opened(path, root, flags)
+    if os.fstat(descriptor).st_nlink == 1:
+        return descriptor
+    os.close(descriptor)
+    with open(opened(path, root), "rb") as source:
+        replace(path, lambda part: shutil.copyfileobj(source, part), root)
+    return opened(path, root, flags)
+
+
+# -------------------------------------------------------------------------------------------------------------------------------- writing
+
+
+def write_bytes(path: Path, data: bytes | memoryview, root: Path | None = None) -> None:
+    """Write a file whole or not at all; Failed where the disk does not take it, with the file that was there intact.
+
+    root: the directory below which no link is followed; None: the folder of the file.
+    """
+
+    def fill(part: BinaryIO) -> None:
+        part.write(data)
+
+    replace(path, fill, root)
+
+
+def make_folder(path: Path, root: Path | None = None) -> None:
+    """Make a folder where there is none. Failed where the disk does not take it, or a file or a link has its name."""
+    try:
+        with folder_of(path, root) as folder:
+            try:
+                os.mkdir(path.name, dir_fd=folder)
+            except FileExistsError:
+                if not stat.S_ISDIR(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode):
+                    raise
+    except OSError as error:
+        raise Failed(f"{path} could not be created: {error.strerror}") from error
+
+
+def link(source: Path, path: Path, root: Path | None = None) -> None:
+    """Let `path` be a second name of `source`, in the same folder, or a copy where the file system has no second names."""
+
+    def name(part: str, folder: int) -> None:
+        try:
+            os.link(source.name, part, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        except OSError:
+            with open(opened(source, root or source.parent), "rb") as whole, _new(part, folder) as file:
+                shutil.copyfileobj(whole, file)
+
+    _replace(path, name, root)
+
+
+def replace(path: Path, fill: Callable[[BinaryIO], None], root: Path | None = None) -> None:
+    """Write a file by `fill`, beside its name, sync and rename it: whole or not at all. Failed where the disk does not take it."""
+
+    def write(part: str, folder: int) -> None:
+        with _new(part, folder) as file:
+            fill(file)
+
+    _replace(path, write, root)
+
+
+def unlink(path: Path, root: Path) -> None:
+    """Remove a file of a directory, if it is there."""
+    with contextlib.suppress(OSError), folder_of(path, root) as folder:
+        os.unlink(path.name, dir_fd=folder)
+
+
+def _replace(path: Path, write: Callable[[str, int], None], root: Path | None) -> None:
+    part = f".{path.name}.{os.getpid()}.part"
+    try:
+        with folder_of(path, root) as folder:
+            try:
+                _refuse_to_replace(path.name, folder)
+                _remove(part, folder)
+                write(part, folder)
+                _sync(part, folder)
+                os.replace(part, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+                os.fsync(folder)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    _remove(part, folder)
+                raise
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        raise Failed(f"{path} could not be written: {_reason(error, path.parent)}; what was there before is intact") from error
+
+
+def _refuse_to_replace(name: str, folder: int) -> None:
+    """OSError where there is a device or a pipe, such as /dev/null: a file in its place would be missed by others."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        if not stat.S_ISLNK(mode):
+            refuse_irregular(mode)
+
+
+def _new(name: str, folder: int) -> BinaryIO:
+    return open(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=folder), "wb")
+
+
+def _remove(name: str, folder: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+
+
+def _sync(name: str, folder: int) -> None:
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    if isinstance(error, OSError) and error.errno not in (None, errno.ENOSPC):
+        return error.strerror or str(error)
+    free = shutil.disk_usage(folder).free / 2**20 if folder.exists() else 0.0
+    return f"the disk is full ({free:.0f} MiB free)" if free < 64 or isinstance(error, OSError) else str(error).splitlines()[0]

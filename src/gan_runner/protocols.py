@@ -1,0 +1,83 @@
+"""Which figures may share a name: those that were measured alike. Imports no torch.
+
+A figure is known by its key and by the protocol of its line in metrics.jsonl. Of a run, the plain key belongs to what training measures
+(callback.evaluate). A figure that was measured by another protocol is named by its key and by what differs: `fd/lenet (n=500)`.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import NamedTuple
+
+from gan_runner.untrusted import Value
+
+RESULTS = ("checkpoint", "missing", "intervals_95", "notes")  # what a protocol says besides how the figures were measured
+SEEN = {"extractor": ("features", "logits"), "preprocessing": ("features", "logits"), "real": ("reference",), "n_real": ("reference",)}
+ALONE = ("generator", "real", "extractor", "preprocessing", "samples", "images", "lossy")  # values that need no name beside them
+MOST = 100  # entries that are compared: a protocol may come from a stranger
+
+
+class Protocol(NamedTuple):
+    """The protocol of a line, sorted."""
+
+    trained: bool  # measured during training, not by gan-eval
+    said: dict[str, Value]  # of all figures
+    settings: dict[str, dict[str, Value]]  # of each metric
+    measured: dict[str, tuple[str, str]]  # prefix of keys -> (metric, what it reads); empty in lines of older versions
+
+    @classmethod
+    def of(cls, flat: Mapping[str, Value]) -> "Protocol":
+        """From a protocol by dotted key, as untrusted.flat gives it."""
+        said: dict[str, Value] = {}
+        settings: dict[str, dict[str, Value]] = {}
+        for name, value in flat.items():
+            group, _, rest = name.partition(".")
+            if group == "metrics":
+                metric, _, setting = rest.partition(".")
+                settings.setdefault(metric, {})[f"{group}.{metric}.{setting}"] = value
+            elif group != "keys" and group not in RESULTS and len(said) < MOST:
+                said[name] = value
+        prefixes = [name[len("keys.") : -len(".metric")] for name in flat if name.startswith("keys.") and name.endswith(".metric")]
+        measured = {each: (str(flat[f"keys.{each}.metric"]), str(flat.get(f"keys.{each}.reads"))) for each in prefixes}
+        return cls(not {"checkpoint", "samples"} & flat.keys(), said, settings, measured)
+
+    def relevant(self, key: str) -> dict[str, Value]:
+        """What a figure depends on: without the settings of other metrics, and without real samples or an extractor it never saw."""
+        parts = key.split("/")
+        prefixes = ("/".join(parts[:n]) for n in range(len(parts), 0, -1))
+        prefix = next((each for each in prefixes if each in self.measured), None)
+        if prefix is None:
+            return self.said | dict(islice((pair for each in self.settings.values() for pair in each.items()), MOST))
+        metric, reads = self.measured[prefix]
+        seen = {name: SEEN.get(name.removesuffix("_sha256")) for name in self.said}
+        said = {name: value for name, value in self.said.items() if not (by := seen[name]) or any(each in reads for each in by)}
+        return said | dict(islice(self.settings.get(metric, {}).items(), MOST))
+
+    def differing(self, key: str, other: "Protocol") -> dict[str, tuple[Value, Value]]:
+        """In what another protocol measures a figure differently: (value here, value there) by dotted key.
+
+        What only one of them says is not compared, since it may be of another version. But a mean over seeds is never a single figure.
+        """
+        if self == other:
+            return {}
+        a, b = self.relevant(key), other.relevant(key)
+        found = {name: (a[name], b[name]) for name in a if name in b and repr(a[name]) != repr(b[name])}
+        return found | {name: (a.get(name), b.get(name)) for name in ("seeds", "samples") if (name in a) != (name in b)}
+
+    def described(self, key: str, other: "Protocol") -> str:
+        """`n=500, seed=3`: what tells another protocol from this one; nothing where they measure the figure alike."""
+        return ", ".join(dict.fromkeys(_words(self.differing(key, other), other)))
+
+
+def _words(found: Mapping[str, tuple[Value, Value]], other: Protocol) -> Iterator[str]:
+    for name, (_, value) in found.items():
+        shown = f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)[:40]
+        if name == "seeds" and value is None:
+            yield f"seed={other.said.get('seed')}"
+        elif name == "samples" and value is None:
+            yield "of a generator"
+        elif name.endswith("_sha256"):
+            yield f"{name.removesuffix('_sha256')} {shown[:8]}"
+        elif name in ALONE:
+            yield shown
+        else:
+            yield f"{'n' if name == 'n_fake' else name.rpartition('.')[2]}={shown}"

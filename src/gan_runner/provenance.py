@@ -1,0 +1,115 @@
+"""Whether a run may go on from a state: the state was made with the same configuration and the same data, or the line accepts others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gan_runner import checkpoint, directory
+from gan_runner.datasets import Dataset
+from gan_runner.datasets.fingerprint import differences, digest
+from gan_runner.directory import Difference
+from gan_runner.errors import UserError
+from gan_runner.untrusted import printable
+
+if TYPE_CHECKING:
+    from gan_runner.trainer import Run
+
+WATCHING = ("trainer", "callback", "logger", "metric", "extractor")  # keys on which no network depends
+NETWORKS = ("architecture", "trick")  # keys that make networks what they are, weights apart
+SHOWN = 5  # differences in a message
+
+
+def refuse_others(
+    path: Path, state: dict[str, Any], config: Any, dataset: Dataset, accept: Collection[str], say: Callable[[str], None]
+) -> bool:
+    """UserError, with what differs, where the state in the file `path` was made with another configuration or other data.
+
+    config: of config.yaml in its run directory. What the line of an earlier resume changed or accepted (changes.jsonl) may differ. accept:
+    "config" and "data" may differ as well, and are named. Returns whether the data differ, or may for all that is known. Of a state of an
+    older version, which holds neither, that is said.
+    """
+    folder = path.parents[1]
+    notes: list[str] = []
+    recorded, other_data = directory.recorded_changes(folder), "data" in accept
+    if missing := [what for name, what in (("config", "configuration"), ("data", "data")) if name not in state]:
+        notes.append(f"not checked: whether {' and '.join(missing)} are those of {path.name}, which an older version wrote")
+    with understood(path):
+        if "config" in state:
+            changed = list(directory.differences(state["config"], directory.made_with(config)))
+            changed = [each for each in changed if recorded.get(each.key, directory.NOT_SET) != each.now]
+            if changed and "config" not in accept:
+                raise UserError(
+                    f"{folder / 'config.yaml'} is not the configuration that {path.name} was made with: {listed(changed)}; change it back, "
+                    "or go on with it by accept=config (trainer.*, callback.* and logger.* may also be said on the line)"
+                )
+            notes += [f"accepted: {each}" for each in changed]
+        if "data" in state:
+            now = dataset.fingerprint("train", dataset.open("train"))
+            if found := differences(state["data"], now):
+                if "data" not in accept and recorded.get("data") != digest(now):
+                    raise UserError(
+                        f"the data are not those that {path} was trained on: {'; '.join(found)}; to go on with these, say accept=data"
+                    )
+                notes.append(f"accepted: other data: {'; '.join(found)}")
+            other_data = bool(found)
+    for note in notes:
+        say(note)
+    return other_data
+
+
+def record(folder: Path, state: dict[str, Any], run: Run) -> None:
+    """Add to changes.jsonl in what the run that goes on from a state differs from it, where that is not there yet."""
+    before = state["config"] if "config" in state else directory.made_with(directory.read_config(folder))
+    changes = list(directory.differences(before, run.made_with))
+    if "data" in state and differences(state["data"], run.batches.fingerprint):
+        changes.append(Difference("data", digest(state["data"]), digest(run.batches.fingerprint)))
+    recorded = directory.recorded_changes(folder)
+    directory.record_changes(folder, run.step, [each for each in changes if recorded.get(each.key, directory.NOT_SET) != each.now])
+
+
+def refuse_other_networks(path: Path, state: dict[str, Any], folder: Path) -> None:
+    """UserError, with what differs, where the state in the file `path` does not belong to the configuration of the run in `folder`.
+
+    Keys on which no network depends may differ; those that shape no network may where a resume changed them.
+    """
+    if "config" not in state:
+        return
+    with understood(path):
+        recorded = directory.recorded_changes(folder)
+        found = [
+            each
+            for each in directory.differences(state["config"], directory.made_with(directory.read_config(folder)))
+            if (head := each.key.partition(".")[0]) not in WATCHING
+            and (head in NETWORKS or recorded.get(each.key, directory.NOT_SET) != each.now)
+        ]
+    if found:
+        raise UserError(
+            f"{path} was made with another configuration than {folder / 'config.yaml'} says: {listed(found)}; "
+            "use a checkpoint of that run, and its config.yaml as it was written"
+        )
+
+
+def inexact(before: dict[str, Any] | None, now: dict[str, Any], deterministic: bool) -> list[str]:
+    """Why a run that goes on is the same up to rounding only; nothing where it is the same bit for bit."""
+    reasons = [printable(f"{key} was {before.get(key)} and is {now[key]}") for key in now if before.get(key) != now[key]] if before else []
+    if now["device"] != "cpu" and not deterministic:
+        reasons.append(f"{now['device']} without deterministic=true")
+    return reasons
+
+
+def listed(changes: Iterable[Difference]) -> str:
+    """The first few, and how many more there are."""
+    changes = list(changes)
+    return ", ".join(map(str, changes[:SHOWN])) + (f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else "")
+
+
+@contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Turns what a state of another kind raises when it is looked at into UserError."""
+    try:
+        yield
+    except checkpoint.MISFIT as error:
+        raise UserError(f"{path} does not say what it was made with: {printable(checkpoint.misfit(error))}") from error
