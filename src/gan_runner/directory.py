@@ -133,7 +133,7 @@ def record_changes(folder: Path, step: int, changes: Iterable[Difference]) -> No
 
 def recorded_changes(folder: Path) -> dict[str, Any]:
     """key -> the value that it was given last when the run was resumed."""
-    lines = [parsed_json(line) for line in (content(folder / CHANGES, 2**22) or b"").splitlines()]
+    lines = [parsed_json(line) for line in (content(folder / CHANGES, inside.MOST[CHANGES]) or b"").splitlines()]
     return {str(line["key"]): line["to"] for line in lines if isinstance(line, dict) and {"key", "to"} <= line.keys()}
 
 
