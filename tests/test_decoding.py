@@ -1,6 +1,7 @@
 """One decoder for every command: depth, opacity, orientation, kinds of files."""
 
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -320,3 +321,14 @@ def test_of_an_animation_the_first_picture_is_seen(tmp_path: Path, suffix: str) 
         assert file.n_frames == 3  # type: ignore[attr-defined]
     assert (judged(tmp_path / f"x.{suffix}") == 40).all()
     assert (trained(tmp_path / f"x.{suffix}") == 40).all()
+
+
+def test_a_large_image_is_read_without_a_warning_and_a_huge_one_is_refused(tmp_path, monkeypatch):
+    Image.new("L", (5, 3)).save(tmp_path / "a.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+        assert pixels(tmp_path / "a.png").shape == (1, 3, 5)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 7)
+        with pytest.raises(UserError, match="cannot decode the image"):
+            pixels(tmp_path / "a.png")

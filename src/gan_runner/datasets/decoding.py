@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,7 @@ def pixels(path: Path, channels: int | None = None, background: str = BACKGROUND
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as file:
+        with opened(path) as file:
             grey = file.mode in GREY or file.mode.startswith("I;16")
             image = eight_bits(file, path)
             ImageOps.exif_transpose(image, in_place=True)
@@ -71,12 +72,18 @@ def pixels(path: Path, channels: int | None = None, background: str = BACKGROUND
     return torch.from_numpy(array).view(*array.shape[:2], -1).permute(2, 0, 1)
 
 
-def has_opacity(path: Path) -> bool:
-    """Whether the header of an image file says that pixels may be transparent; False where it cannot be read."""
+def opened(path: Path) -> Image:
+    """Open an image file without Pillow's warning that it is large: from 179 million pixels on Pillow refuses it."""
     from PIL import Image
 
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    return Image.open(path)
+
+
+def has_opacity(path: Path) -> bool:
+    """Whether the header of an image file says that pixels may be transparent; False where it cannot be read."""
     try:
-        with Image.open(path) as file:
+        with opened(path) as file:
             return file.has_transparency_data
     except Exception:  # is said when it is decoded
         return False
@@ -145,11 +152,9 @@ def sixteen_bits(file: Any, path: Path) -> np.ndarray:
 
     Refused where they are stored in an unusual way.
     """
-    from PIL import Image
-
     if not all(raw_mode(tile) in (file.mode + order for order in OTHER_BYTE) for tile in tiles(file)):
         raise Refused(f"has more than 8 bits a channel, stored in a way that is not read exactly; {SAVE_IT}")
-    with Image.open(path) as again:
+    with opened(path) as again:
         again.tile = [other_byte(tile) for tile in tiles(again)]  # type: ignore[attr-defined]
         return np.asarray(file).astype(np.uint32) * 256 + np.asarray(again)
 
