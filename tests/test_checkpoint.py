@@ -244,3 +244,10 @@ def test_a_part_that_would_grow_when_it_is_shown_is_refused(tmp_path, monkeypatc
         torch.save(state(**{part: tangled}), tmp_path / "c.pt")
         with pytest.raises(checkpoint.Damaged, match=f"{part} would grow when it is shown"):
             checkpoint.load(tmp_path / "c.pt")
+
+
+def test_a_sparse_tensor_is_read_without_a_warning(tmp_path, recwarn):
+    torch.save(state(a=torch.eye(3).to_sparse()), tmp_path / "c.pt")
+    recwarn.clear()
+    assert torch.equal(checkpoint.load(tmp_path / "c.pt")["a"].to_dense(), torch.eye(3))
+    assert not recwarn.list
