@@ -191,6 +191,13 @@ def test_an_experiment_of_a_stranger_does_not_act(shell, name):
     assert shell.trained == []
 
 
+def test_a_file_in_the_place_of_one_of_hydras_brings_no_warning(shell, recwarn):
+    write(shell.folder, ACTS["launcher's file"])
+    recwarn.clear()
+    assert shell("train", "+experiment=e", *SMALL)[0] == 2
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("key", ["out", "export"])
 def test_the_files_of_the_other_commands_are_not_replaced_and_say_nowhere_to_write(shell, key):
     text = f"defaults: [_self_]\nrun: nowhere\n{key}: ../precious\n"
