@@ -166,6 +166,12 @@ def test_a_line_break_in_the_name_of_a_directory_is_refused(tmp_path):
         inside.refuse_foreign(tmp_path / "a\nb")
 
 
+def test_bytes_that_are_no_text_in_the_name_of_a_directory_are_refused(tmp_path):
+    with pytest.raises(UserError, match="bytes in the name of this directory that are no UTF-8"):
+        inside.refuse_foreign(tmp_path / os.fsdecode(b"a\xff"))
+    inside.refuse_foreign(tmp_path / "Läufe")
+
+
 def test_nothing_else_in_the_package_opens_a_file_to_write_to_it():
     """By the text of every module: `open` with a mode that writes, and whatever else changes a file, is in `inside` or on the list."""
     found = set()

@@ -40,6 +40,8 @@ def refuse_foreign(folder: Path, names: Collection[str] = RUN) -> None:
     """
     if len(str(folder).splitlines()) > 1:
         raise UserError(f"{printable(str(folder))}: there is a line break in the name of this directory; rename it")
+    if any("\ud800" <= character <= "\udfff" for character in str(folder)):  # TensorBoard cannot write there
+        raise UserError(f"{printable(str(folder))}: there are bytes in the name of this directory that are no UTF-8; rename it")
     for path, status in listed(folder, names):
         name = printable(str(path))
         if stat.S_ISLNK(status.st_mode) and not is_of_wandb(path, folder):
