@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -252,6 +253,22 @@ def test_another_search_is_refused_and_nothing_is_changed(shell, played, more, s
     code, _, err = shell(*line, *(word for word in more if not basic or "sweeper" not in word))
     assert code == 2
     assert said in err
+    assert files("all") == before
+
+
+def test_a_trial_of_somebody_else_is_not_put_on_the_line(shell, played):  # noqa: F811
+    """The database of a search holds its choices a second time: one that was changed there could ask for the environment."""
+    line = (*LINE, "loss=choice(hinge,wasserstein)", "hydra.sweeper.n_trials=1")
+    shell(*line)
+    with sqlite3.connect("all/study.db") as database:
+        changed = json.dumps({"name": "CategoricalDistribution", "attributes": {"choices": ["${oc.env:HOME}", "wasserstein"]}})
+        database.execute("update trial_params set distribution_json = ?, param_value = 0", [changed])
+    database.close()
+    before = files("all")
+    code, _, err = shell(*line)
+    assert code == 2
+    assert "all has a trial with loss=${oc.env:HOME}, which this search does not propose" in err
+    assert os.environ["HOME"] not in err
     assert files("all") == before
 
 

@@ -28,7 +28,7 @@ from gan_runner.config import lasting, parsed
 from gan_runner.errors import UserError
 from gan_runner.explain import did_you_mean
 from gan_runner.spaces import distribution, sides_of, suggested
-from gan_runner.untrusted import flat
+from gan_runner.untrusted import flat, printable
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -161,7 +161,18 @@ class OptunaSweeper(Sweeper):
                 raise UserError(f"{folder} holds another search: {found}; choose another folder with hydra.sweep.dir=...")
         trials = self.study.get_trials(deepcopy=False)
         chosen = {each.number: each.params for each in trials if each.number == 0 or not each.state.is_finished()}
+        if stranger := next((f"{k}={v}" for each in chosen.values() for k, v in each.items() if not self.proposes(k, v)), None):
+            raise UserError(
+                f"{folder} has a trial with {printable(stranger, 100)}, which this search does not propose; choose another folder"
+            )
         return {n: self.overrides(params) for n, params in chosen.items() if params.keys() == self.space.keys()}
+
+    def proposes(self, key: str, value: Any) -> bool:
+        """Whether a value in the database is one of the space: it becomes part of a line, which may ask for the environment."""
+        try:
+            return key not in self.space or self.space[key]._contains(self.space[key].to_internal_repr(value))
+        except ValueError:
+            return False
 
     def name(self, folder: Path) -> str:
         return "search" if self.storage is None else str(folder)
