@@ -134,6 +134,8 @@ ACTS = {
     "run by a reference": experiment('hydra: {run: {dir: "outputs/${extractor}"}}\nextractor: ../../elsewhere'),
     "sweep elsewhere": experiment("hydra: {mode: MULTIRUN, sweep: {dir: ../elsewhere}, sweeper: {params: {seed: '0,1'}}}"),
     "job elsewhere": experiment("hydra: {mode: MULTIRUN, sweep: {subdir: ../../../../elsewhere}, sweeper: {params: {seed: '0,1'}}}"),
+    "job elsewhere by a value": experiment("hydra: {mode: MULTIRUN, sweep: {subdir: '${hydra.job.override_dirname}'}, "
+                                           "sweeper: {params: {trainer.precision: 'a/../../../../../elsewhere'}}}"),
     "storage": experiment("hydra: {sweeper: {storage: 'postgresql://127.0.0.1/x'}}"),
     "search path": {"train.yaml": "defaults: [_self_]\nhydra: {searchpath: ['pkg://antigravity']}\n"} | experiment("seed: x"),
     "search path of an experiment": experiment("hydra: {searchpath: ['pkg://antigravity']}"),
@@ -196,6 +198,14 @@ def test_a_file_in_the_place_of_one_of_hydras_brings_no_warning(shell, recwarn):
     recwarn.clear()
     assert shell("train", "+experiment=e", *SMALL)[0] == 2
     assert not recwarn.list
+
+
+def test_the_folder_of_a_job_is_not_made_of_values_that_a_file_gives(shell):
+    """A value such as a/../../../x is a path that leads out, and only some keys refuse it."""
+    write(shell.folder, ACTS["job elsewhere by a value"])
+    code, said = shell("train", "+experiment=e", *SMALL)
+    assert code == 2
+    assert "hydra.sweep.subdir=${hydra.job.override_dirname} is refused" in said
 
 
 @pytest.mark.parametrize("key", ["out", "export"])

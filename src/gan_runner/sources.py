@@ -44,6 +44,7 @@ def is_name(value: Any) -> bool:
 
 
 ABSOLUTE = {"hydra.runtime.output_dir", "hydra.runtime.cwd", "hydra.run.dir", "hydra.sweep.dir"}  # folders, not names
+OPEN = ABSOLUTE | {"hydra.job.override_dirname"}  # may lead anywhere: the last is made of values, in which .. may be
 PLACES = ("run.dir", "sweep.dir", "sweep.subdir")
 SETTABLE: dict[str, Callable[[Any], bool]] = {  # setting of Hydra's, with all that is below it -> which values a file may give it
     "mode": literal,
@@ -240,6 +241,6 @@ def refuse_placed(hydra: DictConfig, given: dict[str, str], line: Sequence[Overr
 def _is_inside(hydra: DictConfig, key: str, text: str) -> bool:
     """Whether a place that a file gave is where it may be."""
     if key == "sweep.subdir":  # it is resolved once a job has its number
-        return asks_only(text, FILLED_IN - ABSOLUTE) and not PurePath(text).is_absolute() and ".." not in PurePath(text).parts
+        return asks_only(text, FILLED_IN - OPEN) and not PurePath(text).is_absolute() and ".." not in PurePath(text).parts
     place = PurePath(str(OmegaConf.select(hydra, key)))
     return len(place.parts) > 1 and place.parts[0] == OUTPUTS and ".." not in place.parts
