@@ -64,7 +64,6 @@ def cases(n: int, seed: int) -> list[Case]:
 
 def ready() -> None:
     """Import all that a command could, on one thread: only such a process can be forked safely."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     import pydantic.main  # noqa: F401
     import torch
 
