@@ -223,10 +223,10 @@ class Evaluate(Callback):
     def take_up(self, run: Run, state: dict[str, Any]) -> None:
         """Restore the best value so far if it was measured by the same protocol; else say so in a line, and give curves another name."""
         followed = {**self.measures, **self.best}
-        before = state.get("followed", followed)  # older versions did not say it: then the value tells
-        known = "followed" in state or distributed.shared(measured(run.folder, self.best["metric"], state.get("value")))
-        self.first = state.get("first", self.first)
-        self.value = state.get("value") if before == followed and known else None
+        if "followed" not in state:
+            state = state | distributed.shared(recalled(run.folder, self.measures, self.best, state.get("value")))
+        before, self.first = state["followed"], state.get("first", self.first)
+        self.value = state.get("value") if before == followed else None
         changed = [f"{key} from {before.get(key)} to {value}" for key, value in self.measures.items() if before.get(key) != value]
         if changed:
             drawn = f"; their curves are called KEY{self.suffix}" if self.suffix else ""
@@ -303,10 +303,17 @@ class Evaluate(Callback):
         self.value, self.loaded = state.get("value"), state
 
 
-def measured(folder: Path, metric: str | None, value: float | None) -> bool:
-    """Whether training has measured this value of a metric."""
-    lines = evaluations_of(content(folder / "metrics.jsonl", 2**24, cut=True) or b"")
-    return any(value == line.figures.get(metric or "") for line in lines)
+def recalled(folder: Path, measures: dict[str, Any], best: Best, value: float | None) -> dict[str, Any]:
+    """Find in metrics.jsonl what a state of an older version does not say: by which protocol training measured, and what best.pt followed.
+
+    measures, best: of now, which are those of then where no line says otherwise; value: the best one then.
+    """
+    every = evaluations_of(content(folder / "metrics.jsonl", 2**24, cut=True) or b"")
+    lines = [line for line in every if Protocol.of(line.protocol).trained]
+    said = lines[-1].protocol if lines else {}
+    first = measures | {key: said[key] for key in ("n_fake", "seed") if key in said}
+    known = any(value == line.figures.get(best["metric"] or "") for line in lines)
+    return {"followed": {**first, **best} | ({} if known else {"metric": None}), "first": first}
 
 
 class Checkpoint(Callback):
