@@ -226,6 +226,15 @@ def test_configurations_are_compared_as_they_are_read():
     assert "\x1b" not in str(directory.Difference("a\x1b[2J", "\x1b[2J", "b\nc"))
 
 
+@pytest.mark.parametrize("group", ["trick", "penalty"])
+def test_parts_that_change_places_are_another_configuration(group):
+    names = {"trick": ["ema", "spectral_norm"], "penalty": ["r1", "gradient_penalty"]}[group]
+    line = ["+experiment=gaussians25", f"{group}=[{','.join(names)}]"]
+    made, other = (directory.made_with(config.compose([*line, f"{group}=[{','.join(each)}]"]).config) for each in (names, names[::-1]))
+    assert [str(each) for each in directory.differences(made, other)] == [f"{group} from {', '.join(names)} to {', '.join(names[::-1])}"]
+    assert list(directory.differences({"loss": {"a": 1, "b": 2}}, {"loss": {"b": 2, "a": 1}})) == []
+
+
 # ---- other data -------------------------------------------------------------------------------------------------------------------------
 
 
@@ -343,6 +352,12 @@ def test_other_samples_in_memory_are_refused(run, shell, other_points):
     code, message = shell(run, "trainer.steps=6")
     assert code == 2
     assert "other labels in 1 of 400 that are compared: 17" in message
+
+
+def test_what_a_data_set_raises_is_not_taken_for_a_fault_of_the_state(run, monkeypatch):
+    monkeypatch.setattr(Gaussians25, "load", lambda self, split: {}["mine"])
+    with pytest.raises(KeyError, match="mine"):
+        runs.resume(run, ["trainer.steps=6"])
 
 
 def test_several_processes_are_not_started_on_other_data(run, shell, other_points, monkeypatch):

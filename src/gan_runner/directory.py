@@ -32,6 +32,7 @@ CHANGES = "changes.jsonl"
 NOT_SET = "not set"
 
 State = Literal["running", "finished", "interrupted", "failed", "diverged"]
+IN_ORDER = ("penalty", "trick")  # parts that are applied in the order in which a configuration names them
 GOES_ON = ("running", "interrupted")  # a job of a sweep in one of these states is resumed
 
 
@@ -102,6 +103,9 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[Difference]:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in {**before, **now}:
             yield from differences(before.get(key, NOT_SET), now.get(key, NOT_SET), f"{path}.{key}")
+        orders = [", ".join(str(key) for key in one if key in other) for one, other in ((before, now), (now, before))]
+        if path[1:] in IN_ORDER and orders[0] != orders[1]:
+            yield Difference(path[1:], *orders)
     elif before != now and not (before != before and now != now):  # nan is nan
         yield Difference(path[1:], before, now)
 
