@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import gan_runner
-from gan_runner import checkpoint, cli, config, directory, engine, provenance, runs
+from gan_runner import checkpoint, cli, config, directory, engine, inside, provenance, runs
 from gan_runner.datasets import Gaussians25, Samples
 from gan_runner.errors import UserError
 from played import same, state_of
@@ -224,6 +225,20 @@ def test_configurations_are_compared_as_they_are_read():
         "c from None to not set",
     ]
     assert "\x1b" not in str(directory.Difference("a\x1b[2J", "\x1b[2J", "b\nc"))
+
+
+def test_whatever_a_resume_writes_is_looked_at_before_the_next_one(run, shell):
+    assert shell(run, "trainer.steps=6", "callback.checkpoint.keep=3")[0] == 0
+    assert "changes.jsonl" in {path.name for path in run.iterdir()}
+    assert [path.name for path in run.iterdir() if not any(fnmatch(path.name, name) for name in inside.RUN)] == []
+
+
+def test_a_key_that_older_versions_lack_has_the_value_that_they_used():
+    made = directory.made_with(config.compose(["+experiment=dcgan_image_folder", "dataset.path=x"]).config)
+    before = made | {"dataset": {key: value for key, value in made["dataset"].items() if key != "background"}}
+    assert list(directory.differences(before, made)) == []
+    black = made | {"dataset": made["dataset"] | {"background": "black"}}
+    assert [str(each) for each in directory.differences(before, black)] == ["dataset.background from white to black"]
 
 
 @pytest.mark.parametrize("group", ["trick", "penalty"])
