@@ -33,6 +33,8 @@ def differs(key, other, own=WHOLE):
         ("fd/lenet", {"seeds": [0, 1, 2]}, "seeds=[0, 1, 2]"),
         ("fd/lenet", {"generator": "G"}, "G"),
         ("fd/lenet", {"real": "mnist:test", "n_real": 10000}, "mnist:test, n_real=10000"),
+        ("fd/lenet", {"n_real": 500, "real_chosen": "500 of 60000 at random"}, "n_real=500"),
+        ("modes/kl", {"n_real": 500, "real_chosen": "500 of 60000 at random", "real_opacity": "laid on white"}, ""),
         ("fd/lenet", {"real_sha256": "ef" * 32}, "real efefefef"),
         ("fd/lenet", {"extractor_sha256": "ef" * 32}, "extractor efefefef"),
         ("fd/lenet", {"preprocessing": "resized"}, "resized"),
@@ -54,6 +56,15 @@ def test_lines_of_older_versions_are_compared_by_what_they_say():
     assert differs("modes/kl", WHOLE | {"generator": "G", "n_fake": 500}, own=old) == "n=500"
     assert differs("modes/kl", old | {"metrics": {"mode_coverage": {"radius_sigmas": 3.0}}}, own=old) == "radius_sigmas=3"
     assert differs("modes/kl", {}, own=old) == ""
+
+
+def test_the_first_real_samples_of_older_versions_are_not_those_that_are_chosen_by_chance():
+    first = WHOLE | {"n_real": 500}
+    chosen = first | {"real_chosen": "500 of 60000 at random, the same for every seed"}
+    assert differs("fd/lenet", first, own=chosen) == "the first real ones"
+    assert differs("fd/lenet", chosen, own=first) == "real ones at random"
+    assert differs("modes/kl", first, own=chosen) == ""
+    assert differs("fd/lenet", chosen | {"n_real": 700, "real_chosen": "700 of 60000 at random"}, own=chosen) == "n_real=700"
 
 
 # ------------------------------------------------------------------------------------------------------------------------------- of a run

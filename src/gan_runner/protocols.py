@@ -11,7 +11,9 @@ from typing import NamedTuple
 from gan_runner.untrusted import Value
 
 RESULTS = ("checkpoint", "missing", "intervals_95", "notes")  # what a protocol says besides how the figures were measured
-SEEN = {"extractor": ("features", "logits"), "preprocessing": ("features", "logits"), "real": ("reference",), "n_real": ("reference",)}
+SEEN = {"extractor": ("features", "logits"), "preprocessing": ("features", "logits")} | dict.fromkeys(
+    ("real", "n_real", "real_chosen", "real_opacity"), ("reference",)
+)
 ALONE = ("generator", "real", "extractor", "preprocessing", "samples", "images", "lossy")  # values that need no name beside them
 MOST = 100  # entries that are compared: a protocol may come from a stranger
 
@@ -60,7 +62,9 @@ class Protocol(NamedTuple):
         if self == other:
             return {}
         a, b = self.relevant(key), other.relevant(key)
-        found = {name: (a[name], b[name]) for name in a if name in b and repr(a[name]) != repr(b[name])}
+        found = {name: (a[name], b[name]) for name in a if name in b and repr(a[name]) != repr(b[name]) and name != "real_chosen"}
+        if a.get("n_real") == b.get("n_real") and ("real_chosen" in a) != ("real_chosen" in b):  # older versions took the first ones
+            found["real_chosen"] = a.get("real_chosen"), b.get("real_chosen")
         return found | {name: (a.get(name), b.get(name)) for name in ("seeds", "samples") if (name in a) != (name in b)}
 
     def described(self, key: str, other: "Protocol") -> str:
@@ -75,6 +79,8 @@ def _words(found: Mapping[str, tuple[Value, Value]], other: Protocol) -> Iterato
             yield f"seed={other.said.get('seed')}"
         elif name == "samples" and value is None:
             yield "of a generator"
+        elif name == "real_chosen":
+            yield "the first real ones" if value is None else "real ones at random"
         elif name.endswith("_sha256"):
             yield f"{name.removesuffix('_sha256')} {shown[:8]}"
         elif name in ALONE:
