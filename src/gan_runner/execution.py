@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,12 +177,11 @@ class Fixed(Ambitious):
         """
         watched = self.watched = self.watched or Watched(self.game, theirs(self.game))
         before = None
-        try:
+        with suppress(torch.OutOfMemoryError):
             before = Before(watched, source)
             return self.held_against(due, source, watched, before)
-        except torch.OutOfMemoryError:
-            if before is not None:
-                before.restore()
+        if before is not None:
+            before.restore()
         if self.roomy:
             self.say(f"trainer.engine={self.name}: not enough memory to play a round twice; rounds for which it is short are not compared")
         self.roomy = False
