@@ -58,6 +58,8 @@ def pixels(path: Path, channels: int | None = None, background: str = BACKGROUND
 
     try:
         with Image.open(path) as file:
+            if file.format == "TIFF":
+                file.filename = ""  # else Pillow maps some files into memory with width and height exchanged, where EXIF turns them
             grey = file.mode in GREY or file.mode.startswith("I;16")
             image = eight_bits(file, path)
             ImageOps.exif_transpose(image, in_place=True)
