@@ -14,9 +14,11 @@ KEYS = {
     "fd/lenet": {"metric": "frechet_distance", "reads": "features, reference"},
 }
 SETTINGS = {"mode_coverage": {"radius_sigmas": 4.0}, "frechet_distance": {"_target_": "gan_runner.metrics.FrechetDistance"}}
-REAL = {"real": "mnist:train", "n_real": 60000, "real_sha256": "ab" * 32}
+REAL = {"real": "mnist:train", "n_real": 100, "real_sha256": "ab" * 32, "real_opacity": "laid on black", "classes": ["a", "b"]}
+REAL |= {"real_chosen": "100 of 60000 at random, the same for every seed"}
 SEEN = {"extractor": "lenet", "extractor_sha256": "cd" * 32, "preprocessing": "as they are"}
 WHOLE = {"n_fake": 100, "seed": 0, "generator": "average of G", "metrics": SETTINGS, "keys": KEYS} | REAL | SEEN
+WHOLE |= {"chosen": "100 of 1000 at random, seed 0"}
 
 
 def differs(key, other, own=WHOLE):
@@ -41,6 +43,10 @@ def differs(key, other, own=WHOLE):
         ("modes/kl", {"metrics": SETTINGS | {"mode_coverage": {"radius_sigmas": 3.0}}}, "radius_sigmas=3"),
         ("fd/lenet", {"metrics": SETTINGS | {"mode_coverage": {"radius_sigmas": 3.0}}}, ""),  # of another metric
         ("modes/kl", {"n_fake": 500}, "n=500"),
+        ("fd/lenet", {"n_real": 50, "real_chosen": "50 of 60000 at random, the same for every seed"}, "n_real=50"),
+        ("fd/lenet", {"real_opacity": "laid on white"}, "real_opacity=laid on white"),
+        ("modes/kl", {"n_real": 50, "real_chosen": "50 of 60000", "real_opacity": "laid on white", "classes": ["b", "a"]}, ""),
+        ("modes/kl", {"chosen": "100 of 1000 at random, seed 1"}, "100 of 1000 at random, seed 1"),
     ],
 )
 def test_what_differs_is_in_the_name_and_what_a_figure_never_saw_is_not(key, other, said):
