@@ -437,14 +437,17 @@ def test_the_value_of_another_metric_is_not_held_against_the_one_that_is_followe
     assert "from here on it follows modes/kl" in said
 
 
-def test_another_number_of_samples_is_another_figure(half, tmp_path):
-    run, said, _ = resumed(half, tmp_path / "run", "callback.evaluate.n=20")
+@pytest.mark.parametrize("older", [False, True])
+def test_another_number_of_samples_is_another_figure(half, tmp_path, older):
+    run, said, _ = resumed(half, tmp_path / "run", "callback.evaluate.n=20", older=older)
     measured = lines(tmp_path / "run")
     assert [line["protocol"]["n_fake"] for line in measured] == [300, 300, 20]
     last = measured[-1]["metrics"]["modes/high_quality"]
     assert run.curve("modes/high_quality") == [(192, last)]
     assert [images for images, _ in run.curve("modes/high_quality (n=300)")] == [64, 128]
     assert run.objective("modes/high_quality", "max") == last
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["callbacks"]["evaluate"]
+    assert state["value"] == last
     assert "another protocol from here on (n_fake from 300 to 20); their curves are called KEY (n=20)" in said
     drawn = curves(tmp_path / "run")
     assert [step for step, _ in drawn["modes/high_quality"]] == [4, 8]

@@ -223,16 +223,26 @@ class Evaluate(Callback):
     def take_up(self, run: Run, state: dict[str, Any]) -> None:
         """Restore the best value so far if it was measured by the same protocol; else say so in a line, and give curves another name."""
         followed = {**self.measures, **self.best}
-        before = state.get("followed", followed)  # older versions did not say it: then the value tells
-        known = "followed" in state or distributed.shared(measured(run.folder, self.best["metric"], state.get("value")))
-        self.first = state.get("first", self.first)
-        self.value = state.get("value") if before == followed and known else None
-        changed = [f"{key} from {before.get(key)} to {value}" for key, value in self.measures.items() if before.get(key) != value]
+        # older versions did not keep it: then the line of the best value says by what it was measured
+        before = state["followed"] if "followed" in state else distributed.shared(self.measured(run.folder, state.get("value")))
+        self.first = state.get("first", {key: before[key] for key in self.measures} if before else self.first)
+        self.value = state.get("value") if before == followed else None
+        changed = [
+            f"{key} from {before.get(key)} to {value}" for key, value in self.measures.items() if before and before.get(key) != value
+        ]
         if changed:
             drawn = f"; their curves are called KEY{self.suffix}" if self.suffix else ""
             run.reporter.say(f"figures are measured by another protocol from here on ({', '.join(changed)}){drawn}")
         if self.value is None and state.get("value") is not None and self.best["metric"]:
             run.reporter.say(f"best.pt followed another figure until now; from here on it follows {self.best['metric']}")
+
+    def measured(self, folder: Path, value: float | None) -> dict[str, Any] | None:
+        """What training followed, and how it was measured, when the metric of best.pt had this value; None where it never had."""
+        lines = evaluations_of(content(folder / "metrics.jsonl", 2**24, cut=True) or b"")
+        found = [
+            line.protocol for line in lines if line.figures.get(self.best["metric"] or "") == value and Protocol.of(line.protocol).trained
+        ]
+        return {**self.measures, **self.best} | {key: found[-1][key] for key in ("n_fake", "seed") if key in found[-1]} if found else None
 
     @property
     def suffix(self) -> str:
@@ -301,12 +311,6 @@ class Evaluate(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.value, self.loaded = state.get("value"), state
-
-
-def measured(folder: Path, metric: str | None, value: float | None) -> bool:
-    """Whether training has measured this value of a metric."""
-    lines = evaluations_of(content(folder / "metrics.jsonl", 2**24, cut=True) or b"")
-    return any(value == line.figures.get(metric or "") for line in lines)
 
 
 class Checkpoint(Callback):
