@@ -180,6 +180,7 @@ def test_folders_that_differ_in_opacity_alone_differ_and_the_protocol_says_how(g
         (["samples={images}", "metric=[frechet_distance]", "extractor=random_conv"], "no real samples to compare with"),
         (["samples={images}", "metric=[skill_rating]"], "looks at the checkpoints of a whole run"),
         (["samples={images}"], "no metric is chosen"),
+        (["run={run}", "metric=[frechet_distance]", "extractor=random_conv"], "takes images, N C H W"),
         (["samples={images}", "reference={small}", "metric=[frechet_distance]", "extractor=random_conv"], "they cannot be compared"),
     ],
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gan_runner import build, config, inside, inventory, runs
@@ -457,6 +458,13 @@ def test_another_number_of_samples_is_another_figure(half, tmp_path, older):
 def test_two_metrics_under_one_key_are_refused():
     with pytest.raises(UserError, match=r"metric.mode_coverage and metric.other both measure modes"):
         build.check(composed("+experiment=gaussians25", "+metric.other={_target_: gan_runner.metrics.ModeCoverage, radius_sigmas: 2.0}"))
+
+
+def test_an_extractor_that_does_not_take_the_images_is_refused_before_the_start(tmp_path):
+    Image.new("RGBA", (16, 16)).save(tmp_path / "a.png")
+    images = ["+experiment=dcgan_image_folder", f"dataset.path={tmp_path}", "dataset.resolution=16", "dataset.channels=4"]
+    with pytest.raises(UserError, match="takes images of 1 or 3 channels, not of 4; choose no metric that looks through it"):
+        build.check(composed(*images, "metric=[frechet_distance]", "extractor=random_conv"))
 
 
 def test_a_run_that_was_killed_after_its_last_round_is_finished_by_a_resume(tmp_path):

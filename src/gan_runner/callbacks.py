@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt
 from typing_extensions import TypedDict
 
 from gan_runner import checkpoint, directory, distributed, evaluation, inside
-from gan_runner.datasets import Split, to_float
+from gan_runner.datasets import Split, to_float, to_uint8
 from gan_runner.inventory import evaluations_of
 from gan_runner.protocols import Protocol
 from gan_runner.reference import Reference
@@ -213,12 +213,10 @@ class Evaluate(Callback):
         for name, reason in missing.items():
             run.reporter.say(f"{name} will be null: {reason}")
         self.told = set(missing)  # the metrics whose reason was told, and the notes that were
-        if (
-            run.step == 0
-            and run.spec.is_image
-            and int(run.batches.take(torch.linspace(0, run.batches.order.n - 1, 64).long()).max()) <= evaluation.BLACK
-        ):
-            run.reporter.say(f"note: {evaluation.nearly_black('training images')}")
+        if run.step == 0 and run.spec.is_image:
+            some = run.batches.take(torch.linspace(0, run.batches.order.n - 1, 64).long())
+            if int(to_uint8(to_float(some)).max()) <= evaluation.BLACK:
+                run.reporter.say(f"note: {evaluation.nearly_black('training images')}")
 
     def take_up(self, run: Run, state: dict[str, Any]) -> None:
         """Restore the best value so far if it was measured by the same protocol; else say so in a line, and give curves another name."""
