@@ -23,6 +23,7 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # how Pillow calls images by their channe
 GREY = ("1", "L", "LA", "I", "F")  # modes without colour
 OTHER_BYTE = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}  # orders of two bytes
 BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
+JPEG = b"\xff\xd8\xff"  # how a file begins
 SAVE_IT = "save it with 8 bits a channel"
 
 
@@ -78,8 +79,11 @@ def has_opacity(path: Path) -> bool:
     from PIL import Image
 
     try:
-        with Image.open(path) as file:
-            return file.has_transparency_data
+        with path.open("rb") as file:
+            if file.read(len(JPEG)) == JPEG:  # which has no opacity, and may come in millions
+                return False
+            with Image.open(file) as image:
+                return image.has_transparency_data
     except Exception:  # is said when it is decoded
         return False
 
