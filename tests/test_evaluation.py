@@ -159,7 +159,7 @@ def test_a_part_of_collected_samples_is_a_choice_by_the_seed():
     counts = torch.cat([y for _, y in subjects[0].batches(range(100), 30)]).bincount(minlength=10)
     assert counts.min() >= 1
     assert (counts - 10).square().sum() / 10 < 27.9  # chi^2 of 9 degrees, 99.9 %
-    assert subjects[2].protocol() == {"chosen": "100 of 1000 at random, seed 1"}
+    assert subjects[2].protocol() == {"seed": 1, "chosen": "100 of 1000 at random"}
 
 
 def test_labelled_is_what_has_labels():

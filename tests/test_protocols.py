@@ -18,7 +18,7 @@ REAL = {"real": "mnist:train", "n_real": 100, "real_sha256": "ab" * 32, "real_op
 REAL |= {"real_chosen": "100 of 60000 at random, the same for every seed"}
 SEEN = {"extractor": "lenet", "extractor_sha256": "cd" * 32, "preprocessing": "as they are"}
 WHOLE = {"n_fake": 100, "seed": 0, "generator": "average of G", "metrics": SETTINGS, "keys": KEYS} | REAL | SEEN
-WHOLE |= {"chosen": "100 of 1000 at random, seed 0"}
+WHOLE |= {"chosen": "100 of 1000 at random"}
 
 
 def differs(key, other, own=WHOLE):
@@ -46,7 +46,7 @@ def differs(key, other, own=WHOLE):
         ("fd/lenet", {"n_real": 50, "real_chosen": "50 of 60000 at random, the same for every seed"}, "n_real=50"),
         ("fd/lenet", {"real_opacity": "laid on white"}, "real_opacity=laid on white"),
         ("modes/kl", {"n_real": 50, "real_chosen": "50 of 60000", "real_opacity": "laid on white", "classes": ["b", "a"]}, ""),
-        ("modes/kl", {"chosen": "100 of 1000 at random, seed 1"}, "100 of 1000 at random, seed 1"),
+        ("modes/kl", {"n_fake": 50, "chosen": "50 of 1000 at random", "seed": 1}, "n=50, seed=1"),
     ],
 )
 def test_what_differs_is_in_the_name_and_what_a_figure_never_saw_is_not(key, other, said):
