@@ -17,7 +17,7 @@ from gan_runner.untrusted import printable
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-VERSION = 2  # of these rules: images that were decoded by others, and their features, are not used again
+VERSION = 3  # of these rules: images that were decoded by others, and their features, are not used again
 BACKGROUND = "white"  # as in the grids of samples
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # how Pillow calls images by their channels
 GREY = ("1", "L", "LA", "I", "F")  # modes without colour
