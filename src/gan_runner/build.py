@@ -284,8 +284,9 @@ def refuse_mismatch(nets: dict[str, Any], terms: dict[str, Term], rule: Rule) ->
 
 def refuse_unfit(metrics: dict[str, Metric], extractor: Extractor | None, spec: Spec) -> None:
     """UserError where a metric looks through an extractor that does not take images of this shape."""
-    looks = extractor is not None and spec.is_image and any(metric.extracts for metric in metrics.values())
-    if looks and (reason := unfit(extractor, spec)):
+    if extractor is None or not spec.is_image or not any(metric.extracts for metric in metrics.values()):
+        return
+    if reason := unfit(extractor, spec):
         raise UserError(reason)
 
 
