@@ -230,3 +230,24 @@ def test_a_state_that_holds_itself_is_read(tmp_path):
     held.append(held)
     torch.save(state(a=deep, b=held), tmp_path / "c.pt")
     assert len(checkpoint.load(tmp_path / "c.pt")["a"]) == 2
+
+
+@pytest.mark.parametrize("part", ["spec", "config", "data", "machine"])
+def test_a_part_that_would_grow_when_it_is_shown_is_refused(tmp_path, monkeypatch, part):
+    """A mapping that holds another one twice, which holds another one twice, and so on: small in the file, endless on the terminal."""
+    monkeypatch.setattr(checkpoint, "MOST", 10_000)
+    deep = held = {}
+    for _ in range(40):
+        deep = {"a": deep, "b": deep}
+    held["c"] = held
+    for tangled in (deep, held, {"a": ["x" * 1000] * 20}):
+        torch.save(state(**{part: tangled}), tmp_path / "c.pt")
+        with pytest.raises(checkpoint.Damaged, match=f"{part} would grow when it is shown"):
+            checkpoint.load(tmp_path / "c.pt")
+
+
+def test_a_sparse_tensor_is_read_without_a_warning(tmp_path, recwarn):
+    torch.save(state(a=torch.eye(3).to_sparse()), tmp_path / "c.pt")
+    recwarn.clear()
+    assert torch.equal(checkpoint.load(tmp_path / "c.pt")["a"].to_dense(), torch.eye(3))
+    assert not recwarn.list

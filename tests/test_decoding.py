@@ -1,6 +1,7 @@
 """One decoder for every command: depth, opacity, orientation, kinds of files."""
 
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,25 @@ def test_images_are_turned_as_their_exif_says(tmp_path: Path, turn: int, suffix:
     assert np.array_equal(trained(path, want.shape[2]), judged(path))
 
 
+@pytest.mark.parametrize("turn", [1, 3, 6, 7])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "I;16", "F"])
+def test_a_tiff_that_is_wider_than_high_is_turned_as_its_exif_says(tmp_path: Path, mode: str, turn: int) -> None:
+    """Some uncompressed ones are mapped into memory by Pillow, with the width and height of the image after it is turned."""
+    levels = RANDOM.integers(0, 256, (4, 6), np.uint8)
+    deep = {"I;16": levels.astype(np.uint16) * 257, "F": (levels / 255).astype(np.float32)}
+    image = Image.fromarray(deep[mode]) if mode in deep else Image.fromarray(levels).convert("RGB").convert(mode)
+    for name, orientation in (("plain", 1), ("turned", turn)):
+        image.save(tmp_path / f"{name}.tif", exif=exif(orientation))
+    plain, turned = (pixels(tmp_path / f"{name}.tif").permute(1, 2, 0).numpy() for name in ("plain", "turned"))
+    want = {
+        1: lambda x: x,
+        3: lambda x: x[::-1, ::-1],
+        6: lambda x: x.swapaxes(0, 1)[:, ::-1],
+        7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    }[turn](plain)
+    assert np.array_equal(turned, want)
+
+
 # ---- opacity ----------------------------------------------------------------------------------------------------------------------------
 
 
@@ -320,3 +340,14 @@ def test_of_an_animation_the_first_picture_is_seen(tmp_path: Path, suffix: str) 
         assert file.n_frames == 3  # type: ignore[attr-defined]
     assert (judged(tmp_path / f"x.{suffix}") == 40).all()
     assert (trained(tmp_path / f"x.{suffix}") == 40).all()
+
+
+def test_a_large_image_is_read_without_a_warning_and_a_huge_one_is_refused(tmp_path, monkeypatch):
+    Image.new("L", (5, 3)).save(tmp_path / "a.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+        assert pixels(tmp_path / "a.png").shape == (1, 3, 5)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 7)
+        with pytest.raises(UserError, match="cannot decode the image"):
+            pixels(tmp_path / "a.png")

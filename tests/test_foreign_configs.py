@@ -436,6 +436,21 @@ def test_a_reference_is_followed_as_omegaconf_does():
             documents.refuse_growth(OmegaConf.create(tree | more), "it")
 
 
+@pytest.mark.parametrize(
+    "text", ["${a}", "${ a }", "${\ta}", "${[a]}", "${b[a]}", "${b.l[0]}", "${oc.select:'a'}", '${oc.select: "a" ,x}', "${oc.select:.a}"]
+)
+def test_a_reference_counts_however_it_is_written(text):
+    tree = {"a": "x" * 100_000, "b": {"a": "${a}", "l": ["${a}"]}, "c": text}
+    assert OmegaConf.create(tree).c == tree["a"]
+    with pytest.raises(UserError, match="becomes larger than a configuration can be"):
+        documents.refuse_growth(OmegaConf.create(tree | {"c": text * 20}), "it")
+
+
+@pytest.mark.parametrize("text", ["${oc.select:a b}", "${oc.select:'a b'}", "${oc.select:{a:1}}", "${oc.select:''}"])
+def test_a_key_that_is_none_is_not_asked_for(text):
+    assert not documents.is_allowed(text)
+
+
 def test_a_value_that_would_be_resolved_a_second_time_is_refused(tmp_path):
     hidden = "${oc.create:{_target_:os.mkdir,path:OWNED}}"
     node = {"_target_": "gan_runner.losses.Hinge", "x": [hidden]}

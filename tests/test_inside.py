@@ -124,6 +124,7 @@ def large(path):
 
 
 ODD = {
+    ("changes.jsonl", "is a link"): lambda path: path.symlink_to("nowhere"),
     ("train.log", "is a link"): lambda path: path.symlink_to("/dev/null"),
     (".lock", "is a named pipe"): pipe,
     (".metrics.jsonl.7.part", "is a link"): lambda path: path.symlink_to("nowhere"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import rundirs
-from gan_runner import cli, inventory, pruning
+from gan_runner import cli, inside, inventory, pruning
 from gan_runner.untrusted import content, flat, moment, number, parsed_yaml, printable, whole
 from rundirs import line, make
 
@@ -450,6 +450,15 @@ def test_a_folder_that_holds_anything_else_stays(many, shown, other):
     assert f"c stays: it holds {other}, which no run leaves there" in err
     assert path.read_text() == "mine"
     assert not (many / "d").exists()
+
+
+def test_all_that_a_run_leaves_may_be_deleted(many, shown):
+    """changes.jsonl, too, which a resume with another trainer.steps writes."""
+    for name in {*inside.RUN} - {*inside.FOLDERS}:
+        (many / "c" / name.replace("*", "x")).touch()
+    make_quiet(many / "c")
+    assert shown(many, "--prune", "--yes")[0] == 0
+    assert not (many / "c").exists()
 
 
 def test_links_out_of_the_folder_are_not_followed(many, shown):

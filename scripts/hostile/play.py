@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
@@ -80,6 +81,9 @@ def ready() -> None:
     import gan_runner.sweeps  # noqa: F401
 
     torch.set_num_threads(1)
+    for thread in threading.enumerate():  # a timer of matplotlib's, while it looks for fonts
+        if thread is not threading.current_thread():
+            thread.join()
     threads = len(list(Path("/proc/self/task").iterdir()))
     assert threads == 1, f"{threads} threads: a child would inherit their locks"
 

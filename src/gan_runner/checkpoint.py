@@ -4,6 +4,7 @@ import os
 import pickletools
 import re
 import stat
+import warnings
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,8 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 PARTS = {"step": int, "spec": dict, "game": dict, "batches": dict, "callbacks": dict, "rng": list}  # of the state of a run
 SINCE = {"config": dict, "data": dict, "machine": dict}  # parts that states of before do not have
+SHOWN = ("spec", *SINCE)  # parts whose values are compared, printed and written
+MOST = 3_000_000  # values and characters of such a part
 MISFIT = (RuntimeError, LookupError, ValueError, TypeError, AttributeError)  # how a state says that it belongs to something else
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -104,7 +107,9 @@ def load(path: Path, device: torch.device | str = "cpu", root: Path | None = Non
                 raise ValueError(f"it has {size / 2**30:.0f} GiB, more than there is memory")
             refuse_growing(file, size)
             file.seek(0)
-            state = torch.load(file, map_location=device, weights_only=True)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Validating sparse tensor")  # which no part of ours has
+                state = torch.load(file, map_location=device, weights_only=True)
             refuse_declared(state, size)
     except FileNotFoundError:
         raise
@@ -121,6 +126,8 @@ def load(path: Path, device: torch.device | str = "cpu", root: Path | None = Non
     parts = PARTS | {name: kind for name, kind in SINCE.items() if name in state}
     if wrong := [name for name, kind in parts.items() if not isinstance(state.get(name), kind)]:
         raise Damaged(f"{path} is not the state of a run: it has no {', '.join(wrong)} of the right kind")
+    if large := [name for name in SHOWN if name in state and not is_small(state[name])]:
+        raise Damaged(f"{path} is not the state of a run: {', '.join(large)} would grow when it is shown")
     return state
 
 
@@ -150,6 +157,19 @@ def refuse_declared(state: Any, size: int) -> None:
         elif isinstance(value, dict | list | tuple) and id(value) not in seen:
             seen.add(id(value))
             waiting += value.values() if isinstance(value, dict) else value
+
+
+def is_small(value: Any) -> bool:
+    """Whether a part has at most MOST values and characters; what is in it twice counts twice, for so it is printed."""
+    waiting, size = [value], 0
+    while waiting and size <= MOST:
+        value = waiting.pop()
+        size += 1 + (len(value) if isinstance(value, str) else 0)
+        if isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list | tuple):
+            waiting += value
+    return size <= MOST
 
 
 def misfit(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Configurations of strangers: parsed within bounds, and what their interpolations may ask for. Imports no torch."""
 
 import io
+import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -26,6 +27,7 @@ INTERPOLATED = 500  # characters of such a text
 
 DATA = "oc.env:GAN_RUNNER_DATA"  # the place of the data: the one variable of the environment that a file may ask for
 MARK = "${"
+KEY = re.compile(r"[\w.\[\]@/-]+")  # of an interpolation, without spaces and quotes around it
 
 Tree = dict[str, Any]
 Path = tuple[Any, ...]
@@ -173,26 +175,26 @@ def _allowed(node: Any) -> bool:
     inner = node.getText()[2:-1]
     if MARK in inner:  # a name that is put together from other values is known too late
         return False
+    if (asked := _asked(node)) is not None:
+        return KEY.fullmatch(asked) is not None
+    return inner.startswith(("now:", f"{DATA},")) or inner == DATA
+
+
+def _asked(node: Any) -> str | None:
+    """The key that an interpolation asks for; None where it asks for something else."""
+    inner = node.getText()[2:-1]
     if isinstance(node, Grammar.InterpolationNodeContext):
-        return True
-    resolver = inner.partition(":")[0]
-    return resolver in ("now", "oc.select") or inner == DATA or inner.startswith(f"{DATA},")
+        return inner.strip()
+    resolver, _, asked = inner.partition(":")
+    return asked.partition(",")[0].strip().strip("'\"") if resolver == "oc.select" else None
 
 
 def references(text: str) -> list[str]:
-    """The keys that a text asks for, as it writes them; without those that are put together from other values."""
-    found = []
+    """The keys that a text asks for, without spaces and quotes; without those that are put together from other values."""
     try:
-        for node in _interpolations(text):
-            inner = node.getText()[2:-1]
-            resolver, _, asked = inner.partition(":")
-            if MARK not in inner and isinstance(node, Grammar.InterpolationNodeContext):
-                found.append(inner)
-            elif MARK not in inner and resolver == "oc.select":
-                found.append(asked.partition(",")[0].strip())
+        return [asked for node in _interpolations(text) if MARK not in node.getText()[2:-1] and (asked := _asked(node)) is not None]
     except (GrammarParseError, RecursionError):
-        pass  # OmegaConf says so where the text is used
-    return found
+        return []  # OmegaConf says so where the text is used
 
 
 def asks_only(text: str, keys: Collection[str]) -> bool:
@@ -251,13 +253,13 @@ def _target(tree: Any, path: Path, asked: str) -> tuple[Any, Path] | None:
     node = tree
     for step in at:
         node = node[step]
-    for step in key.replace("[", ".").replace("]", "").split(".") if key else ():
+    for step in filter(None, key.replace("[", ".").replace("]", "").split(".")):
         if isinstance(node, str):
             break
-        found: Any = int(step) if isinstance(node, list) and step.isdecimal() else step
         try:
+            found: Any = int(step) if isinstance(node, list) else step
             node = node[found]
-        except (KeyError, IndexError, TypeError):
+        except (KeyError, IndexError, TypeError, ValueError):
             return None
         at = (*at, found)
     return node, at

@@ -22,12 +22,12 @@ from gan_runner.untrusted import printable
 
 FOLDERS = ("checkpoints", "samples", "evaluations", "wandb", ".hydra")
 RUN = (
-    *FOLDERS, "config.yaml", "overrides.yaml", "env.json", "status.json", "metrics.jsonl", "train.log", ".lock", ".*.part",
+    *FOLDERS, "config.yaml", "overrides.yaml", "env.json", "status.json", "metrics.jsonl", "changes.jsonl", "train.log", ".lock", ".*.part",
     "events.out.tfevents.*", "scalars.csv", "wandb.json", "mlflow.json", "trackio.json", "profile.pt.trace.json",
 )  # fmt: skip
 SWEEP = (".lock", "table.txt", "study.db*", "multirun.yaml", ".submitit", ".*.part")
 RATING = ("key.json", "score.json", "page", ".*.part")
-MOST = {"metrics.jsonl": 2**28, "scalars.csv": 2**28}  # bytes of what is read as a whole, and grows with a run
+MOST = {"metrics.jsonl": 2**28, "scalars.csv": 2**28, "changes.jsonl": 2**22}  # bytes of what is read as a whole, and grows with a run
 
 
 # ------------------------------------------------------------------------------------------------------------------------ before the start

@@ -15,9 +15,9 @@ from gan_runner.tables import print_table, since
 from gan_runner.untrusted import content, parsed_json, printable
 
 LEFT_BEHIND = (
-    "config.yaml", "overrides.yaml", "env.json", "status.json", "metrics.jsonl", "train.log", ".lock", ".*.part", ".hydra/*.yaml",
-    "events.out.tfevents.*", "scalars.csv", "wandb.json", "wandb/*", "mlflow.json", "trackio.json",
-    "checkpoints/*.pt", "checkpoints/.*.part", "samples/*.png", "samples/*.npz", "evaluations/*.png",
+    "config.yaml", "overrides.yaml", "env.json", "status.json", "metrics.jsonl", "changes.jsonl", "train.log", ".lock", ".*.part",
+    ".hydra/*.yaml", "events.out.tfevents.*", "scalars.csv", "wandb.json", "wandb/*", "mlflow.json", "trackio.json",
+    "profile.pt.trace.json", "checkpoints/*.pt", "checkpoints/.*.part", "samples/*.png", "samples/*.npz", "evaluations/*.png",
 )  # fmt: skip
 QUIET = 600  # seconds without a write after which a run is believed to be dead, as a run of another machine may hold a lock not seen here
 
