@@ -122,7 +122,7 @@ def test_a_run_goes_on_sending_where_the_line_says_so(run, shell, server, monkey
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     run("logger.mlflow", mlflow("http://127.0.0.1:1"))
-    code, said = shell("train", "resume=run", "trainer.steps=5", f"logger.mlflow.tracking_uri={address}")
+    code, said = shell("train", "resume=run", "trainer.steps=5", f"logger.mlflow.tracking_uri={address}", "accept=config")
     assert code == 0, said
     assert {token for _, token in arrived} == {f"Bearer {TOKEN}"}
 

@@ -5,6 +5,7 @@ import functools
 import types
 from collections import OrderedDict
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ from torch import nn
 from games import adam, everything, flat, make
 from gan_runner import Dataset, Rule, Schedule, Term
 from gan_runner.architectures import MLPDiscriminator, MLPGenerator
-from gan_runner.capturable import authors, refusal, refused
-from gan_runner.datasets import Ring8
+from gan_runner.capturable import authors, refusal, refused, walk
+from gan_runner.datasets import ImageFolder, Ring8
 from gan_runner.execution import Engine, Replayed
 from gan_runner.losses import NonSaturating
 from gan_runner.penalties import R1
@@ -393,6 +394,13 @@ def test_the_data_set_is_asked_too():
     assert "dataset is a " in refused(game, Mine())
     assert "Mine, which does not say capturable = True" in refused(game, Mine())
     assert refused(game, type("Declared", (Mine,), {"capturable": True})()) is None
+
+
+def test_the_files_of_a_folder_are_not_looked_at_one_by_one():
+    """A million of them would take half a minute, before every round that is recorded."""
+    folder = ImageFolder("images", 16)
+    vars(folder)["_listing"] = ("a", "b"), {"train": [(Path(f"images/a/{i}.png"), "a") for i in range(1000)], "test": []}
+    assert len(list(walk({"dataset": folder}))) < 10
 
 
 def test_bases_say_nothing_for_their_subclasses():

@@ -305,6 +305,7 @@ def test_the_message_names_the_checkpoint_to_go_on_from(tmp_path):
             rounds(game, batches, executor, 11)
         wanted = f"Go on from {found}, the last checkpoint before" if found else "There is no checkpoint from before"
         assert f"{wanted} the last good comparison, of round 10" in str(caught.value)
+        assert ("delete last.pt and the newer step_N.pt" in str(caught.value)) == (found is not None)  # a resume begins with last.pt
     assert asked == [9, 9]
 
 
@@ -339,6 +340,28 @@ def test_an_error_of_a_part_in_a_compared_round_is_its_own():
     game, batches, executor = replayed(tricks={"mine": Raising()})
     with pytest.raises(ValueError, match=r"^six$"):
         rounds(game, batches, executor, 8)
+
+
+@pytest.mark.parametrize("where", ["Before", "outcome", "compared"])
+def test_without_memory_for_a_second_play_the_round_is_played_once_and_that_is_said_once(monkeypatch, where):
+    straight, batches, never = replayed(10**9)
+    expected = rounds(straight, batches, never, 12)
+    game, source = make()
+    said = []
+    executor = Replayed(game, said.append)
+    executor.one_in = 1
+    rounds(game, source, executor, 6)
+    owner, name = {"Before": (execution, "Before"), "outcome": (Watched, "outcome"), "compared": (execution, "first_unequal")}[where]
+    monkeypatch.setattr(owner, name, short_of_memory)
+    logs = rounds(game, source, executor, 6)
+    assert logs == expected[6:]
+    assert torch.equal(flat(straight), flat(game))
+    assert executor.good == 5
+    assert said == ["trainer.engine=replay: not enough memory to play a round twice; rounds for which it is short are not compared"]
+
+
+def short_of_memory(*args, **more):
+    raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 # ---- where two eager plays of a round differ ----------------------------------------------------------------------------------------

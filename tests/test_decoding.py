@@ -199,6 +199,25 @@ def test_images_are_turned_as_their_exif_says(tmp_path: Path, turn: int, suffix:
     assert np.array_equal(trained(path, want.shape[2]), judged(path))
 
 
+@pytest.mark.parametrize("turn", [1, 3, 6, 7])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "I;16", "F"])
+def test_a_tiff_that_is_wider_than_high_is_turned_as_its_exif_says(tmp_path: Path, mode: str, turn: int) -> None:
+    """Some uncompressed ones are mapped into memory by Pillow, with the width and height of the image after it is turned."""
+    levels = RANDOM.integers(0, 256, (4, 6), np.uint8)
+    deep = {"I;16": levels.astype(np.uint16) * 257, "F": (levels / 255).astype(np.float32)}
+    image = Image.fromarray(deep[mode]) if mode in deep else Image.fromarray(levels).convert("RGB").convert(mode)
+    for name, orientation in (("plain", 1), ("turned", turn)):
+        image.save(tmp_path / f"{name}.tif", exif=exif(orientation))
+    plain, turned = (pixels(tmp_path / f"{name}.tif").permute(1, 2, 0).numpy() for name in ("plain", "turned"))
+    want = {
+        1: lambda x: x,
+        3: lambda x: x[::-1, ::-1],
+        6: lambda x: x.swapaxes(0, 1)[:, ::-1],
+        7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    }[turn](plain)
+    assert np.array_equal(turned, want)
+
+
 # ---- opacity ----------------------------------------------------------------------------------------------------------------------------
 
 

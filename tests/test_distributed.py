@@ -3,6 +3,7 @@
 import copy
 import fcntl
 import os
+import shutil
 import sys
 from contextlib import contextmanager
 from functools import cache, partial
@@ -251,7 +252,8 @@ def played(tmp_path_factory):
         OmegaConf.save(longer, folder / "longer.yaml")
         alone = folder / "alone"
         (alone / "checkpoints").mkdir(parents=True)
-        runs.work(alone, longer, [], folder / "one" / "50 rounds" / "checkpoints" / "step_00000050.pt")
+        start = shutil.copy(folder / "one" / "50 rounds" / "checkpoints" / "step_00000050.pt", alone / "checkpoints")
+        runs.work(alone, longer, [], Path(start))
         spawn(2, __file__, "play_all", folder)
         (folder / "done").touch()
     return folder

@@ -12,7 +12,7 @@ from gan_runner.datasets import Dataset, Ring8, Samples, Spec
 from gan_runner.draws import NumberedDraws
 from gan_runner.errors import UserError
 from gan_runner.evaluation import Findings, evaluate, over_seeds, student_t
-from gan_runner.extractors import Extracted, Extractor
+from gan_runner.extractors import Extracted, Extractor, RandomConv
 from gan_runner.metrics import Metric
 from gan_runner.metrics.diversity import MSSSIM
 from gan_runner.metrics.frechet import FrechetDistance
@@ -159,7 +159,7 @@ def test_a_part_of_collected_samples_is_a_choice_by_the_seed():
     counts = torch.cat([y for _, y in subjects[0].batches(range(100), 30)]).bincount(minlength=10)
     assert counts.min() >= 1
     assert (counts - 10).square().sum() / 10 < 27.9  # chi^2 of 9 degrees, 99.9 %
-    assert subjects[2].protocol() == {"chosen": "100 of 1000 at random, seed 1"}
+    assert subjects[2].protocol() == {"seed": 1, "chosen": "100 of 1000 at random"}
 
 
 def test_labelled_is_what_has_labels():
@@ -243,6 +243,31 @@ def test_a_generator_that_gives_nan_or_inf_has_no_figures(spec, value):
     got = evaluate(Generated(broken(spec, value), 500, spec), {"a": Mean()}, batch_size=100)
     assert got.figures["a"] == {"mean": None}
     assert got.protocol["missing"] == {"a": "not all samples are finite (nan or inf)"}
+
+
+def test_points_through_a_network_that_takes_images_have_no_figure_but_a_reason():
+    got = found(metrics={"fd": FrechetDistance()}, extractor=RandomConv(width=8), reference=Reference(Plane()))
+    assert list(got.numbers.values()) == [None]
+    assert "takes images, N C H W, and was given 1 x 2" in got.protocol["missing"]["fd"]
+
+
+def test_samples_that_are_not_finite_are_not_called_black():
+    generator = Linear()
+    generator.forward = lambda z, y=None: torch.full((len(z), 1, 1, 2), math.nan)
+    got = evaluate(Generated(generator, 5, Spec((1, 1, 2))), {"a": Mean()})
+    assert "notes" not in got.protocol
+
+
+def test_real_images_that_are_floats_and_not_finite_end_no_evaluation():
+    images, x = Plane(), torch.zeros(5, 1, 12, 12)
+    x[3, 0, 0, 0] = math.nan
+    images.spec, images.load = Spec((1, 12, 12)), lambda split: Samples(x)
+    generator = Linear()
+    generator.forward = lambda z, y=None: z[:, :1].tanh().view(-1, 1, 1, 1).expand(-1, 1, 12, 12)
+    got = evaluate(Generated(generator, 50, images.spec), {"a": MSSSIM(images.spec, pairs=40)}, reference=Reference(images))
+    assert got.numbers == {"ms_ssim": None}
+    assert "finite" in got.protocol["missing"]["a"]
+    assert "notes" not in got.protocol, "floats up to 1 are not nearly black"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

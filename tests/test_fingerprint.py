@@ -218,6 +218,16 @@ def test_the_stream_of_a_folder_has_the_fingerprint_of_its_files(tmp_path):
         assert stream(data, "train", 4, 0, "cpu").fingerprint == of(tmp_path)
 
 
+def test_a_folder_that_opens_something_of_its_own_has_the_fingerprint_of_its_files(tmp_path):
+    class Inverted(ImageFolder):
+        def open(self, split):
+            x, y = (files := super().open(split)).take(torch.arange(len(files)))
+            return Samples(255 - x, y)
+
+    data = Inverted(str(folder(tmp_path)), 8, test_fraction=0.0, keep_decoded=False)
+    assert stream(data, "train", 4, 0, "cpu").fingerprint == of(tmp_path)
+
+
 def test_a_data_set_of_somebody_else_has_one_by_what_it_opens():
     class Mine(Dataset):
         spec = Spec((1, 8, 8), 20)

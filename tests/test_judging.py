@@ -131,6 +131,18 @@ def test_two_metrics_under_one_key_are_refused(run, gan_eval):
     assert "metric.mode_coverage and metric.other both measure modes; take one of them out: ~metric.other" in said
 
 
+@pytest.mark.parametrize(("name", "metric"), [("ring8", "mode_coverage"), ("swiss_roll", "kernel_density")])
+def test_points_are_judged_against_a_data_set_by_its_name(gan_eval, tmp_path, name, metric):
+    """These have no dataset.root, for which evaluate.yaml has a value."""
+    np.savez(tmp_path / "points.npz", samples=np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32))
+    words = [f"samples={tmp_path / 'points.npz'}", f"reference={name}", f"metric=[{metric}]", "n_real=500", "accelerator=cpu"]
+    code, [line], _ = gan_eval(*words)
+    assert code == 0
+    assert {*line["metrics"].values()} - {None}
+    code, _, said = gan_eval(*words, "dataset.root=elsewhere")
+    assert (code, "unknown key dataset.root" in said) == (2, True)
+
+
 def test_nearly_black_images_and_few_samples_are_noted(gan_eval, tmp_path):
     np.savez(tmp_path / "black.npz", images=PIXELS // 128)
     np.savez(tmp_path / "real.npz", images=PIXELS)
@@ -180,6 +192,7 @@ def test_folders_that_differ_in_opacity_alone_differ_and_the_protocol_says_how(g
         (["samples={images}", "metric=[frechet_distance]", "extractor=random_conv"], "no real samples to compare with"),
         (["samples={images}", "metric=[skill_rating]"], "looks at the checkpoints of a whole run"),
         (["samples={images}"], "no metric is chosen"),
+        (["run={run}", "metric=[frechet_distance]", "extractor=random_conv"], "takes images, N C H W"),
         (["samples={images}", "reference={small}", "metric=[frechet_distance]", "extractor=random_conv"], "they cannot be compared"),
     ],
 )

@@ -14,9 +14,11 @@ KEYS = {
     "fd/lenet": {"metric": "frechet_distance", "reads": "features, reference"},
 }
 SETTINGS = {"mode_coverage": {"radius_sigmas": 4.0}, "frechet_distance": {"_target_": "gan_runner.metrics.FrechetDistance"}}
-REAL = {"real": "mnist:train", "n_real": 60000, "real_sha256": "ab" * 32}
+REAL = {"real": "mnist:train", "n_real": 100, "real_sha256": "ab" * 32, "real_opacity": "laid on black", "classes": ["a", "b"]}
+REAL |= {"real_chosen": "100 of 60000 at random, the same for every seed"}
 SEEN = {"extractor": "lenet", "extractor_sha256": "cd" * 32, "preprocessing": "as they are"}
 WHOLE = {"n_fake": 100, "seed": 0, "generator": "average of G", "metrics": SETTINGS, "keys": KEYS} | REAL | SEEN
+WHOLE |= {"chosen": "100 of 1000 at random"}
 
 
 def differs(key, other, own=WHOLE):
@@ -33,6 +35,8 @@ def differs(key, other, own=WHOLE):
         ("fd/lenet", {"seeds": [0, 1, 2]}, "seeds=[0, 1, 2]"),
         ("fd/lenet", {"generator": "G"}, "G"),
         ("fd/lenet", {"real": "mnist:test", "n_real": 10000}, "mnist:test, n_real=10000"),
+        ("fd/lenet", {"n_real": 500, "real_chosen": "500 of 60000 at random"}, "n_real=500"),
+        ("modes/kl", {"n_real": 500, "real_chosen": "500 of 60000 at random", "real_opacity": "laid on white"}, ""),
         ("fd/lenet", {"real_sha256": "ef" * 32}, "real efefefef"),
         ("fd/lenet", {"extractor_sha256": "ef" * 32}, "extractor efefefef"),
         ("fd/lenet", {"preprocessing": "resized"}, "resized"),
@@ -41,6 +45,10 @@ def differs(key, other, own=WHOLE):
         ("modes/kl", {"metrics": SETTINGS | {"mode_coverage": {"radius_sigmas": 3.0}}}, "radius_sigmas=3"),
         ("fd/lenet", {"metrics": SETTINGS | {"mode_coverage": {"radius_sigmas": 3.0}}}, ""),  # of another metric
         ("modes/kl", {"n_fake": 500}, "n=500"),
+        ("fd/lenet", {"n_real": 50, "real_chosen": "50 of 60000 at random, the same for every seed"}, "n_real=50"),
+        ("fd/lenet", {"real_opacity": "laid on white"}, "real_opacity=laid on white"),
+        ("modes/kl", {"n_real": 50, "real_chosen": "50 of 60000", "real_opacity": "laid on white", "classes": ["b", "a"]}, ""),
+        ("modes/kl", {"n_fake": 50, "chosen": "50 of 1000 at random", "seed": 1}, "n=50, seed=1"),
     ],
 )
 def test_what_differs_is_in_the_name_and_what_a_figure_never_saw_is_not(key, other, said):
@@ -54,9 +62,6 @@ def test_lines_of_older_versions_are_compared_by_what_they_say():
     assert differs("modes/kl", WHOLE | {"generator": "G", "n_fake": 500}, own=old) == "n=500"
     assert differs("modes/kl", old | {"metrics": {"mode_coverage": {"radius_sigmas": 3.0}}}, own=old) == "radius_sigmas=3"
     assert differs("modes/kl", {}, own=old) == ""
-
-
-# ------------------------------------------------------------------------------------------------------------------------------- of a run
 
 
 def read(folder, *lines, **options):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import gan_runner
-from gan_runner import checkpoint, cli, config, directory, engine, provenance, runs
+from gan_runner import checkpoint, cli, config, directory, engine, inside, provenance, runs
 from gan_runner.datasets import Gaussians25, Samples
 from gan_runner.errors import UserError
 from played import same, state_of
@@ -226,6 +227,29 @@ def test_configurations_are_compared_as_they_are_read():
     assert "\x1b" not in str(directory.Difference("a\x1b[2J", "\x1b[2J", "b\nc"))
 
 
+def test_whatever_a_resume_writes_is_looked_at_before_the_next_one(run, shell):
+    assert shell(run, "trainer.steps=6", "callback.checkpoint.keep=3")[0] == 0
+    assert "changes.jsonl" in {path.name for path in run.iterdir()}
+    assert [path.name for path in run.iterdir() if not any(fnmatch(path.name, name) for name in inside.RUN)] == []
+
+
+def test_a_key_that_older_versions_lack_has_the_value_that_they_used():
+    made = directory.made_with(config.compose(["+experiment=dcgan_image_folder", "dataset.path=x"]).config)
+    before = made | {"dataset": {key: value for key, value in made["dataset"].items() if key != "background"}}
+    assert list(directory.differences(before, made)) == []
+    black = made | {"dataset": made["dataset"] | {"background": "black"}}
+    assert [str(each) for each in directory.differences(before, black)] == ["dataset.background from white to black"]
+
+
+@pytest.mark.parametrize("group", ["trick", "penalty"])
+def test_parts_that_change_places_are_another_configuration(group):
+    names = {"trick": ["ema", "spectral_norm"], "penalty": ["r1", "gradient_penalty"]}[group]
+    line = ["+experiment=gaussians25", f"{group}=[{','.join(names)}]"]
+    made, other = (directory.made_with(config.compose([*line, f"{group}=[{','.join(each)}]"]).config) for each in (names, names[::-1]))
+    assert [str(each) for each in directory.differences(made, other)] == [f"{group} from {', '.join(names)} to {', '.join(names[::-1])}"]
+    assert list(directory.differences({"loss": {"a": 1, "b": 2}}, {"loss": {"b": 2, "a": 1}})) == []
+
+
 # ---- other data -------------------------------------------------------------------------------------------------------------------------
 
 
@@ -343,6 +367,12 @@ def test_other_samples_in_memory_are_refused(run, shell, other_points):
     code, message = shell(run, "trainer.steps=6")
     assert code == 2
     assert "other labels in 1 of 400 that are compared: 17" in message
+
+
+def test_what_a_data_set_raises_is_not_taken_for_a_fault_of_the_state(run, monkeypatch):
+    monkeypatch.setattr(Gaussians25, "load", lambda self, split: {}["mine"])
+    with pytest.raises(KeyError, match="mine"):
+        runs.resume(run, ["trainer.steps=6"])
 
 
 def test_several_processes_are_not_started_on_other_data(run, shell, other_points, monkeypatch):

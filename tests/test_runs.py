@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gan_runner import build, config, inside, inventory, runs
@@ -437,23 +438,34 @@ def test_the_value_of_another_metric_is_not_held_against_the_one_that_is_followe
     assert "from here on it follows modes/kl" in said
 
 
-def test_another_number_of_samples_is_another_figure(half, tmp_path):
-    run, said, _ = resumed(half, tmp_path / "run", "callback.evaluate.n=20")
+@pytest.mark.parametrize("older", [False, True])
+def test_another_number_of_samples_is_another_figure(half, tmp_path, older):
+    run, said, _ = resumed(half, tmp_path / "run", "callback.evaluate.n=20", older=older)
     measured = lines(tmp_path / "run")
     assert [line["protocol"]["n_fake"] for line in measured] == [300, 300, 20]
     last = measured[-1]["metrics"]["modes/high_quality"]
     assert run.curve("modes/high_quality") == [(192, last)]
     assert [images for images, _ in run.curve("modes/high_quality (n=300)")] == [64, 128]
     assert run.objective("modes/high_quality", "max") == last
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["callbacks"]["evaluate"]
+    assert state["value"] == last
     assert "another protocol from here on (n_fake from 300 to 20); their curves are called KEY (n=20)" in said
     drawn = curves(tmp_path / "run")
     assert [step for step, _ in drawn["modes/high_quality"]] == [4, 8]
     assert [step for step, _ in drawn["modes/high_quality (n=20)"]] == [12]
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["callbacks"]["evaluate"]["value"] == last
 
 
 def test_two_metrics_under_one_key_are_refused():
     with pytest.raises(UserError, match=r"metric.mode_coverage and metric.other both measure modes"):
         build.check(composed("+experiment=gaussians25", "+metric.other={_target_: gan_runner.metrics.ModeCoverage, radius_sigmas: 2.0}"))
+
+
+def test_an_extractor_that_does_not_take_the_images_is_refused_before_the_start(tmp_path):
+    Image.new("RGBA", (16, 16)).save(tmp_path / "a.png")
+    images = ["+experiment=dcgan_image_folder", f"dataset.path={tmp_path}", "dataset.resolution=16", "dataset.channels=4"]
+    with pytest.raises(UserError, match="takes images of 1 or 3 channels, not of 4; choose no metric that looks through it"):
+        build.check(composed(*images, "metric=[frechet_distance]", "extractor=random_conv"))
 
 
 def test_a_run_that_was_killed_after_its_last_round_is_finished_by_a_resume(tmp_path):

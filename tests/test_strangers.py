@@ -177,7 +177,7 @@ def test_a_configuration_that_grows_when_it_is_read_is_not_read(run, shell):
 NAMES = [
     ".lock", "train.log", "metrics.jsonl", "status.json", "config.yaml", "overrides.yaml", "env.json", "scalars.csv", "samples",
     "checkpoints", "evaluations", "checkpoints/last.pt", "checkpoints/best.pt", "samples/step_00000008.png", "profile.pt.trace.json",
-    "events.out.tfevents.9.x", "wandb", "mlflow.json", "checkpoints/.last.pt.PID.part",
+    "events.out.tfevents.9.x", "wandb", "mlflow.json", "checkpoints/.last.pt.PID.part", "changes.jsonl",
 ]  # fmt: skip
 
 

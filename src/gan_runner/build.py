@@ -27,7 +27,7 @@ from gan_runner.config import allowed_packages, parsed, plain, says
 from gan_runner.datasets import Dataset, Spec
 from gan_runner.documents import MARK
 from gan_runner.errors import UserError
-from gan_runner.evaluation import refuse_same_keys
+from gan_runner.evaluation import refuse_same_keys, unfit
 from gan_runner.extractors import Extractor
 from gan_runner.game import Game
 from gan_runner.launch import devices_of
@@ -263,6 +263,7 @@ def assemble(config: Any, packages: Sequence[str] = (), device: torch.device | N
     extractor = make_one(config, packages, "extractor") if config.get("extractor") is not None else None
     metrics = make_list(config, packages, "metric", spec=spec)
     refuse_same_keys(metrics, extractor)
+    refuse_unfit(metrics, extractor, spec)
     callbacks, loggers = (make_list(config, packages, group) for group in ("callback", "logger"))
     return Assembly(config, dataset, spec, trainer, game, extractor, metrics, callbacks, loggers, directory.made_with(given))
 
@@ -279,6 +280,14 @@ def refuse_mismatch(nets: dict[str, Any], terms: dict[str, Term], rule: Rule) ->
         speaking = [term for term in terms.values() if getattr(type(term), side) is not getattr(Term, side)]
         if not any(all(term.due(step) for step in range(1, 1 + getattr(term, "every", 1))) for term in speaking):
             raise UserError(f"the {side} moves in every round, and no term of its objective is due in every round")
+
+
+def refuse_unfit(metrics: dict[str, Metric], extractor: Extractor | None, spec: Spec) -> None:
+    """UserError where a metric looks through an extractor that does not take images of this shape."""
+    if extractor is None or not spec.is_image or not any(metric.extracts for metric in metrics.values()):
+        return
+    if reason := unfit(extractor, spec):
+        raise UserError(reason)
 
 
 def refuse_rates(path: str, optimizer: partial, steps: int) -> None:

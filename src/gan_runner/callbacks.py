@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt
 from typing_extensions import TypedDict
 
 from gan_runner import checkpoint, directory, distributed, evaluation, inside
-from gan_runner.datasets import Split, to_float
+from gan_runner.datasets import Split, to_float, to_uint8
 from gan_runner.inventory import evaluations_of
 from gan_runner.protocols import Protocol
 from gan_runner.reference import Reference
@@ -78,7 +78,7 @@ class Log(Callback):
         self.since, self.at = time.monotonic(), run.step
         if run.step == 0 and run.loggers:
             n = run.batches.order.n
-            x = run.batches.take(torch.linspace(0, n - 1, min(64, n)).long())  # a folder is sorted by class
+            x = run.batches.take(torch.linspace(0, n - 1, min(64, n), dtype=torch.float64).long())  # a folder is sorted by class
             run.draw("data/real", run.dataset.picture(to_float(x) if run.spec.is_image else x))
 
     def after_round(self, run: Run, logs: Logs) -> None:
@@ -213,20 +213,18 @@ class Evaluate(Callback):
         for name, reason in missing.items():
             run.reporter.say(f"{name} will be null: {reason}")
         self.told = set(missing)  # the metrics whose reason was told, and the notes that were
-        if (
-            run.step == 0
-            and run.spec.is_image
-            and int(run.batches.take(torch.linspace(0, run.batches.order.n - 1, 64).long()).max()) <= evaluation.BLACK
-        ):
-            run.reporter.say(f"note: {evaluation.nearly_black('training images')}")
+        if run.step == 0 and run.spec.is_image:
+            some = run.batches.take(torch.linspace(0, run.batches.order.n - 1, 64, dtype=torch.float64).long())
+            if int(to_uint8(to_float(some)).max()) <= evaluation.BLACK:
+                run.reporter.say(f"note: {evaluation.nearly_black('training images')}")
 
     def take_up(self, run: Run, state: dict[str, Any]) -> None:
         """Restore the best value so far if it was measured by the same protocol; else say so in a line, and give curves another name."""
         followed = {**self.measures, **self.best}
-        before = state.get("followed", followed)  # older versions did not say it: then the value tells
-        known = "followed" in state or distributed.shared(measured(run.folder, self.best["metric"], state.get("value")))
-        self.first = state.get("first", self.first)
-        self.value = state.get("value") if before == followed and known else None
+        if "followed" not in state:
+            state = state | distributed.shared(recalled(run.folder, self.measures, self.best, state.get("value")))
+        before, self.first = state["followed"], state.get("first", self.first)
+        self.value = state.get("value") if before == followed else None
         changed = [f"{key} from {before.get(key)} to {value}" for key, value in self.measures.items() if before.get(key) != value]
         if changed:
             drawn = f"; their curves are called KEY{self.suffix}" if self.suffix else ""
@@ -303,10 +301,17 @@ class Evaluate(Callback):
         self.value, self.loaded = state.get("value"), state
 
 
-def measured(folder: Path, metric: str | None, value: float | None) -> bool:
-    """Whether training has measured this value of a metric."""
-    lines = evaluations_of(content(folder / "metrics.jsonl", 2**24, cut=True) or b"")
-    return any(value == line.figures.get(metric or "") for line in lines)
+def recalled(folder: Path, measures: dict[str, Any], best: Best, value: float | None) -> dict[str, Any]:
+    """Find in metrics.jsonl what a state of an older version does not say: by which protocol training measured, and what best.pt followed.
+
+    measures, best: of now, which are those of then where no line says otherwise; value: the best one then.
+    """
+    every = evaluations_of(content(folder / "metrics.jsonl", 2**24, cut=True) or b"")
+    lines = [line for line in every if Protocol.of(line.protocol).trained]
+    said = lines[-1].protocol if lines else {}
+    first = measures | {key: said[key] for key in ("n_fake", "seed") if key in said}
+    known = any(value == line.figures.get(best["metric"] or "") for line in lines)
+    return {"followed": {**first, **best} | ({} if known else {"metric": None}), "first": first}
 
 
 class Checkpoint(Callback):

@@ -12,6 +12,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Iterator, Mapping
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 OURS = frozenset({"gan_runner", "torch"})
 KNOWN = OURS | sys.stdlib_module_names | {"typing_extensions"}  # torch marks what is deprecated by it
-DATA = (bool, int, float, complex, str, bytes, range, type(None), type, types.ModuleType, enum.Enum, torch.dtype, torch.device)
+DATA = (bool, int, float, complex, str, bytes, range, type(None), type, types.ModuleType, enum.Enum, torch.dtype, torch.device, PurePath)
 FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
 FOREIGN_CODE = (torch.jit.ScriptModule, torch.jit.ScriptFunction, torch.fx.GraphModule)  # classes of torch with code of others
 CONTAINERS = (list, tuple, set, frozenset, deque)
@@ -89,9 +90,14 @@ def below(found: Found) -> Iterator[Found]:
         items = ((name, getattr(value, name)) for name in hooks)
     elif not isinstance(value, FUNCTIONS):
         vouched = _speaks_for_itself(value)
-    every = [(name, item) for name, item in (*items, *attributes(value)) if item is not None and not isinstance(item, DATA)]
+    every = [(name, item) for name, item in (*items, *attributes(value)) if not is_data(item)]
     names = (path if name in CHILDREN else f"{path}.{name}" for name, _ in every)
     return (Found(each, item, vouched and not each.endswith("_hooks")) for each, (_, item) in zip(names, every, strict=True))
+
+
+def is_data(value: Any) -> bool:
+    """Whether there is nothing to be found in a value. Pairs of data are: a folder of images is a list of a million (path, class)."""
+    return isinstance(value, DATA) or (type(value) is tuple and all(isinstance(item, DATA) for item in value))
 
 
 def attributes(value: Any) -> Iterator[tuple[str, Any]]:
@@ -172,10 +178,10 @@ def _refused(cls: type, name: str) -> str | None:
     return None
 
 
-def authors(game: Game, dataset: Dataset | None = None) -> dict[int, str]:
+def authors(game: Game) -> dict[int, str]:
     """What to call the parts whose code is executed: by the id of their objects, and of the code of their functions."""
     named = {id(game): "", **{id(each): "" for player in game.players.values() for each in (player, player.objective)}}
-    parts = parts_of(game, dataset)
+    parts = parts_of(game)
     for path, value, _ in walk(parts):
         if isinstance(value, types.FunctionType):
             if not is_native(value):

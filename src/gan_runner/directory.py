@@ -32,6 +32,8 @@ CHANGES = "changes.jsonl"
 NOT_SET = "not set"
 
 State = Literal["running", "finished", "interrupted", "failed", "diverged"]
+ADDED = {"dataset.background": "white"}  # keys that configurations of before lack, with the value that is used where one is lacking
+IN_ORDER = ("penalty", "trick")  # parts that are applied in the order in which a configuration names them
 GOES_ON = ("running", "interrupted")  # a job of a sweep in one of these states is resumed
 
 
@@ -99,9 +101,13 @@ class Difference(NamedTuple):
 
 def differences(before: Any, now: Any, path: str = "") -> Iterator[Difference]:
     """The keys in which two configurations differ. Versions of a configuration are made alike here, and nowhere else."""
+    before, now = (ADDED.get(path[1:], each) if each is NOT_SET else each for each in (before, now))
     if isinstance(before, dict) and isinstance(now, dict):
         for key in {**before, **now}:
             yield from differences(before.get(key, NOT_SET), now.get(key, NOT_SET), f"{path}.{key}")
+        orders = [", ".join(str(key) for key in one if key in other) for one, other in ((before, now), (now, before))]
+        if path[1:] in IN_ORDER and orders[0] != orders[1]:
+            yield Difference(path[1:], *orders)
     elif before != now and not (before != before and now != now):  # nan is nan
         yield Difference(path[1:], before, now)
 
@@ -125,10 +131,11 @@ def made_with(config: Any) -> dict[str, Any]:
 
 
 def record_changes(folder: Path, step: int, changes: Iterable[Difference]) -> None:
-    """Lines of changes.jsonl: what was changed when a run was resumed after round `step`."""
-    for each in changes:
-        line = {"step": step, "time": now(), "key": each.key, "from": each.before, "to": each.now}
-        append_line(folder / CHANGES, json.dumps(line))
+    """Add lines to changes.jsonl, all or none: what was changed when a run was resumed after round `step`."""
+    lines = [json.dumps({"step": step, "time": now(), "key": each.key, "from": each.before, "to": each.now}) + "\n" for each in changes]
+    if lines:
+        before = content(folder / CHANGES, inside.MOST[CHANGES]) or b""
+        checkpoint.write_bytes(folder / CHANGES, before + "".join(lines).encode(), folder)
 
 
 def recorded_changes(folder: Path) -> dict[str, Any]:

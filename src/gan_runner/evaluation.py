@@ -17,12 +17,12 @@ from gan_runner.datasets import Spec, to_uint8
 from gan_runner.datasets.dataset import unheard
 from gan_runner.draws import Draws, NumberedDraws
 from gan_runner.errors import UserError
+from gan_runner.extractors import Extractor
 from gan_runner.metrics.metric import Need
 from gan_runner.reporting import Tick
 from gan_runner.subjects import NOT_FINITE, Generated, Subject, evaluating, labels_for
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
     from gan_runner.metrics import Metric
     from gan_runner.reference import Reference
 
@@ -82,11 +82,22 @@ def unmeasurable(
         lacking = [reason for need in sorted(metric.needs) if (reason := missing(need, subject, reference)) is not None]
         if metric.extracts and extractor is None:
             lacking.append("no extractor is chosen (extractor=...)")
-        elif metric.extracts and extractor is not None and (reason := extractor.available()):
+        elif metric.extracts and extractor is not None and (reason := extractor.available() or unfit(extractor, subject.spec)):
             lacking.append(reason)
         if lacking:
             reasons[name] = "; ".join(lacking)
     return reasons
+
+
+def unfit(extractor: Extractor, spec: Spec) -> str | None:
+    """Why an extractor does not take samples of this shape; None where it does, or where its own `forward` decides that."""
+    if type(extractor).forward is not Extractor.forward:
+        return None
+    try:
+        extractor.check(torch.zeros(1, *spec.shape, dtype=torch.uint8))
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def missing(need: Need, subject: Subject, reference: Reference | None) -> str | None:
@@ -151,17 +162,19 @@ def evaluate(
         rows = distributed.rows(subject.n)
         for x, y in subject.batches(rows, batch_size):
             broken |= not x.isfinite().all()
-            brightest = max(brightest, int(to_uint8(x).max()) if subject.spec.is_image else 0)
+            shown = to_uint8(x) if subject.spec.is_image else x
+            brightest = max(brightest, int(shown.max()) if subject.spec.is_image else 0)
             values: dict[str, Any] = {"samples": x, "y": y}
             if extracting is not None and not broken:
-                values |= extracting(to_uint8(x) if subject.spec.is_image else x)._asdict()
+                values |= extracting(shown)._asdict()
             for name, metric in {} if broken else measured.items():  # of samples that are not finite there is no figure
                 metric.update(*[given(values, field, name).to(home) for field in metric.reads])
             seen += len(x)
             tick("samples", seen, len(rows))
-        notes += [nearly_black("samples")] * (subject.spec.is_image and distributed.agree(brightest) <= BLACK)
         if distributed.agree(int(broken)):
             reasons |= {name: NOT_FINITE for name, metric in measured.items() if metric.reads}
+        elif subject.spec.is_image and distributed.agree(brightest) <= BLACK:
+            notes.append(nearly_black("samples"))
     figures: dict[str, dict[str, float | None]] = {}
     pictures: dict[str, Tensor] = {}
     keys: dict[str, dict[str, str]] = {}
@@ -182,9 +195,8 @@ def evaluate(
             figures[name], reasons[name] = {prefix: None}, str(error)
     notes += [f"{name}: {note}" for name in figures if name not in reasons for note in metrics[name].notes()]
     compared = reference if any("reference" in metric.needs for metric in measured.values()) else None
-    if compared is not None and subject.spec.is_image:
-        some = compared.at(torch.linspace(0, compared.n - 1, 64).long())
-        notes += [nearly_black("real images")] * (int(to_uint8(some).max()) <= BLACK)
+    if compared is not None and subject.spec.is_image and compared.brightest <= BLACK:
+        notes.append(nearly_black("real images"))
     return Findings(
         figures, protocol(subject, extracting, compared, reasons) | {"keys": keys} | ({"notes": notes} if notes else {}), pictures
     )

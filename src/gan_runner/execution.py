@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,9 +128,10 @@ class Fixed(Ambitious):
         self.ready: dict[Due, Again] = {}
         self.lines: dict[Due, list[Line]] = {}  # the operations of those
         self.staged: Staged | None = None
-        self.dataset, self.last = dataset, last
+        self.last = last
         self.watched: Watched | None = None
         self.good: int | None = None  # the round of the last comparison
+        self.roomy = True  # whether every comparison has fitted into memory
         if reason := uncapturable(game, dataset):
             self.give_up(reason)
 
@@ -150,10 +151,13 @@ class Fixed(Ambitious):
         return logs
 
     def able_still(self) -> bool:
-        """Whether no part has been added since the beginning that keeps rounds from being replayed, such as the hook of a callback."""
+        """Whether no part has been added since the beginning that keeps rounds from being replayed, such as the hook of a callback.
+
+        The data set is not asked again: a round reads batches, and executes none of its code.
+        """
         self.watched = None
-        self.authors = authors(self.game, self.dataset)
-        if reason := refused(self.game, self.dataset):
+        self.authors = authors(self.game)
+        if reason := refused(self.game):
             self.give_up(reason)
         return self.able
 
@@ -167,9 +171,24 @@ class Fixed(Ambitious):
         super().stop()
 
     def compared(self, due: Due, source: Resident | Staged) -> Logs:
-        """Play a round that is ready, and the same one operation by operation. Failed where they differ."""
+        """Play a round that is ready, and the same one operation by operation. Failed where they differ.
+
+        A round whose comparison does not fit into the memory of the device is played without, and that is said once.
+        """
         watched = self.watched = self.watched or Watched(self.game, theirs(self.game))
-        before = Before(watched, source)
+        before = None
+        with suppress(torch.OutOfMemoryError):
+            before = Before(watched, source)
+            return self.held_against(due, source, watched, before)
+        if before is not None:
+            before.restore()
+        if self.roomy:
+            self.say(f"trainer.engine={self.name}: not enough memory to play a round twice; rounds for which it is short are not compared")
+        self.roomy = False
+        return self.ready[due](source)
+
+    def held_against(self, due: Due, source: Resident | Staged, watched: Watched, before: Before) -> Logs:
+        """Play a round from the state `before` it, replayed and operation by operation. Failed where the two differ."""
         plays = [self.eager(source)]
         if not self.exact:
             before.restore()
@@ -233,7 +252,10 @@ class Fixed(Ambitious):
         compared = f"the last good comparison, of round {self.good + 1}"
         if path is None:
             return f"There is no checkpoint from before {compared}: {instead}"
-        return f"Go on from {path}, the last checkpoint before {compared}: delete the newer ones, and resume with trainer.engine=eager"
+        return (
+            f"Go on from {path}, the last checkpoint before {compared}: delete last.pt and the newer step_N.pt, and resume with "
+            "trainer.engine=eager"
+        )
 
 
 class Graphed(Fixed):

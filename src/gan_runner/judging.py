@@ -74,7 +74,9 @@ def parts(settings: dict[str, Any], saved: dict[str, Any], packages: Sequence[st
     """What the line chose, else what the run was trained with. UserError for parts that cannot be built, or if there is no metric."""
     config = {"metric": settings["metric"] or saved.get("metric") or {}, "extractor": settings["extractor"] or saved.get("extractor")}
     if "_target_" in settings["dataset"]:
-        config["dataset"] = settings["dataset"]
+        known = build.signature(build.locate(settings["dataset"]["_target_"], Dataset, "dataset", packages))
+        unasked = {"root"} - known.keys() if settings["root"] is None else set()  # evaluate.yaml has one for all data sets
+        config["dataset"] = {key: value for key, value in settings["dataset"].items() if key not in unasked}
     elif saved:
         config["dataset"] = saved["dataset"]
     if not config["metric"]:

@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 from gan_runner.untrusted import Value
 
-RESULTS = ("checkpoint", "missing", "intervals_95", "notes")  # what a protocol says besides how the figures were measured
-SEEN = {"extractor": ("features", "logits"), "preprocessing": ("features", "logits"), "real": ("reference",), "n_real": ("reference",)}
+RESULTS = ("checkpoint", "missing", "intervals_95", "notes", "chosen", "real_chosen")  # the last two follow from n_fake and n_real
+SEEN = dict.fromkeys(("extractor", "preprocessing"), ("features", "logits")) | dict.fromkeys(
+    ("real", "n_real", "real_opacity", "classes", "labels"), ("reference",)
+)
 ALONE = ("generator", "real", "extractor", "preprocessing", "samples", "images", "lossy")  # values that need no name beside them
 MOST = 100  # entries that are compared: a protocol may come from a stranger
 

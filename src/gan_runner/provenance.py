@@ -36,25 +36,27 @@ def refuse_others(
     recorded, other_data = directory.recorded_changes(folder), "data" in accept
     if missing := [what for name, what in (("config", "configuration"), ("data", "data")) if name not in state]:
         notes.append(f"not checked: whether {' and '.join(missing)} are those of {path.name}, which an older version wrote")
-    with understood(path):
-        if "config" in state:
+    if "config" in state:
+        with understood(path):
             changed = list(directory.differences(state["config"], directory.made_with(config)))
-            changed = [each for each in changed if recorded.get(each.key, directory.NOT_SET) != each.now]
-            if changed and "config" not in accept:
+        changed = [each for each in changed if recorded.get(each.key, directory.NOT_SET) != each.now]
+        if changed and "config" not in accept:
+            raise UserError(
+                f"{folder / 'config.yaml'} is not the configuration that {path.name} was made with: {listed(changed)}; change it back, "
+                "or go on with it by accept=config (trainer.*, callback.* and logger.* may also be said on the line)"
+            )
+        notes += [f"accepted: {each}" for each in changed]
+    if "data" in state:
+        now = dataset.fingerprint("train", dataset.open("train"))  # what a data set of the user raises is its own
+        with understood(path):
+            found = differences(state["data"], now)
+        if found:
+            if "data" not in accept and recorded.get("data") != digest(now):
                 raise UserError(
-                    f"{folder / 'config.yaml'} is not the configuration that {path.name} was made with: {listed(changed)}; change it back, "
-                    "or go on with it by accept=config (trainer.*, callback.* and logger.* may also be said on the line)"
+                    f"the data are not those that {path} was trained on: {'; '.join(found)}; to go on with these, say accept=data"
                 )
-            notes += [f"accepted: {each}" for each in changed]
-        if "data" in state:
-            now = dataset.fingerprint("train", dataset.open("train"))
-            if found := differences(state["data"], now):
-                if "data" not in accept and recorded.get("data") != digest(now):
-                    raise UserError(
-                        f"the data are not those that {path} was trained on: {'; '.join(found)}; to go on with these, say accept=data"
-                    )
-                notes.append(f"accepted: other data: {'; '.join(found)}")
-            other_data = bool(found)
+            notes.append(f"accepted: other data: {'; '.join(found)}")
+        other_data = bool(found)
     for note in notes:
         say(note)
     return other_data

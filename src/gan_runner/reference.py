@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from gan_runner import cache, checkpoint
-from gan_runner.datasets import Dataset, Items, Spec, Split, to_float
+from gan_runner.datasets import Dataset, Items, Spec, Split, to_float, to_uint8
 from gan_runner.datasets.classes import by_number, refuse_labels, translated
 from gan_runner.datasets.dataset import unheard
 from gan_runner.draws import chosen
@@ -122,6 +122,12 @@ class Reference:
         if not x.isfinite().all():
             raise UserError(f"not all samples of {self.name} ({self.split}) are finite (nan or inf)")
         return to_float(x)
+
+    @cached_property
+    def brightest(self) -> int:
+        """The greatest value, 0 ... 255, in 64 images that are spread over all of them."""
+        x, _ = self._items.take(self._chosen[torch.linspace(0, self.n - 1, 64, dtype=torch.float64).long()])
+        return int(to_uint8(to_float(x)).max())
 
     def samples(self) -> Tensor:
         """All of them as data: n ..., float32."""

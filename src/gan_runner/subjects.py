@@ -127,7 +127,7 @@ class Collected(Subject):
         self.n, self.labelled = len(self.chosen), items.labels is not None
 
     def protocol(self) -> dict[str, Any]:
-        return {} if self.n == len(self.items) else {"chosen": f"{self.n} of {len(self.items)} at random, seed {self.seed}"}
+        return {} if self.n == len(self.items) else {"seed": self.seed, "chosen": f"{self.n} of {len(self.items)} at random"}
 
     def at(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         x, y = self.items.take(self.chosen[indices])

@@ -92,7 +92,7 @@ class Stream:
         if state["samples"] != self.order.n:
             raise UserError(
                 f"the data have changed: {state['samples']} training samples when the run began, {self.order.n} now; "
-                "put back the ones it had, say accept=data to go on with these, or begin a new run"
+                "restore the ones it had, say accept=data to go on with these, or begin a new run"
             )
         self.position = state["position"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,12 +18,13 @@ from gan_runner.untrusted import printable
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-VERSION = 2  # of these rules: images that were decoded by others, and their features, are not used again
+VERSION = 3  # of these rules: images that were decoded by others, and their features, are not used again
 BACKGROUND = "white"  # as in the grids of samples
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # how Pillow calls images by their channels
 GREY = ("1", "L", "LA", "I", "F")  # modes without colour
 OTHER_BYTE = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}  # orders of two bytes
 BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
+JPEG = b"\xff\xd8\xff"  # how a file begins
 SAVE_IT = "save it with 8 bits a channel"
 
 
@@ -59,6 +60,8 @@ def pixels(path: Path, channels: int | None = None, background: str = BACKGROUND
 
     try:
         with opened(path) as file:
+            if file.format == "TIFF":
+                file.filename = ""  # type: ignore[attr-defined]  # else Pillow maps some files into memory with width and height exchanged, where EXIF turns them
             grey = file.mode in GREY or file.mode.startswith("I;16")
             image = eight_bits(file, path)
             ImageOps.exif_transpose(image, in_place=True)
@@ -72,19 +75,22 @@ def pixels(path: Path, channels: int | None = None, background: str = BACKGROUND
     return torch.from_numpy(array).view(*array.shape[:2], -1).permute(2, 0, 1)
 
 
-def opened(path: Path) -> Image:
+def opened(file: Path | IO[bytes]) -> Image:
     """Open an image file without Pillow's warning that it is large: from 179 million pixels on Pillow refuses it."""
     from PIL import Image
 
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    return Image.open(path)
+    return Image.open(file)
 
 
 def has_opacity(path: Path) -> bool:
     """Whether the header of an image file says that pixels may be transparent; False where it cannot be read."""
     try:
-        with opened(path) as file:
-            return file.has_transparency_data
+        with path.open("rb") as file:
+            if file.read(len(JPEG)) == JPEG:  # which has no opacity, and may come in millions
+                return False
+            with opened(file) as image:
+                return image.has_transparency_data
     except Exception:  # is said when it is decoded
         return False
 

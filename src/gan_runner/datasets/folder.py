@@ -176,7 +176,7 @@ class ImageFolder(Dataset):
 
     def fingerprint(self, split: Split, items: Items) -> Fingerprint:
         """Of the files: number, names and sizes of all images, and the bytes of 1,000 of them; nothing is decoded."""
-        return of_files(self.path, self.open(split).paths)
+        return of_files(self.path, [path for path, _ in self._listing[1][split]])
 
     def _hash(self, path: Path) -> int:
         """A number from 0 to 2^64 - 1 for a path below the folder."""

@@ -208,8 +208,8 @@ def split_folders(folder: Path, tops: set[str]) -> dict[str, str]:
         [there] = places.values()
         [lacking] = PLACES.keys() - places.keys()
         raise UserError(
-            f"{shown(folder)} holds {shown(there)}/ and no folder {lacking}/: give {shown(folder / there)} itself, of which a share is "
-            f"kept for testing, or add {lacking}/"
+            f"{shown(folder)} holds {shown(there)}/ and no folder {lacking}/: give {shown(folder / there)} itself (gan-train "
+            f"keeps a share of it for testing), or add {lacking}/"
         )
     return {}
 
