@@ -529,5 +529,5 @@ def test_a_wrong_sampling_is_refused_and_the_run_stays(run: Path, tmp_path: Path
 def test_a_class_out_of_range_is_refused(tmp_path: Path) -> None:
     code, err = shell(*SMALL, "architecture.conditional=true", "trainer.steps=1", "hydra.run.dir=run", cwd=tmp_path)
     assert code == 0, err
-    refused(*shell("run=run", "class=25", cwd=tmp_path, command="sample"), "class=25: it must be 0 to 24", "sample")
+    refused(*shell("run=run", "class=25", cwd=tmp_path, command="sample"), "class=25: there is no class 25: it must be 0 to 24", "sample")
     assert shell("run=run", "class=24", cwd=tmp_path, command="sample")[0] == 0

@@ -391,7 +391,7 @@ def test_a_resume_that_is_refused_leaves_the_run_as_it_was(tmp_path):
     text = (tmp_path / "config.yaml").read_text()
     (tmp_path / "config.yaml").write_text(text.replace("width: 32", "width: 16"))
     with pytest.raises(UserError, match="the checkpoint does not fit the run's configuration"):
-        runs.resume(tmp_path, ["trainer.devices=2", "trainer.steps=4"])
+        runs.resume(tmp_path, ["trainer.devices=2", "trainer.steps=4", "accept=config"])
     assert (tmp_path / "status.json").read_bytes() == before
 
 
