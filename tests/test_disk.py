@@ -210,18 +210,18 @@ def test_a_disk_that_is_full_while_a_checkpoint_is_written_and_rounds_go_on(tmp_
     """What the round cannot write is told, and the thread that cannot write the checkpoint neither hides it nor leaves half of a file."""
     save, begun, full = checkpoint.save, threading.Event(), threading.Event()
 
-    def late(path, state):
+    def late(path, state, *root):
         if state["step"] == 8 and not full.is_set():
             begun.set()
             assert full.wait(60)
-        save(path, state)
+        save(path, state, *root)
 
-    def draw(path, picture):
+    def draw(path, picture, *root):
         if path.name == "step_00000009.png" and not full.is_set():
             assert begun.wait(60)
             filled(disk)
             full.set()
-        write_picture(path, picture)
+        write_picture(path, picture, *root)
 
     write_picture = directory.write_picture
     monkeypatch.setattr(checkpoint, "save", late)
