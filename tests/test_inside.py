@@ -153,8 +153,9 @@ def test_what_is_no_file_of_a_run_is_named(tmp_path, monkeypatch, name, said):
 def test_what_no_run_opens_may_be_anything(tmp_path):
     """Notes of the user's own, the links that wandb makes in its folder, and checkpoints with two names."""
     (tmp_path / "notes").symlink_to("/etc")
-    (tmp_path / "wandb" / "offline-run-1").mkdir(parents=True)
+    (tmp_path / "wandb" / "offline-run-1" / "logs").mkdir(parents=True)
     (tmp_path / "wandb" / "latest-run").symlink_to("offline-run-1")
+    (tmp_path / "wandb" / "offline-run-1" / "logs" / "debug-core.log").symlink_to("/var/cache/wandb/core-debug.log")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "a.pt").touch()
     os.link(tmp_path / "checkpoints" / "a.pt", tmp_path / "checkpoints" / "last.pt")

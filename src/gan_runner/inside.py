@@ -82,9 +82,13 @@ def listed(folder: Path, names: Collection[str]) -> Iterator[tuple[Path, os.stat
 
 
 def is_of_wandb(path: Path, folder: Path) -> bool:
-    """Whether a link is one of those that wandb makes: in its folder, to something in there."""
+    """Whether a link is one of those that wandb makes: in its folder, to something in there, or to the log of a run that has ended.
+
+    That log is in the user's cache, and each start of wandb has a folder of its own: what was left before is not opened again.
+    """
     own = folder / "wandb"
-    return path.is_relative_to(own) and path != own and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(own))
+    of_a_run = path.match("wandb/*run-*/logs/debug-core.log")
+    return path.is_relative_to(own) and path != own and (of_a_run or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(own)))
 
 
 def kind(mode: int) -> str:
