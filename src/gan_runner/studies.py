@@ -161,9 +161,10 @@ class OptunaSweeper(Sweeper):
                 raise UserError(f"{folder} holds another search: {found}; choose another folder with hydra.sweep.dir=...")
         trials = self.study.get_trials(deepcopy=False)
         chosen = {each.number: each.params for each in trials if each.number == 0 or not each.state.is_finished()}
-        if stranger := next((f"{k}={v}" for each in chosen.values() for k, v in each.items() if not self.proposes(k, v)), None):
+        foreign = [f"{k}={v}" for each in chosen.values() for k, v in each.items() if not self.proposes(k, v)]
+        if foreign:
             raise UserError(
-                f"{folder} has a trial with {printable(stranger, 100)}, which this search does not propose; choose another folder"
+                f"{folder} has a trial with {printable(foreign[0], 100)}, which this search does not propose; choose another folder"
             )
         return {n: self.overrides(params) for n, params in chosen.items() if params.keys() == self.space.keys()}
 
