@@ -143,7 +143,7 @@ def badly_said(ending: Ending) -> Iterator[str]:
         yield "a line that a stranger wrote"
     if len(said) > MOST or any(len(line) > LONGEST for line in err.splitlines()):
         yield f"floods the terminal: {len(said)} characters"
-    if ending.command == "rate" and re.search(r"\bnan\b", said):
+    if ending.command == "rate" and ending.code == 0 and re.search(r"\bnan\b", said):  # a refusal may name the value
         yield "nan for a figure"
     yield from badly_told(ending, err)
 

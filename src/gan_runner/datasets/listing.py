@@ -21,6 +21,7 @@ UNREAD = {  # suffixes of images that are not read
 PLACES = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}  # folders of a split, the first counts
 SHOWN = 8  # names that a message spells out
 LISTED = 10  # classes that a line counts one by one
+LARGEST = 2**31  # bytes of an image file: more than the largest that Pillow decodes
 
 Parts = tuple[str, ...]  # names from the folder down to a file
 Images = list[tuple[Path, str]]  # path and class of each, sorted by path; "" where there are no folders of classes
@@ -182,6 +183,8 @@ def take(walk: Walk, taken: set[tuple[int, int]], parts: Parts, status: os.stat_
         walk.others[parts[:-1]][suffix] += 1
     elif status.st_size == 0:
         walk.broken[parts] = "empty"
+    elif status.st_size > LARGEST:
+        walk.broken[parts] = f"{status.st_size / 2**30:.0f} GiB"
     elif (status.st_dev, status.st_ino) in taken:
         walk.reasons["second name of an image"] += 1
     else:
