@@ -340,6 +340,7 @@ def test_a_place_that_cannot_be_written_is_one_clear_message(bench: Bench, line:
 # -------------------------------------------------------------------------------------------------------------------------------- sweeps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
@@ -355,6 +356,7 @@ def test_a_sweep_is_the_same_wherever_its_flag_stands(bench: Bench, line: list[s
     assert runs == [("Hinge", 2), ("Wasserstein", 2)]
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_every_combination_side_by_side(bench: Bench):
     code, out, _ = bench("-m", "loss=hinge,wasserstein", "seed=0,1", "rule.d_steps=${seed}")
     assert code == 0

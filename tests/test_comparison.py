@@ -431,6 +431,7 @@ def noisy_outcome(outcome, size, seed):
     return outcome | noisy(floats, size, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [lambda i: 1e-4, lambda i: 0.0, lambda i: 1e-4 * (i % 2)], ids=["noise", "none", "one of two"])
 def test_rounds_that_are_right_up_to_rounding_go_on_unchanged(noise):
     straight, batches, never = replayed(10**9, **everything())

@@ -79,6 +79,7 @@ def tiny(*words, **more):
     return config.compose([*overrides, *(f"{key}={value}" for key, value in settings.items())]).config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_plays(tmp_path, name):
     composed = tiny(f"+experiment={name}")
@@ -204,6 +205,7 @@ def around(group, name):
     return words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "name"), PARTS, ids=lambda value: value)
 def test_every_part_is_built_and_played(tmp_path, monkeypatch, group, name):
     choice = f"{group}=[{name}]" if group in config.LISTS else f"{group}={name}"

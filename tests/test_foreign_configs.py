@@ -260,6 +260,7 @@ def test_what_a_users_files_say_holds(shell, name):
         assert config.optimizer.generator.lr.start == 1e-4
 
 
+@pytest.mark.slow
 def test_the_line_may_say_what_a_file_may_not(shell):
     write(shell.folder, experiment("seed: 1"))
     mlflow = ["logger=[mlflow]", "logger.mlflow.tracking_uri=http://127.0.0.1:1"]

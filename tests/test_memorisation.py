@@ -79,6 +79,7 @@ def test_fresh_draws_are_as_near_to_both(n_train):
     assert 1e-4 < got["memorisation/net/p_value"] < 1 - 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "m"), [(50, 50), (300, 20), (20, 100)])
 def test_p_values_are_uniform_without_memorisation(n, m):
     """Also where many fakes share a few rows: 1 / (4n) would be a tenth of the variance there."""

@@ -59,6 +59,7 @@ def test_the_wheel_holds_every_configuration_and_every_module(wheel: Path):
     assert (configs | modules) - inside == set()
 
 
+@pytest.mark.slow
 def test_every_experiment_composes_from_the_wheel_without_torch(installed: Path, tmp_path: Path):
     experiments = sorted(file.stem for file in (ROOT / "configs" / "experiment").glob("*.yaml"))
     assert experiments

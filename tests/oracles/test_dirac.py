@@ -46,6 +46,7 @@ def radius(terms, rule=None, psi=1.0, tricks=None, batch_size=2):
     return math.hypot(game.G.theta.item(), game.D.psi.item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("terms", "from_one", "from_minus_one"),
     [
