@@ -12,7 +12,7 @@ from gan_runner.datasets import Dataset
 from gan_runner.datasets.fingerprint import differences, digest
 from gan_runner.directory import Difference
 from gan_runner.errors import UserError
-from gan_runner.untrusted import printable
+from gan_runner.untrusted import printable, some
 
 if TYPE_CHECKING:
     from gan_runner.trainer import Run
@@ -104,8 +104,7 @@ def inexact(before: dict[str, Any] | None, now: dict[str, Any], deterministic: b
 
 def listed(changes: Iterable[Difference]) -> str:
     """The first few, and how many more there are."""
-    changes = list(changes)
-    return ", ".join(map(str, changes[:SHOWN])) + (f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else "")
+    return some(map(str, changes), SHOWN)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -85,6 +85,12 @@ def printable(text: str, limit: int = 500) -> str:
     """A text on one line that moves no cursor and turns no direction of reading."""
     shown = "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text[:limit])
     return shown + ("..." if len(text) > limit else "")
+
+
+def some(texts: Iterable[str], most: int) -> str:
+    """List the first texts, and say how many more there are: `cat, dog and 4 more`."""
+    every = list(texts)
+    return ", ".join(every[:most]) + (f" and {len(every) - most:,} more" if len(every) > most else "")
 
 
 def plain(text: str) -> str:

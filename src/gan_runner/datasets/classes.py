@@ -9,15 +9,14 @@ from torch import Tensor
 
 from gan_runner.datasets.spec import Spec
 from gan_runner.errors import UserError
-from gan_runner.untrusted import printable
+from gan_runner.untrusted import printable, some
 
 SHOWN = 8  # names in a message
 
 
 def listed(names: Iterable[str]) -> str:
     """cat, dog, ship and 4 more"""
-    names = [printable(name, 60) for name in names]
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return some((printable(name, 60) for name in names), SHOWN)
 
 
 def label_of(said: str | int, spec: Spec) -> int:

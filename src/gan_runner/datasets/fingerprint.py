@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gan_runner.errors import UserError
-from gan_runner.untrusted import printable
+from gan_runner.untrusted import printable, some
 
 if TYPE_CHECKING:
     from gan_runner.datasets.dataset import Items
@@ -139,6 +139,4 @@ def strayed(before: Fingerprint, now: Fingerprint) -> set[str]:
 
 def listed(names: Iterable[str]) -> str:
     """The first few names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(printable(name, 100) for name in names[:SHOWN]) + more
+    return some((printable(name, 100) for name in names), SHOWN)

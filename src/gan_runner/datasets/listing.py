@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 
+from gan_runner import untrusted
 from gan_runner.errors import UserError
 from gan_runner.untrusted import printable
 
@@ -235,8 +236,7 @@ def counted(n: int, what: str) -> str:
 
 def some(names: Iterable[str]) -> str:
     """The first names, and how many more."""
-    every = [shown(name) for name in names]
-    return ", ".join(every[:SHOWN]) + (f" and {len(every) - SHOWN:,} more" if len(every) > SHOWN else "")
+    return untrusted.some(map(shown, names), SHOWN)
 
 
 def shown(name: str | Path) -> str:
