@@ -7,6 +7,7 @@ Hydra composes: a run, every job of a sweep, under any launcher, and `--cfg job`
 """
 
 import copy
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,7 +155,9 @@ class Composer(ConfigLoaderImpl):
         return config
 
     def _load_single_config(self, default: Any, repo: Any) -> Any:
-        result = super()._load_single_config(default, repo)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "(?s).*is validated against ConfigStore schema")  # said of another one's hydra/launcher/basic
+            result = super()._load_single_config(default, repo)
         if not is_ours(result.path):
             file = f"{default.config_path}.yaml"
             self.loading.given.update(dict.fromkeys(settings_of(file, result.config), file))
