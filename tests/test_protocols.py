@@ -18,7 +18,6 @@ REAL = {"real": "mnist:train", "n_real": 100, "real_sha256": "ab" * 32, "real_op
 REAL |= {"real_chosen": "100 of 60000 at random, the same for every seed"}
 SEEN = {"extractor": "lenet", "extractor_sha256": "cd" * 32, "preprocessing": "as they are"}
 WHOLE = {"n_fake": 100, "seed": 0, "generator": "average of G", "metrics": SETTINGS, "keys": KEYS} | REAL | SEEN
-WHOLE |= {"chosen": "100 of 1000 at random"}
 
 
 def differs(key, other, own=WHOLE):
@@ -62,6 +61,19 @@ def test_lines_of_older_versions_are_compared_by_what_they_say():
     assert differs("modes/kl", WHOLE | {"generator": "G", "n_fake": 500}, own=old) == "n=500"
     assert differs("modes/kl", old | {"metrics": {"mode_coverage": {"radius_sigmas": 3.0}}}, own=old) == "radius_sigmas=3"
     assert differs("modes/kl", {}, own=old) == ""
+
+
+def test_the_first_samples_of_older_versions_are_not_those_that_are_chosen_by_chance():
+    first = {name: value for name, value in WHOLE.items() if name != "real_chosen"}
+    assert differs("fd/lenet", first) == "the first real ones"
+    assert differs("fd/lenet", WHOLE, own=first) == "real ones at random"
+    assert differs("modes/kl", first) == ""
+    assert differs("fd/lenet", first | {"n_real": 700}) == "n_real=700"
+    first = WHOLE | {"samples": "pictures"}
+    chosen = first | {"chosen": "100 of 1000 at random"}
+    assert differs("modes/kl", first, own=chosen) == "the first samples"
+    assert differs("modes/kl", chosen, own=first) == "samples at random"
+    assert differs("modes/kl", chosen | {"n_fake": 700}, own=first) == "n=700"
 
 
 def read(folder, *lines, **options):

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_runner import build, config, inside, inventory, runs
+import rundirs
+from gan_runner import build, callbacks, config, inside, inventory, runs
 from gan_runner.callbacks import Callback
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 from played import curves, lines, same, state_of
@@ -454,6 +455,18 @@ def test_another_number_of_samples_is_another_figure(half, tmp_path, older):
     assert [step for step, _ in drawn["modes/high_quality"]] == [4, 8]
     assert [step for step, _ in drawn["modes/high_quality (n=20)"]] == [12]
     assert torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["callbacks"]["evaluate"]["value"] == last
+
+
+@pytest.mark.parametrize(
+    ("said", "n_real"),
+    [({"n_real": 500}, "the first 500"), ({"n_real": 500, "real_chosen": "500 of 1000"}, 500), ({}, 500)],
+)
+def test_a_run_that_was_compared_with_the_first_real_samples_is_measured_by_another_protocol(tmp_path, said, n_real):
+    (tmp_path / "metrics.jsonl").write_text(rundirs.line(4, {"seed": 0} | said, fd__lenet=3.0) + "\n")
+    measures = {"n_fake": 100, "seed": 0, "split": "train", "n_real": 500}
+    best = {"metric": "fd/lenet", "mode": "min"}
+    found = callbacks.recalled(tmp_path, measures, best, 3.0)
+    assert found == {"followed": measures | {"n_real": n_real} | best, "first": measures | {"n_real": n_real}}
 
 
 def test_two_metrics_under_one_key_are_refused():

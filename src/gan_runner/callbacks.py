@@ -310,6 +310,8 @@ def recalled(folder: Path, measures: dict[str, Any], best: Best, value: float | 
     lines = [line for line in every if Protocol.of(line.protocol).trained]
     said = lines[-1].protocol if lines else {}
     first = measures | {key: said[key] for key in ("n_fake", "seed") if key in said}
+    if measures["n_real"] is not None and said.get("n_real") == measures["n_real"] and "real_chosen" not in said:
+        first["n_real"] = f"the first {measures['n_real']}"  # now they are chosen by chance
     known = any(value == line.figures.get(best["metric"] or "") for line in lines)
     return {"followed": {**first, **best} | ({} if known else {"metric": None}), "first": first}
 

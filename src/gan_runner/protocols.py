@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from gan_runner.untrusted import Value
 
-RESULTS = ("checkpoint", "missing", "intervals_95", "notes", "chosen", "real_chosen")  # the last two follow from n_fake and n_real
+RESULTS = ("checkpoint", "missing", "intervals_95", "notes")  # what a protocol says besides how the figures were measured
+CHOSEN = {"chosen": ("n_fake", "samples"), "real_chosen": ("n_real", "real")}  # a choice by chance -> (how many, of what)
 SEEN = dict.fromkeys(("extractor", "preprocessing"), ("features", "logits")) | dict.fromkeys(
-    ("real", "n_real", "real_opacity", "classes", "labels"), ("reference",)
+    ("real", "n_real", "real_chosen", "real_opacity", "classes", "labels"), ("reference",)
 )
 ALONE = ("generator", "real", "extractor", "preprocessing", "samples", "images", "lossy")  # values that need no name beside them
 MOST = 100  # entries that are compared: a protocol may come from a stranger
@@ -62,7 +63,10 @@ class Protocol(NamedTuple):
         if self == other:
             return {}
         a, b = self.relevant(key), other.relevant(key)
-        found = {name: (a[name], b[name]) for name in a if name in b and repr(a[name]) != repr(b[name])}
+        found = {name: (a[name], b[name]) for name in a if name in b and repr(a[name]) != repr(b[name]) and name not in CHOSEN}
+        for name, alike in CHOSEN.items():
+            if all(each in a and a[each] == b.get(each) for each in alike) and (name in a) != (name in b):
+                found[name] = a.get(name), b.get(name)  # older versions took the first ones
         return found | {name: (a.get(name), b.get(name)) for name in ("seeds", "samples") if (name in a) != (name in b)}
 
     def described(self, key: str, other: "Protocol") -> str:
@@ -77,6 +81,9 @@ def _words(found: Mapping[str, tuple[Value, Value]], other: Protocol) -> Iterato
             yield f"seed={other.said.get('seed')}"
         elif name == "samples" and value is None:
             yield "of a generator"
+        elif name in CHOSEN:
+            what = "real ones" if name == "real_chosen" else "samples"
+            yield f"the first {what}" if value is None else f"{what} at random"
         elif name.endswith("_sha256"):
             yield f"{name.removesuffix('_sha256')} {shown[:8]}"
         elif name in ALONE:
