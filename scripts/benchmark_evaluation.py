@@ -204,7 +204,7 @@ def frechet(turns: int, n: int) -> None:
     from torch_fidelity.metric_fid import fid_statistics_to_metric
     from torchmetrics.image.fid import _compute_fid
 
-    from gan_runner.metrics.frechet import frechet
+    from gan_runner.metrics.frechet_distance import frechet
     from gan_runner.metrics.moments import Moments
 
     a, b = Moments.of(rows(n, 2)), Moments.of(rows(n, 3) * 1.05)
@@ -219,7 +219,7 @@ def frechet(turns: int, n: int) -> None:
 
 def stream(n: int, distance: bool = True) -> None:
     """Features of n samples, made 500 at a time, into the metric; and the distance to a reference that has only moments."""
-    from gan_runner.metrics.frechet import FrechetDistance
+    from gan_runner.metrics.frechet_distance import FrechetDistance
     from gan_runner.metrics.moments import Moments
 
     metric = FrechetDistance()
@@ -245,7 +245,7 @@ def streaming(threads: int) -> None:
 
 
 def compare(n: int) -> None:
-    from gan_runner.metrics.precision_recall import precision_recall
+    from gan_runner.metrics.manifold import precision_recall
 
     precision_recall(rows(n, 2), rows(n, 3), 3)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gan_runner.errors import UserError
-from gan_runner.metrics.classifier_score import ClassifierScore, classifier_score
+from gan_runner.metrics.classifier import ClassifierScore, classifier_score
 
 
 def logits(n, k=10, seed=0):

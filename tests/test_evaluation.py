@@ -15,7 +15,7 @@ from gan_runner.evaluation import Findings, evaluate, over_seeds, student_t
 from gan_runner.extractors import Extracted, Extractor, RandomConv
 from gan_runner.metrics import Metric
 from gan_runner.metrics.diversity import MSSSIM
-from gan_runner.metrics.frechet import FrechetDistance
+from gan_runner.metrics.frechet_distance import FrechetDistance
 from gan_runner.metrics.kernel_density import KernelDensity
 from gan_runner.metrics.mode_coverage import ModeCoverage
 from gan_runner.metrics.parzen import Parzen

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gan_runner.errors import UserError
-from gan_runner.metrics.kernel_distance import KernelDistance, kernel_distance, squared_mmd
+from gan_runner.metrics.mmd import KernelDistance, kernel_distance, squared_mmd
 
 
 def normal(*shape, seed=0):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gan_runner.errors import UserError
-from gan_runner.metrics.precision_recall import DensityCoverage, PrecisionRecall, density_coverage, precision_recall
+from gan_runner.metrics.manifold import DensityCoverage, PrecisionRecall, density_coverage, precision_recall
 
 
 def seeded(seed):

@@ -13,7 +13,7 @@ from torch import Tensor
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
 from gan_runner.metrics.feature_sets import FeatureSets
-from gan_runner.metrics.frechet import distance_to_real, too_few
+from gan_runner.metrics.frechet_distance import distance_to_real, too_few
 from gan_runner.metrics.moments import Moments
 
 if TYPE_CHECKING:

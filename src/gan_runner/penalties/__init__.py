@@ -1,8 +1,5 @@
 """What is added to the loss."""
 
-from gan_runner.penalties.auxiliary_classifier import AuxiliaryClassifier
-from gan_runner.penalties.feature_matching import FeatureMatching
-from gan_runner.penalties.gradient import R1, GradientPenalty
-from gan_runner.penalties.penalty import Penalty
+from gan_runner import lazy
 
-__all__ = ["R1", "AuxiliaryClassifier", "FeatureMatching", "GradientPenalty", "Penalty"]
+__getattr__, __dir__, __all__ = lazy(__file__)

@@ -1,6 +1,5 @@
 """What people make of the samples: a page that asks which of two images is real, and the score of their answers."""
 
-from gan_runner.rating.page import make
-from gan_runner.rating.scorer import score
+from gan_runner import lazy
 
-__all__ = ["make", "score"]
+__getattr__, __dir__, __all__ = lazy(__file__)
