@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from gan_runner.architectures import Discriminator, Generator, MLPDiscriminator, MLPGenerator
-from gan_runner.datasets.spec import Spec
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
 from gan_runner.game import DiscriminatorOutput
+from gan_runner.game.spec import Spec
 from gan_runner.metrics import adversarial_probing as probing
 from gan_runner.metrics.adversarial_probing import AdversarialProbing
 from gan_runner.subjects import Generated

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from gan_runner.architectures import Generator
-from gan_runner.datasets.spec import Spec
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
+from gan_runner.game.spec import Spec
 from gan_runner.metrics.annealed_importance import AnnealedImportance, annealed_importance, bidirectional, log_normal, sigmoid_spaced
 from gan_runner.subjects import Generated
 

@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gan_runner import architectures as a
 from gan_runner import tree
 from gan_runner.architectures import msg_gan, resnet
-from gan_runner.datasets.spec import Spec
 from gan_runner.draws import Draws
+from gan_runner.game.spec import Spec
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "architecture"
 FAMILIES = {

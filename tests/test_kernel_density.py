@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gan_runner.datasets.spec import Spec
 from gan_runner.errors import UserError
+from gan_runner.game.spec import Spec
 from gan_runner.metrics.kernel_density import KernelDensity
 
 PLANE = Spec((2,))

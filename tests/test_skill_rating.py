@@ -11,10 +11,10 @@ from torch import nn
 import games
 from gan_runner.architectures import Discriminator, Generator
 from gan_runner.datasets import Ring8
-from gan_runner.datasets.spec import Spec
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
 from gan_runner.game import DiscriminatorOutput
+from gan_runner.game.spec import Spec
 from gan_runner.losses import NonSaturating
 from gan_runner.metrics.glicko import Rating, Result, expected_score, rated
 from gan_runner.metrics.skill_rating import SkillRating, points, spearman, tournament

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from gan_runner.datasets.spec import Spec
+from gan_runner.game.spec import Spec
 
 
 class Losses(NamedTuple):

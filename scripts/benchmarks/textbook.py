@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.rounds import Recipe, gradient_penalty, networks
-from gan_runner.datasets.spec import Spec
+from gan_runner.game.spec import Spec
 
 WORKERS, PREFETCH = 2, 8
 AHEAD = WORKERS * PREFETCH  # batches that lie ready

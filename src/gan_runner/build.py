@@ -21,24 +21,25 @@ from hydra.core.override_parser.types import Override
 from hydra.utils import instantiate
 
 from gan_runner import directory, distributed, engine
-from gan_runner.architectures import Discriminator, Generator
 from gan_runner.callbacks import Callback
 from gan_runner.config import allowed_packages, parsed, plain, says
-from gan_runner.datasets import Dataset, Spec
+from gan_runner.datasets import Dataset
 from gan_runner.documents import MARK
 from gan_runner.errors import UserError
 from gan_runner.evaluation import refuse_same_keys, unfit
 from gan_runner.extractors import Extractor
-from gan_runner.game import Game
+from gan_runner.game.game import Game
+from gan_runner.game.network import Discriminator, Generator
+from gan_runner.game.penalty import Penalty
+from gan_runner.game.rule import Rule
+from gan_runner.game.spec import Spec
+from gan_runner.game.term import Term
+from gan_runner.game.trick import Trick
 from gan_runner.launch import devices_of
 from gan_runner.loggers import Logger
-from gan_runner.losses import Term
 from gan_runner.metrics import Metric
-from gan_runner.penalties import Penalty
-from gan_runner.rules import Rule
 from gan_runner.schedules import Schedule
 from gan_runner.trainer import Assembly, Trainer
-from gan_runner.tricks import Trick
 from gan_runner.untrusted import printable
 
 ONE: dict[str, type] = {"dataset": Dataset, "loss": Term, "rule": Rule, "trainer": Trainer}

@@ -22,7 +22,7 @@ from gan_runner.subjects import Generated
 from gan_runner.untrusted import content
 
 if TYPE_CHECKING:
-    from gan_runner.game import Logs
+    from gan_runner.game.play import Logs
     from gan_runner.trainer import Run
 
 

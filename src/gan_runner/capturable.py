@@ -22,7 +22,7 @@ from torch.optim import optimizer as hooks_of_optimizers
 
 if TYPE_CHECKING:
     from gan_runner.datasets.dataset import Dataset
-    from gan_runner.game import Game
+    from gan_runner.game.game import Game
 
 OURS = frozenset({"gan_runner", "torch"})
 KNOWN = OURS | sys.stdlib_module_names | {"typing_extensions"}  # torch marks what is deprecated by it

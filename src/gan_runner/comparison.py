@@ -16,7 +16,8 @@ from gan_runner.capturable import DATA, Found, namespace
 from gan_runner.draws import seeded
 
 if TYPE_CHECKING:
-    from gan_runner.game import Game, Logs
+    from gan_runner.game.game import Game
+    from gan_runner.game.play import Logs
 
 Outcome = dict[str, Tensor]
 FACTOR = 10  # times the difference of two eager plays

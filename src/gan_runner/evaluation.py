@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from gan_runner import distributed
-from gan_runner.architectures.network import Generator
-from gan_runner.datasets import Spec, to_uint8
+from gan_runner.datasets import to_uint8
 from gan_runner.datasets.dataset import unheard
 from gan_runner.draws import Draws, NumberedDraws
 from gan_runner.errors import UserError
 from gan_runner.extractors import Extractor
+from gan_runner.game.network import Generator
+from gan_runner.game.spec import Spec
 from gan_runner.metrics.metric import Need
 from gan_runner.reporting import Tick
 from gan_runner.subjects import NOT_FINITE, Generated, Subject, evaluating, labels_for

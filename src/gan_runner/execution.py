@@ -21,7 +21,8 @@ from gan_runner.comparison import Before, Outcome, Remembered, Watched, first_be
 from gan_runner.datasets import Dataset, Resident, Streamed
 from gan_runner.draws import falls_on
 from gan_runner.errors import Failed, UserError
-from gan_runner.game import Batch, Game, Logs
+from gan_runner.game.game import Game
+from gan_runner.game.play import Batch, Logs
 from gan_runner.recording import Line, Recorder, Replay, departure, difference
 
 Name = Literal["auto", "eager", "compile", "cuda_graph", "replay"]

@@ -13,11 +13,12 @@ import torch
 
 from gan_runner import build, directory, engine, evaluation, inside, inventory
 from gan_runner.checkpoint import numbered
-from gan_runner.datasets import Dataset, Spec
+from gan_runner.datasets import Dataset
 from gan_runner.datasets.stored import Stored
 from gan_runner.errors import UserError
 from gan_runner.evaluation import Findings
 from gan_runner.extractors import Extractor
+from gan_runner.game.spec import Spec
 from gan_runner.loggers import add_to_curves
 from gan_runner.metrics import Metric
 from gan_runner.reference import Reference

@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 
 from gan_runner import cache, checkpoint
-from gan_runner.datasets import Dataset, Items, Spec, Split, to_float, to_uint8
+from gan_runner.datasets import Dataset, Items, Split, to_float, to_uint8
 from gan_runner.datasets.classes import by_number, refuse_labels, translated
 from gan_runner.datasets.dataset import unheard
 from gan_runner.draws import chosen
 from gan_runner.errors import Failed, UserError
 from gan_runner.extractors import Extractor
+from gan_runner.game.spec import Spec
 from gan_runner.metrics.moments import Moments
 from gan_runner.reporting import Tick, notice
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from gan_runner.errors import UserError
 
 if TYPE_CHECKING:
-    from gan_runner.game import Game
+    from gan_runner.game.game import Game
     from gan_runner.trainer import Assembly
 
 

@@ -19,7 +19,7 @@ from gan_runner import checkpoint, directory, distributed, engine, inside, prove
 from gan_runner.build import assemble, check, make_one, plain
 from gan_runner.config import accepted, lasting, parsed
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
-from gan_runner.game import Game
+from gan_runner.game.game import Game
 from gan_runner.inventory import best_of, numbered, read
 from gan_runner.launch import devices_of, launch
 from gan_runner.loggers import flat

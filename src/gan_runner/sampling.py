@@ -16,11 +16,12 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from gan_runner import build, checkpoint, directory, engine, evaluation, inside, provenance
-from gan_runner.architectures import Discriminator, Generator
-from gan_runner.datasets import Dataset, Spec, to_uint8
+from gan_runner.datasets import Dataset, to_uint8
 from gan_runner.datasets.classes import label_of
 from gan_runner.datasets.stored import NAMES
 from gan_runner.errors import UserError
+from gan_runner.game.network import Discriminator, Generator
+from gan_runner.game.spec import Spec
 from gan_runner.reporting import Reporter
 from gan_runner.subjects import Snapshot
 

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gan_runner.architectures.network import Discriminator, Generator
-from gan_runner.datasets import Items, Spec, to_float, to_uint8
+from gan_runner.datasets import Items, to_float, to_uint8
 from gan_runner.datasets.classes import refuse_labels
 from gan_runner.draws import NumberedDraws, chosen
 from gan_runner.errors import UserError
+from gan_runner.game.network import Discriminator, Generator
+from gan_runner.game.spec import Spec
 
 NOT_FINITE = "not all samples are finite (nan or inf)"
 

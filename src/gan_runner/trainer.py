@@ -18,15 +18,17 @@ from annotated_types import Ge
 from torch import Tensor
 
 from gan_runner import checkpoint, distributed, engine, execution, provenance
-from gan_runner.datasets import Dataset, Spec, stream
+from gan_runner.datasets import Dataset, stream
 from gan_runner.datasets.classes import refuse_renamed
 from gan_runner.errors import Diverged, Interrupted, UserError
+from gan_runner.game.spec import Spec
 from gan_runner.reporting import Countdown, Reporter
 
 if TYPE_CHECKING:
     from gan_runner.callbacks import Callback
     from gan_runner.extractors import Extractor
-    from gan_runner.game import Game, Logs
+    from gan_runner.game.game import Game
+    from gan_runner.game.play import Logs
     from gan_runner.loggers import Logger
     from gan_runner.metrics import Metric
 

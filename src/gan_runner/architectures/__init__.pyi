@@ -4,8 +4,8 @@ from gan_runner.architectures.mlp import MLPDiscriminator as MLPDiscriminator
 from gan_runner.architectures.mlp import MLPGenerator as MLPGenerator
 from gan_runner.architectures.msg_gan import MSGDiscriminator as MSGDiscriminator
 from gan_runner.architectures.msg_gan import MSGGenerator as MSGGenerator
-from gan_runner.architectures.network import Discriminator as Discriminator
-from gan_runner.architectures.network import Generator as Generator
-from gan_runner.architectures.network import one_hot as one_hot
 from gan_runner.architectures.resnet import ResNetDiscriminator as ResNetDiscriminator
 from gan_runner.architectures.resnet import ResNetGenerator as ResNetGenerator
+from gan_runner.game.network import Discriminator as Discriminator
+from gan_runner.game.network import Generator as Generator
+from gan_runner.game.network import one_hot as one_hot

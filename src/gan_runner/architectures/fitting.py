@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gan_runner.architectures.network import one_hot
-from gan_runner.datasets.spec import Spec
+from gan_runner.game.network import one_hot
+from gan_runner.game.spec import Spec
 
 
 class Scales(NamedTuple):

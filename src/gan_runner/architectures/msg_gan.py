@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from gan_runner.architectures import fitting
-from gan_runner.architectures.network import Discriminator, Generator
-from gan_runner.datasets.spec import Spec
 from gan_runner.draws import Draws
-from gan_runner.game import DiscriminatorOutput
+from gan_runner.game.network import Discriminator, Generator
+from gan_runner.game.play import DiscriminatorOutput
+from gan_runner.game.spec import Spec
 from gan_runner.tree import Sample
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)

@@ -17,7 +17,7 @@ from gan_runner.datasets.points import Points as Points
 from gan_runner.datasets.points import Ring8 as Ring8
 from gan_runner.datasets.points import Spiral as Spiral
 from gan_runner.datasets.points import SwissRoll as SwissRoll
-from gan_runner.datasets.spec import Exact as Exact
-from gan_runner.datasets.spec import Spec as Spec
 from gan_runner.datasets.stored import Stored as Stored
 from gan_runner.datasets.triangles import Triangles as Triangles
+from gan_runner.game.spec import Exact as Exact
+from gan_runner.game.spec import Spec as Spec

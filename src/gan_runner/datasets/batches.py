@@ -19,7 +19,7 @@ from gan_runner.datasets.dataset import Dataset, Items, Samples, Split, to_float
 from gan_runner.datasets.fingerprint import Fingerprint
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
-from gan_runner.game import Batch, BatchLike
+from gan_runner.game.play import Batch, BatchLike
 from gan_runner.reporting import Tick
 
 AHEAD = 64  # batches that a round may read: so many at least lie on the device

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gan_runner.datasets import pictures
 from gan_runner.datasets.fingerprint import Fingerprint, of_items
-from gan_runner.datasets.spec import Spec
+from gan_runner.game.spec import Spec
 from gan_runner.reporting import Tick
 
 Split = Literal["train", "test"]

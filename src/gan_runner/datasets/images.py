@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from gan_runner.datasets.dataset import Dataset
-from gan_runner.datasets.spec import Spec
+from gan_runner.game.spec import Spec
 
 ROWS = 1024  # images that are resized at once: bounds the memory
 

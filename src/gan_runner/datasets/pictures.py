@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_runner.datasets.spec import Exact
+from gan_runner.game.spec import Exact
 
 GAP = 2  # pixels between the images of a grid
 MESH = 160  # points a side at which a density is drawn

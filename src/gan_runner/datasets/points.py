@@ -12,8 +12,8 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from gan_runner.datasets.dataset import Dataset, Samples, Split
-from gan_runner.datasets.spec import Exact, Spec
 from gan_runner.draws import seeded
+from gan_runner.game.spec import Exact, Spec
 
 ROWS = 4096  # points whose density is computed at once: bounds the memory
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from gan_runner.datasets.dataset import Dataset, Items, Samples, Split
 from gan_runner.datasets.decoding import BACKGROUND, VERSION, has_opacity, pixels
 from gan_runner.datasets.listing import Images, Listing, listed, shown
-from gan_runner.datasets.spec import Spec
 from gan_runner.errors import UserError
+from gan_runner.game.spec import Spec
 from gan_runner.inside import typed
 from gan_runner.untrusted import memory, printable
 

@@ -11,8 +11,8 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from gan_runner.datasets.dataset import Dataset, Samples, Split
-from gan_runner.datasets.spec import Spec
 from gan_runner.draws import seeded
+from gan_runner.game.spec import Spec
 
 ROWS = 128  # images drawn at once: what they take fits a cache
 BLOCK = 4096  # triangles proposed at once, a constant so that the first n are the same for every n

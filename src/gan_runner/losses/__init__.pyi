@@ -1,5 +1,5 @@
+from gan_runner.game.term import Term as Term
 from gan_runner.losses.hinge import Hinge as Hinge
 from gan_runner.losses.logistic import Minimax as Minimax
 from gan_runner.losses.logistic import NonSaturating as NonSaturating
-from gan_runner.losses.term import Term as Term
 from gan_runner.losses.wasserstein import Wasserstein as Wasserstein

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_runner.game import Play
-from gan_runner.losses.term import Term
+from gan_runner.game.play import Play
+from gan_runner.game.term import Term
 from gan_runner.schedules import Schedule, schedule
 
 

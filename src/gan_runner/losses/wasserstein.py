@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from gan_runner.game import Play
-from gan_runner.losses.term import Term
+from gan_runner.game.play import Play
+from gan_runner.game.term import Term
 
 
 class Wasserstein(Term):

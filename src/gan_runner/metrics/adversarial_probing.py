@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor
 
-from gan_runner.architectures.network import Discriminator, Generator
 from gan_runner.draws import NumberedDraws, seeded
 from gan_runner.errors import UserError
+from gan_runner.game.network import Discriminator, Generator
 from gan_runner.metrics.metric import Metric
 from gan_runner.subjects import Subject, evaluating
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gan_runner.architectures.network import Generator
 from gan_runner.draws import Draws, seeded
 from gan_runner.errors import UserError
+from gan_runner.game.network import Generator
 
 LogDensity = Callable[[Tensor], Tensor]  # C M Z -> C M: of M targets, each for C latents
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from annotated_types import Gt
 from torch import Tensor
 
-from gan_runner.datasets.spec import Spec
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
+from gan_runner.game.spec import Spec
 from gan_runner.metrics.metric import Metric
 from gan_runner.subjects import finite
 

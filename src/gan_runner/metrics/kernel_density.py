@@ -8,8 +8,8 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
-from gan_runner.datasets.spec import Spec
 from gan_runner.draws import chosen
+from gan_runner.game.spec import Spec
 from gan_runner.metrics.metric import Metric
 from gan_runner.metrics.parzen import finite, window_log_density
 

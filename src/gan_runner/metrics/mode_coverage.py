@@ -9,7 +9,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from gan_runner.datasets.spec import Spec
+from gan_runner.game.spec import Spec
 from gan_runner.metrics.metric import Metric
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from annotated_types import Ge
 from torch import Tensor
 
 from gan_runner import tree
-from gan_runner.architectures.network import Generator
 from gan_runner.draws import NumberedDraws, seeded
 from gan_runner.errors import UserError
+from gan_runner.game.network import Generator
 from gan_runner.metrics.glicko import Rating, Result, rated
 from gan_runner.metrics.metric import Metric, Need
 from gan_runner.subjects import Snapshot, Subject, evaluating

@@ -11,9 +11,9 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from gan_runner.architectures.network import Generator
-from gan_runner.datasets.spec import Spec
 from gan_runner.draws import NumberedDraws, chosen
+from gan_runner.game.network import Generator
+from gan_runner.game.spec import Spec
 from gan_runner.metrics.metric import Metric, Told, told_nobody
 from gan_runner.subjects import Subject, evaluating, finite
 

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from gan_runner.architectures.network import Discriminator
-from gan_runner.datasets.spec import Spec
-from gan_runner.game import Play
-from gan_runner.penalties.penalty import Penalty
+from gan_runner.game.network import Discriminator
+from gan_runner.game.penalty import Penalty
+from gan_runner.game.play import Play
+from gan_runner.game.spec import Spec
 from gan_runner.schedules import Schedule, schedule
 
 

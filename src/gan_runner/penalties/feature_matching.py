@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from gan_runner.game import Play
-from gan_runner.penalties.penalty import Penalty
+from gan_runner.game.penalty import Penalty
+from gan_runner.game.play import Play
 
 
 class FeatureMatching(Penalty):

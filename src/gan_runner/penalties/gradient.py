@@ -7,8 +7,8 @@ from annotated_types import Ge
 from torch import Tensor
 
 from gan_runner import tree
-from gan_runner.game import Play
-from gan_runner.penalties.penalty import Penalty
+from gan_runner.game.penalty import Penalty
+from gan_runner.game.play import Play
 from gan_runner.penalties.piecewise import BendsAside
 from gan_runner.schedules import Schedule
 from gan_runner.tree import Sample

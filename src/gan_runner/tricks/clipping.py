@@ -9,10 +9,10 @@ from annotated_types import Gt
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from gan_runner.tricks.trick import Part, Trick
+from gan_runner.game.trick import Part, Trick
 
 if TYPE_CHECKING:
-    from gan_runner.game import Player
+    from gan_runner.game.game import Player
 
 
 class WeightClip(Trick):

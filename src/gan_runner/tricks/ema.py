@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from annotated_types import Gt
 
-from gan_runner.tricks.trick import Trick
+from gan_runner.game.trick import Trick
 
 if TYPE_CHECKING:
-    from gan_runner.architectures.network import Generator
-    from gan_runner.game import Game, Logs
+    from gan_runner.game.game import Game
+    from gan_runner.game.network import Generator
+    from gan_runner.game.play import Logs
 
 
 class EMA(Trick):

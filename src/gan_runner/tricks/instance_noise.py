@@ -2,9 +2,9 @@
 
 from gan_runner import tree
 from gan_runner.draws import Draws
+from gan_runner.game.trick import Trick
 from gan_runner.schedules import Schedule, schedule
 from gan_runner.tree import Sample
-from gan_runner.tricks.trick import Trick
 
 
 class InstanceNoise(Trick):

@@ -2,8 +2,8 @@
 
 from torch import nn
 
+from gan_runner.game.trick import Part, Trick
 from gan_runner.schedules import Schedule, schedule
-from gan_runner.tricks.trick import Part, Trick
 
 
 class LabelSmoothing(Trick):

@@ -6,7 +6,7 @@ from annotated_types import Ge
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from gan_runner.tricks.trick import Part, Trick
+from gan_runner.game.trick import Part, Trick
 
 Side = Literal["discriminator", "generator"]
 

@@ -10,8 +10,10 @@ from gan_runner.draws import Draws
 from gan_runner.tree import Sample
 
 if TYPE_CHECKING:
-    from gan_runner.architectures.network import Generator
-    from gan_runner.game import Game, Logs, Player
+    from gan_runner.game.game import Game, Player
+    from gan_runner.game.network import Generator
+    from gan_runner.game.play import Logs
+
 
 Part = TypeVar("Part", bound=nn.Module)
 

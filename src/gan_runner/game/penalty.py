@@ -5,7 +5,7 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor
 
-from gan_runner.losses.term import Term
+from gan_runner.game.term import Term
 from gan_runner.schedules import Schedule, schedule
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_runner.draws import Draws
-from gan_runner.game import DiscriminatorOutput
+from gan_runner.game.play import DiscriminatorOutput
 from gan_runner.tree import Sample
 
 

@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from gan_runner.architectures.network import Discriminator
-from gan_runner.datasets.spec import Spec
-from gan_runner.game import Play
+from gan_runner.game.network import Discriminator
+from gan_runner.game.play import Play
+from gan_runner.game.spec import Spec
 
 
 class Term(nn.Module):

@@ -1,0 +1,141 @@
+"""A batch, the samples of G and the outputs of D on both, each computed once and only when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from gan_runner import distributed, tree
+from gan_runner.draws import Draws
+from gan_runner.tree import Sample
+
+if TYPE_CHECKING:
+    from gan_runner.game.network import Discriminator, Generator
+
+
+Logs = dict[str, Tensor]  # scalars on the device, named <term>/<d or g>
+
+
+class Batch(NamedTuple):
+    """What a data set hands to a move."""
+
+    x: Tensor  # N ...
+    y: Tensor | None  # N
+
+
+class BatchLike(Protocol):
+    """A Batch, or what reads one when it is asked for x or y."""
+
+    @property
+    def x(self) -> Tensor: ...
+
+    @property
+    def y(self) -> Tensor | None: ...
+
+
+class Batches(Protocol):
+    """An endless stream of this process's share of the global batches."""
+
+    def prepare(self) -> None:
+        """Before a round, on the host: have ready what the round will read."""
+
+    def __next__(self) -> BatchLike: ...
+
+
+class DiscriminatorOutput(NamedTuple):
+    """What D says of N samples."""
+
+    logits: Tensor  # N    raw, high = real
+    features: Tensor  # N F
+
+
+class Play:
+    """What the terms of a move may look at: real, fake and D's output on each, computed once and only when asked for."""
+
+    def __init__(
+        self,
+        G: Generator,
+        D: Discriminator,
+        batch: BatchLike,
+        draws: Draws,
+        augment: Callable[[Sample, Draws], Sample],
+        passes: Mapping[str, Callable[..., Any]] | None = None,  # the networks as functions that are differentiated once
+    ):
+        self.G, self.D, self.draws, self.augment = G, D, draws, augment
+        self.passes = passes or {"generator": G, "discriminator": D}
+        self.batch = batch
+
+    @cached_property
+    def x(self) -> Tensor:
+        return self.batch.x
+
+    @cached_property
+    def y(self) -> Tensor | None:
+        return self.batch.y
+
+    @cached_property
+    def real(self) -> Sample:
+        return self.G.view(self.x, self.draws)
+
+    @cached_property
+    def z(self) -> Tensor:
+        return self.G.prior(self.draws)
+
+    @cached_property
+    def fake_y(self) -> Tensor | None:
+        return self.G.labels(self.draws)
+
+    @cached_property
+    def fake(self) -> Sample:
+        return tree.map(Tensor.float, self.passes["generator"](self.z, self.fake_y))
+
+    @cached_property
+    def on_real(self) -> DiscriminatorOutput:
+        return self.on_both[0] if "on_both" in vars(self) else self._see(self.real, self.y)
+
+    @cached_property
+    def on_fake(self) -> DiscriminatorOutput:
+        return self.on_both[1] if "on_both" in vars(self) else self._see(self.fake, self.fake_y)
+
+    @cached_property
+    def on_both(self) -> tuple[DiscriminatorOutput, DiscriminatorOutput]:
+        """(on_real, on_fake), from one pass of D where no sample in it touches another."""
+        if self.D.couples_samples or vars(self).keys() & {"on_real", "on_fake"}:
+            return self.on_real, self.on_fake
+        shown = tree.cat(self.augment(self.real, self.draws), self.augment(self.fake, self.draws))
+        y = None if self.fake_y is None or self.y is None else torch.cat([self.y, self.fake_y])
+        both = self.passes["discriminator"](shown, y)
+        real, fake = zip(*(t.float().chunk(2) for t in both), strict=True)
+        return DiscriminatorOutput(*real), DiscriminatorOutput(*fake)
+
+    def judge(self, sample: Sample, y: Tensor | None) -> DiscriminatorOutput:
+        """D on one more sample, shown to it as any other; may be differentiated twice."""
+        return DiscriminatorOutput(*map(Tensor.float, self.D(self.augment(sample, self.draws), y)))
+
+    def _see(self, sample: Sample, y: Tensor | None) -> DiscriminatorOutput:
+        return DiscriminatorOutput(*map(Tensor.float, self.passes["discriminator"](self.augment(sample, self.draws), y)))
+
+    @cached_property
+    def whole(self) -> Play:
+        """The same play over all processes, for a term that couples samples."""
+        return _Whole(self)  # type: ignore[return-value]
+
+    def verdicts(self) -> Logs:
+        """Mean logits of whatever has been judged so far."""
+        seen = self.__dict__.get("on_both") or (self.__dict__.get("on_real"), self.__dict__.get("on_fake"))
+        return {name: out.logits.detach().mean() for name, out in zip(("real", "fake"), seen, strict=True) if out is not None}
+
+
+class _Whole:
+    """A play whose tensors are those of every process."""
+
+    def __init__(self, play: Play):
+        self.play = play
+
+    def __getattr__(self, name: str) -> Any:
+        return tree_map_only(Tensor, distributed.gather, getattr(self.play, name))

@@ -1,0 +1,5 @@
+"""In which order the players move."""
+
+from gan_runner import lazy
+
+__getattr__, __dir__, __all__ = lazy(__file__)

@@ -1,0 +1,3 @@
+from gan_runner.game.rule import Rule as Rule
+from gan_runner.rules.alternate import Alternate as Alternate
+from gan_runner.rules.simultaneous import Simultaneous as Simultaneous
