@@ -115,10 +115,10 @@ def agreement(images: int, data: str) -> None:
 
     from gan_runner.datasets import CIFAR10, Samples
     from gan_runner.evaluation import evaluate
+    from gan_runner.evaluation.reference import Reference
     from gan_runner.extractors import InceptionV3TF
     from gan_runner.metrics import ClassifierScore, FrechetDistance, KernelDistance
-    from gan_runner.reference import Reference
-    from gan_runner.subjects import Collected
+    from gan_runner.sampling.subjects import Collected
 
     dataset, half = CIFAR10(data), images // 2
     x = dataset.load("test").x[:images]
@@ -204,8 +204,8 @@ def frechet(turns: int, n: int) -> None:
     from torch_fidelity.metric_fid import fid_statistics_to_metric
     from torchmetrics.image.fid import _compute_fid
 
+    from gan_runner.evaluation.moments import Moments
     from gan_runner.metrics.frechet_distance import frechet
-    from gan_runner.metrics.moments import Moments
 
     a, b = Moments.of(rows(n, 2)), Moments.of(rows(n, 3) * 1.05)
     statistics_a, statistics_b = ({"mu": m.mean.numpy(), "sigma": m.covariance.numpy()} for m in (a, b))
@@ -219,8 +219,8 @@ def frechet(turns: int, n: int) -> None:
 
 def stream(n: int, distance: bool = True) -> None:
     """Features of n samples, made 500 at a time, into the metric; and the distance to a reference that has only moments."""
+    from gan_runner.evaluation.moments import Moments
     from gan_runner.metrics.frechet_distance import FrechetDistance
-    from gan_runner.metrics.moments import Moments
 
     metric = FrechetDistance()
     for i in range(0, n, 500):

@@ -14,7 +14,7 @@ from gan_runner.game import DiscriminatorOutput
 from gan_runner.game.spec import Spec
 from gan_runner.metrics import adversarial_probing as probing
 from gan_runner.metrics.adversarial_probing import AdversarialProbing
-from gan_runner.subjects import Generated
+from gan_runner.sampling.subjects import Generated
 from gan_runner.tricks import SpectralNorm
 
 W = torch.tensor([3.0, 4.0])

@@ -12,7 +12,7 @@ from gan_runner.draws import seeded
 from gan_runner.errors import UserError
 from gan_runner.game.spec import Spec
 from gan_runner.metrics.annealed_importance import AnnealedImportance, annealed_importance, bidirectional, log_normal, sigmoid_spaced
-from gan_runner.subjects import Generated
+from gan_runner.sampling.subjects import Generated
 
 SIGMA = 0.5
 

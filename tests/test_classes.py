@@ -11,13 +11,14 @@ import torch
 from PIL import Image
 
 import gan_runner
-from gan_runner import checkpoint, cli, config, runs, sampling
+from gan_runner import checkpoint, cli, config, runs
+from gan_runner.commands import sample
 from gan_runner.datasets import Spec
 from gan_runner.datasets.classes import difference, label_of, refuse_renamed, translated
 from gan_runner.datasets.stored import Stored
 from gan_runner.errors import UserError
+from gan_runner.evaluation.reference import Reference
 from gan_runner.rating import page
-from gan_runner.reference import Reference
 
 ANIMALS = ("cat", "dog", "ship")
 SHADES = {"cat": 20, "dog": 120, "ship": 220}
@@ -71,7 +72,7 @@ def without_names(run):
 def sampled(run, **words):
     defaults = {"checkpoint": "last", "n": 16, "seed": 0, "class": None, "format": "npz", "out": None, "export": None}
     defaults |= {"columns": None}
-    sampling.main({**defaults, "accelerator": "cpu", "run": str(run), **words})
+    sample.main({**defaults, "accelerator": "cpu", "run": str(run), **words})
 
 
 @pytest.fixture

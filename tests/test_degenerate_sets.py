@@ -8,7 +8,7 @@ import torch
 
 from gan_runner import metrics
 from gan_runner.errors import UserError
-from gan_runner.metrics.moments import Moments
+from gan_runner.evaluation.moments import Moments
 
 N, F = 600, 8
 METRICS = {

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from gan_runner import evaluation
 from gan_runner.architectures import Generator
 from gan_runner.datasets import Dataset, Ring8, Samples, Spec
 from gan_runner.draws import NumberedDraws
 from gan_runner.errors import UserError
-from gan_runner.evaluation import Findings, evaluate, over_seeds, student_t
+from gan_runner.evaluation import Findings, evaluate, findings, over_seeds
+from gan_runner.evaluation.reference import Reference
+from gan_runner.evaluation.seeds import student_t
 from gan_runner.extractors import Extracted, Extractor, RandomConv
 from gan_runner.metrics import Metric
 from gan_runner.metrics.diversity import MSSSIM
@@ -20,8 +21,8 @@ from gan_runner.metrics.kernel_density import KernelDensity
 from gan_runner.metrics.mode_coverage import ModeCoverage
 from gan_runner.metrics.parzen import Parzen
 from gan_runner.metrics.support_precision import SupportPrecisionRecall
-from gan_runner.reference import Reference
-from gan_runner.subjects import Collected, Generated
+from gan_runner.sampling import subjects
+from gan_runner.sampling.subjects import Collected, Generated
 
 
 class Linear(Generator):
@@ -180,19 +181,19 @@ def test_neither_batches_nor_processes_move_a_figure(monkeypatch):
     for batch_size in (1, 50):
         assert found(n=103, batch_size=batch_size).numbers == pytest.approx(want, abs=1e-7)
     shares = []
-    monkeypatch.setattr(evaluation.distributed, "agree", lambda number: number)
+    monkeypatch.setattr(findings.distributed, "agree", lambda number: number)
     for size in (1, 2, 3):
-        monkeypatch.setattr(evaluation.distributed, "size", lambda size=size: size)
+        monkeypatch.setattr(findings.distributed, "size", lambda size=size: size)
         rows = []
         for rank in range(size):
-            monkeypatch.setattr(evaluation.distributed, "rank", lambda rank=rank: rank)
+            monkeypatch.setattr(findings.distributed, "rank", lambda rank=rank: rank)
             metric = Mean()
             evaluate(Generated(Linear(), 103, PLANE), {"mean": metric}, batch_size=9)
             rows += metric.rows
         shares.append(torch.cat(rows))  # in the order of ranks, as they are gathered
     assert torch.allclose(shares[0], shares[1], atol=1e-6)
     assert torch.allclose(shares[0], shares[2], atol=1e-6)
-    monkeypatch.setattr(evaluation.distributed, "size", lambda: 200)
+    monkeypatch.setattr(findings.distributed, "size", lambda: 200)
     with pytest.raises(ValueError, match="103 samples cannot be shared by 200 processes"):
         found(n=103)
 
@@ -341,9 +342,9 @@ def test_labels_are_those_that_are_asked_for(y):
 )
 def test_labels_of_no_class_are_refused(y, message):
     with pytest.raises(ValueError, match=message):
-        evaluation.samples(Linear(classes=3), 6, y=y)
+        subjects.samples(Linear(classes=3), 6, y=y)
     with pytest.raises(ValueError, match="this generator takes no labels"):
-        evaluation.samples(Linear(), 6, y=y)
+        subjects.samples(Linear(), 6, y=y)
 
 
 def test_logits_of_an_extractor_that_is_no_classifier_are_refused():

@@ -11,9 +11,9 @@ import torchvision
 
 from gan_runner.datasets import to_float, to_uint8
 from gan_runner.errors import UserError
+from gan_runner.evaluation.extractor import exact
 from gan_runner.extractors import CifarResNet, Extractor, Identity, LeNet, RandomConv, TorchvisionClassifier
 from gan_runner.extractors.cifar_resnet import Block
-from gan_runner.extractors.extractor import exact
 
 KINDS = {
     "lenet": LeNet,

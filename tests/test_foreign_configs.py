@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from gan_runner import build, cli, documents, runs, sampling
+from gan_runner import build, cli, documents, runs, trained
 from gan_runner.composer import Composer
 from gan_runner.errors import UserError
 from gan_runner.usage import catalogue
@@ -487,5 +487,5 @@ def test_a_value_that_would_be_resolved_a_second_time_is_refused(tmp_path):
     }
     safetensors.torch.save_file({"x": torch.zeros(1)}, tmp_path / "g.safetensors", metadata)
     with pytest.raises(UserError, match="must not hold"):
-        sampling.load_generator(tmp_path / "g.safetensors")
+        trained.load_generator(tmp_path / "g.safetensors")
     assert not Path("OWNED").exists()

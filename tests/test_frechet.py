@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from gan_runner.errors import UserError
+from gan_runner.evaluation.moments import Moments
 from gan_runner.metrics.classifier import ClassifierScore
 from gan_runner.metrics.frechet_distance import CHUNK, FrechetDistance, IntraClassFrechet, frechet, joined
 from gan_runner.metrics.frechet_infinity import FrechetInfinity, line
-from gan_runner.metrics.moments import Moments
 
 EPSILON = 2.0**-52
 

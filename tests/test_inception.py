@@ -11,12 +11,12 @@ import torch
 import torchvision
 
 from gan_runner.errors import UserError
+from gan_runner.evaluation.moments import Moments
 from gan_runner.extractors import InceptionV3TF, downloads, inception
 from gan_runner.extractors.inception import FILES, SHA256, VARIABLE, Convolution, tf1_matrix, tf1_resize
 from gan_runner.metrics.classifier import classifier_score
 from gan_runner.metrics.frechet_distance import frechet
 from gan_runner.metrics.mmd import kernel_distance
-from gan_runner.metrics.moments import Moments
 
 NOISE = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 CONTENT = b"weights" * 1000

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from gan_runner.metrics import moments as module
-from gan_runner.metrics.moments import Moments
+from gan_runner.evaluation import moments as module
+from gan_runner.evaluation.moments import Moments
 
 
 def rows(n, features=6, offset=0.0, seed=0):

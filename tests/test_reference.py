@@ -11,9 +11,9 @@ from torch import nn
 from gan_runner import cache as cached
 from gan_runner.datasets import Dataset, Samples, Spec
 from gan_runner.errors import UserError
+from gan_runner.evaluation.moments import Moments
+from gan_runner.evaluation.reference import Reference
 from gan_runner.extractors import Extracted, Extractor
-from gan_runner.metrics.moments import Moments
-from gan_runner.reference import Reference
 
 
 class Noise(Dataset):

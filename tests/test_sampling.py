@@ -12,11 +12,13 @@ import torch
 from PIL import Image
 
 import gan_runner
-from gan_runner import Generator, build, config, runs, sampling
+from gan_runner import Generator, build, config, runs, trained
 from gan_runner.architectures import DCGANGenerator, MLPGenerator
+from gan_runner.commands import sample
 from gan_runner.datasets import Spec
 from gan_runner.errors import UserError
-from gan_runner.evaluation import interpolation, samples, slerp
+from gan_runner.sampling.subjects import samples
+from gan_runner.sampling.walks import interpolation, slerp
 from gan_runner.tricks import SpectralNorm
 
 DEFAULTS = {
@@ -62,7 +64,7 @@ def pictures(tmp_path_factory):
 
 
 def main(folder, **words):
-    sampling.main({**DEFAULTS, "run": str(folder), **words})
+    sample.main({**DEFAULTS, "run": str(folder), **words})
 
 
 def test_a_run_is_loaded_and_sampled_without_its_data(pictures):
@@ -150,7 +152,7 @@ def test_every_kind_of_generator_is_exported_with_its_tricks_folded_in(pictures,
     for _ in range(3):
         wrapped(torch.randn(4, wrapped.latent))
     run = SimpleNamespace(config=settings, spec=spec, step=1, generator=wrapped.eval())
-    sampling.export(run, tmp_path / "model.safetensors")
+    trained.export(run, tmp_path / "model.safetensors")
     loaded, z = gan_runner.load_generator(tmp_path / "model.safetensors"), torch.randn(5, wrapped.latent)
     assert torch.allclose(loaded.show(loaded(z)), wrapped.show(wrapped(z)), atol=1e-5)
     assert not any("_u" in name for name in loaded.state_dict())
@@ -270,14 +272,14 @@ def test_an_interpolation_leaves_the_random_state_alone():
 @pytest.mark.parametrize("kind", ["grid", "png", "npz", "interpolation"])
 def test_samples_that_are_not_finite_become_no_pixels(pictures, tmp_path, monkeypatch, value, kind):
     """In a file they would be black or white, and judged as any other image."""
-    load = sampling.TrainedRun.__init__
+    load = trained.TrainedRun.__init__
 
     def broken(self, *words):
         load(self, *words)
         forward = self.generator.forward
         monkeypatch.setattr(self.generator, "forward", lambda z, y=None: forward(z, y).index_fill(0, torch.tensor([1]), value))
 
-    monkeypatch.setattr(sampling.TrainedRun, "__init__", broken)
+    monkeypatch.setattr(trained.TrainedRun, "__init__", broken)
     with pytest.raises(UserError, match=r"1 of 20 samples of round 2 .* are not finite"):
         main(pictures, format=kind, n=20, out=str(tmp_path / "new" / "x"))
     assert not (tmp_path / "new").exists()

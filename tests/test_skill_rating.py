@@ -19,7 +19,7 @@ from gan_runner.losses import NonSaturating
 from gan_runner.metrics.glicko import Rating, Result, expected_score, rated
 from gan_runner.metrics.skill_rating import SkillRating, points, spearman, tournament
 from gan_runner.penalties import R1
-from gan_runner.subjects import Generated, Snapshot
+from gan_runner.sampling.subjects import Generated, Snapshot
 from gan_runner.tricks import EMA
 
 OPPONENTS = [(Rating(1400, 30), 1.0), (Rating(1550, 100), 0.0), (Rating(1700, 300), 0.0)]

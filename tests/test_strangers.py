@@ -12,7 +12,7 @@ import torch
 
 from gan_runner import checkpoint, cli, config, runs, sweeps
 from gan_runner.errors import UserError
-from gan_runner.sampling import load_generator
+from gan_runner.trained import load_generator
 from played import same, state_of
 
 LINE = [

@@ -11,7 +11,7 @@ from gan_runner.architectures import Generator
 from gan_runner.datasets import Ring8, Samples, Spec, to_float
 from gan_runner.datasets.triangles import Triangles, coverage
 from gan_runner.metrics.support_precision import SupportPrecisionRecall, reached
-from gan_runner.subjects import Collected, Generated
+from gan_runner.sampling.subjects import Collected, Generated
 
 SIDE = 12
 DATA = Triangles(n_train=100, n_test=60, resolution=SIDE, min_area=0.0)

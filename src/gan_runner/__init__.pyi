@@ -5,7 +5,8 @@ from gan_runner.callbacks import Callback as Callback
 from gan_runner.datasets.dataset import Dataset as Dataset
 from gan_runner.datasets.dataset import Samples as Samples
 from gan_runner.draws import Draws as Draws
-from gan_runner.extractors.extractor import Extractor as Extractor
+from gan_runner.evaluation.extractor import Extractor as Extractor
+from gan_runner.evaluation.metric import Metric as Metric
 from gan_runner.game.network import Discriminator as Discriminator
 from gan_runner.game.network import Generator as Generator
 from gan_runner.game.penalty import Penalty as Penalty
@@ -18,9 +19,8 @@ from gan_runner.game.spec import Spec as Spec
 from gan_runner.game.term import Term as Term
 from gan_runner.game.trick import Trick as Trick
 from gan_runner.loggers.logger import Logger as Logger
-from gan_runner.metrics.metric import Metric as Metric
-from gan_runner.sampling import load as load
-from gan_runner.sampling import load_generator as load_generator
 from gan_runner.schedules import Schedule as Schedule
+from gan_runner.trained import load as load
+from gan_runner.trained import load_generator as load_generator
 
 def lazy(init: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]: ...

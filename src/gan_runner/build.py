@@ -26,8 +26,9 @@ from gan_runner.config import allowed_packages, parsed, plain, says
 from gan_runner.datasets import Dataset
 from gan_runner.documents import MARK
 from gan_runner.errors import UserError
-from gan_runner.evaluation import refuse_same_keys, unfit
-from gan_runner.extractors import Extractor
+from gan_runner.evaluation.extractor import Extractor
+from gan_runner.evaluation.findings import refuse_same_keys, unfit
+from gan_runner.evaluation.metric import Metric
 from gan_runner.game.game import Game
 from gan_runner.game.network import Discriminator, Generator
 from gan_runner.game.penalty import Penalty
@@ -37,7 +38,6 @@ from gan_runner.game.term import Term
 from gan_runner.game.trick import Trick
 from gan_runner.launch import devices_of
 from gan_runner.loggers import Logger
-from gan_runner.metrics import Metric
 from gan_runner.schedules import Schedule
 from gan_runner.trainer import Assembly, Trainer
 from gan_runner.untrusted import printable

@@ -12,13 +12,15 @@ import torch
 from annotated_types import Ge, Gt
 from typing_extensions import TypedDict
 
-from gan_runner import checkpoint, directory, distributed, evaluation, inside
+from gan_runner import checkpoint, directory, distributed, inside
 from gan_runner.datasets import Split, to_float, to_uint8
+from gan_runner.evaluation import findings
+from gan_runner.evaluation.reference import Reference
 from gan_runner.inventory import evaluations_of
 from gan_runner.protocols import Protocol
-from gan_runner.reference import Reference
 from gan_runner.reporting import Countdown, duration
-from gan_runner.subjects import Generated
+from gan_runner.sampling import subjects
+from gan_runner.sampling.subjects import Generated
 from gan_runner.untrusted import content
 
 if TYPE_CHECKING:
@@ -160,7 +162,7 @@ class Grid(Callback):
             self.draw(run)
 
     def draw(self, run: Run) -> None:
-        made = evaluation.samples(run.game.sampler, self.n, seed=self.seed, device=run.device)
+        made = subjects.samples(run.game.sampler, self.n, seed=self.seed, device=run.device)
         picture = run.dataset.picture(torch.cat([part.cpu() for part in made]))
         directory.write_picture(run.folder / "samples" / f"step_{run.step:08d}.png", picture, run.folder)
         run.draw("samples/fixed_z", picture)
@@ -209,14 +211,14 @@ class Evaluate(Callback):
         self.reference = Reference(
             run.dataset, self.split, run.extractor, n=self.n_real, device=run.device, batch_size=self.batch_size, tick=self.countdown.at
         )
-        missing = evaluation.unmeasurable(run.metrics, run.extractor, self.subject(run), self.reference)
+        missing = findings.unmeasurable(run.metrics, run.extractor, self.subject(run), self.reference)
         for name, reason in missing.items():
             run.reporter.say(f"{name} will be null: {reason}")
         self.told = set(missing)  # the metrics whose reason was told, and the notes that were
         if run.step == 0 and run.spec.is_image:
             some = run.batches.take(torch.linspace(0, run.batches.order.n - 1, 64, dtype=torch.float64).long())
-            if int(to_uint8(to_float(some)).max()) <= evaluation.BLACK:
-                run.reporter.say(f"note: {evaluation.nearly_black('training images')}")
+            if int(to_uint8(to_float(some)).max()) <= findings.BLACK:
+                run.reporter.say(f"note: {findings.nearly_black('training images')}")
 
     def take_up(self, run: Run, state: dict[str, Any]) -> None:
         """Restore the best value so far if it was measured by the same protocol; else say so in a line, and give curves another name."""
@@ -253,7 +255,7 @@ class Evaluate(Callback):
     def evaluate(self, run: Run) -> None:
         distributed.copy_buffers(run.game.sampler)
         tick = Countdown(run.reporter, f"evaluating round {run.step}: ").at
-        found = evaluation.evaluate(self.subject(run), run.metrics, run.extractor, self.reference, batch_size=self.batch_size, tick=tick)
+        found = findings.evaluate(self.subject(run), run.metrics, run.extractor, self.reference, batch_size=self.batch_size, tick=tick)
         self.evaluated_at = run.step
         found = found._replace(figures=distributed.shared(found.figures))  # what follows from a figure must follow everywhere
         whose = "G" if run.game.sampler is run.game.G else "average of G"

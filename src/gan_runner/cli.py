@@ -242,7 +242,7 @@ def _settings(command: str, argv: list[str], name: str, keys: Keys, needed: str)
 
 def _sample(argv: list[str]) -> int:
     if (settings := _settings("gan-sample", argv, "sample", SAMPLE, "say which run to sample from")) is not None:
-        from gan_runner.sampling import main
+        from gan_runner.commands.sample import main
 
         main(settings)
     return DONE

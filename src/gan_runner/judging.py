@@ -11,20 +11,21 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gan_runner import build, directory, engine, evaluation, inside, inventory
+from gan_runner import build, directory, engine, inside, inventory
 from gan_runner.checkpoint import numbered
 from gan_runner.datasets import Dataset
 from gan_runner.datasets.stored import Stored
 from gan_runner.errors import UserError
-from gan_runner.evaluation import Findings
-from gan_runner.extractors import Extractor
+from gan_runner.evaluation import seeds
+from gan_runner.evaluation.extractor import Extractor
+from gan_runner.evaluation.findings import Findings, evaluate, refuse_same_keys, unmeasurable
+from gan_runner.evaluation.metric import Metric
+from gan_runner.evaluation.reference import Reference
 from gan_runner.game.spec import Spec
 from gan_runner.loggers import add_to_curves
-from gan_runner.metrics import Metric
-from gan_runner.reference import Reference
 from gan_runner.reporting import Countdown, Reporter
-from gan_runner.sampling import TrainedRun
-from gan_runner.subjects import Collected, Generated, Subject
+from gan_runner.sampling.subjects import Collected, Generated, Subject
+from gan_runner.trained import TrainedRun
 
 
 class Judged(NamedTuple):
@@ -59,7 +60,7 @@ def main(settings: dict[str, Any]) -> None:
                 dataset, first = real(settings, config, packages), judged.subjects[0]
                 spec = known(dataset, first)
                 metrics = build.make_list(config, packages, "metric", spec=spec)
-                evaluation.refuse_same_keys(metrics, extractor)
+                refuse_same_keys(metrics, extractor)
                 if dataset is not None:
                     if found := dataset.summary():
                         reporter.say(f"real: {found}")
@@ -149,14 +150,14 @@ def measure(
     """Measure, print, and add a line, curves and pictures to the folder `out`. UserError where a metric cannot be computed."""
     findings: list[Findings] = []
     for subject in judged.subjects:
-        refuse_missing(evaluation.unmeasurable(metrics, extractor, subject, reference))
+        refuse_missing(unmeasurable(metrics, extractor, subject, reference))
         tick = Countdown(reporter, f"judging {judged.name}: ").at
-        findings.append(evaluation.evaluate(subject, metrics, extractor, reference, batch_size=settings["batch_size"], tick=tick))
+        findings.append(evaluate(subject, metrics, extractor, reference, batch_size=settings["batch_size"], tick=tick))
         refuse_missing(findings[-1].protocol.get("missing", {}))
     found = findings[0]
     numbers, protocol = found.numbers, found.protocol | judged.protocol | {"metrics": settings["metric"]}
     if len(findings) > 1:
-        numbers, intervals = evaluation.over_seeds(findings)
+        numbers, intervals = seeds.over_seeds(findings)
         protocol |= {"seeds": [subject.seed for subject in judged.subjects], "intervals_95": intervals}
         for key, (low, high) in intervals.items():
             reporter.say(f"{judged.name}: {key} {numbers[key]:.5g}  [{low:.5g}, {high:.5g}]")

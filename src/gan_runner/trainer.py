@@ -26,11 +26,11 @@ from gan_runner.reporting import Countdown, Reporter
 
 if TYPE_CHECKING:
     from gan_runner.callbacks import Callback
-    from gan_runner.extractors import Extractor
+    from gan_runner.evaluation.extractor import Extractor
+    from gan_runner.evaluation.metric import Metric
     from gan_runner.game.game import Game
     from gan_runner.game.play import Logs
     from gan_runner.loggers import Logger
-    from gan_runner.metrics import Metric
 
 
 PROFILED = {"wait": 20, "warmup": 3, "active": 5}  # rounds

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from gan_runner.extractors.extractor import Extracted, Extractor, aside, colour, resize, unit
+from gan_runner.evaluation.extractor import Extracted, Extractor, aside, colour, resize, unit
 
 
 class Block(nn.Module):

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from gan_runner.extractors.extractor import Extracted, Extractor
+from gan_runner.evaluation.extractor import Extracted, Extractor
 
 
 class Identity(Extractor):

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_runner.errors import UserError
+from gan_runner.evaluation.extractor import Extracted, Extractor, colour
 from gan_runner.extractors.downloads import Remote, download
-from gan_runner.extractors.extractor import Extracted, Extractor, colour
 
 FILES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")  # two names of one file
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"

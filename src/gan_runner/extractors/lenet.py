@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_runner.extractors.extractor import Extracted, Extractor, aside, grey, resize, unit
+from gan_runner.evaluation.extractor import Extracted, Extractor, aside, grey, resize, unit
 
 
 class LeNet(Extractor):

@@ -10,7 +10,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from gan_runner.draws import seeded
-from gan_runner.extractors.extractor import Extracted, Extractor, colour
+from gan_runner.evaluation.extractor import Extracted, Extractor, colour
 
 
 class RandomConv(Extractor):

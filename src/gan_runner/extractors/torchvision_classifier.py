@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_runner.errors import UserError
-from gan_runner.extractors.extractor import Extracted, Extractor, aside, colour, resize, unit
+from gan_runner.evaluation.extractor import Extracted, Extractor, aside, colour, resize, unit
 
 AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")  # classifiers that only training of Inception and GoogLeNet uses
 

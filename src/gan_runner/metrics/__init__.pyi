@@ -1,3 +1,5 @@
+from gan_runner.evaluation.metric import Metric as Metric
+from gan_runner.evaluation.moments import Moments as Moments
 from gan_runner.metrics.adversarial_probing import AdversarialProbing as AdversarialProbing
 from gan_runner.metrics.annealed_importance import AnnealedImportance as AnnealedImportance
 from gan_runner.metrics.birthday import Birthday as Birthday
@@ -16,13 +18,11 @@ from gan_runner.metrics.manifold import PrecisionRecall as PrecisionRecall
 from gan_runner.metrics.manifold import density_coverage as density_coverage
 from gan_runner.metrics.manifold import precision_recall as precision_recall
 from gan_runner.metrics.memorisation import Memorisation as Memorisation
-from gan_runner.metrics.metric import Metric as Metric
 from gan_runner.metrics.mmd import KernelDistance as KernelDistance
 from gan_runner.metrics.mmd import kernel_distance as kernel_distance
 from gan_runner.metrics.mode_coverage import ModeCoverage as ModeCoverage
 from gan_runner.metrics.mode_coverage import coverage as coverage
 from gan_runner.metrics.mode_coverage import nearest_mode as nearest_mode
-from gan_runner.metrics.moments import Moments as Moments
 from gan_runner.metrics.parzen import Parzen as Parzen
 from gan_runner.metrics.prd import PRD as PRD
 from gan_runner.metrics.skill_rating import SkillRating as SkillRating

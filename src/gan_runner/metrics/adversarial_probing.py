@@ -13,12 +13,12 @@ from torch import Tensor
 
 from gan_runner.draws import NumberedDraws, seeded
 from gan_runner.errors import UserError
+from gan_runner.evaluation.metric import Metric
 from gan_runner.game.network import Discriminator, Generator
-from gan_runner.metrics.metric import Metric
-from gan_runner.subjects import Subject, evaluating
+from gan_runner.sampling.subjects import Subject, evaluating
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
+    from gan_runner.evaluation.extractor import Extractor
 
 Judge = Callable[[Tensor], Tensor]  # samples N ... -> logits N
 Norm = Literal["l2", "linf"]

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from gan_runner.draws import NumberedDraws, seeded
 from gan_runner.errors import UserError
+from gan_runner.evaluation.metric import Metric
 from gan_runner.metrics.decoder import Decoder, LogDensity
-from gan_runner.metrics.metric import Metric
-from gan_runner.subjects import Subject, evaluating
+from gan_runner.sampling.subjects import Subject, evaluating
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
+    from gan_runner.evaluation.extractor import Extractor
 
 FIRST_STEP = 0.5  # of a pilot: what suits the prior
 RATE = 0.5  # of its adaptation: fast enough for steps that shrink a hundredfold on the way

@@ -15,7 +15,7 @@ from gan_runner.metrics.feature_sets import FeatureSets, last_part
 from gan_runner.metrics.neighbours import close_pairs, nearest
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
+    from gan_runner.evaluation.extractor import Extractor
 
 ORDERS = 1000  # orders in which the samples are gone through
 CROWD = 20  # pairs a sample: with so many, a fraction of the samples decides

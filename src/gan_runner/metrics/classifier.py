@@ -11,10 +11,10 @@ from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
 from gan_runner.errors import UserError
-from gan_runner.metrics.metric import Metric
+from gan_runner.evaluation.metric import Metric
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
+    from gan_runner.evaluation.extractor import Extractor
 
 SEED = 2020  # of the shuffle, with NumPy's old generator: the choice of torch-fidelity, so that figures agree digit by digit
 

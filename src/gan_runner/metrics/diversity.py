@@ -13,13 +13,13 @@ from torch import Tensor
 
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
+from gan_runner.evaluation.metric import Metric
 from gan_runner.game.spec import Spec
-from gan_runner.metrics.metric import Metric
-from gan_runner.subjects import finite
+from gan_runner.sampling.subjects import finite
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
-    from gan_runner.subjects import Subject
+    from gan_runner.evaluation.extractor import Extractor
+    from gan_runner.sampling.subjects import Subject
 
 WINDOW, DEVIATION = 11, 1.5  # of the Gaussian, in pixels
 C1, C2 = 0.01**2, 0.03**2  # for pixels in [0, 1]

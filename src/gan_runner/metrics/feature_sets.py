@@ -10,7 +10,7 @@ from torchmetrics.utilities import dim_zero_cat
 from gan_runner.datasets.dataset import Split
 from gan_runner.draws import chosen
 from gan_runner.errors import UserError
-from gan_runner.metrics.metric import Metric
+from gan_runner.evaluation.metric import Metric
 
 
 def choice(rows: Tensor, n: int | None) -> Tensor:

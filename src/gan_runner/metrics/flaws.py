@@ -13,12 +13,12 @@ from gan_runner.datasets import to_uint8
 from gan_runner.datasets.pictures import GAP, grid
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
+from gan_runner.evaluation.moments import Moments
 from gan_runner.metrics.feature_sets import FeatureSets
-from gan_runner.metrics.moments import Moments
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
-    from gan_runner.subjects import Subject
+    from gan_runner.evaluation.extractor import Extractor
+    from gan_runner.sampling.subjects import Subject
 
 CHUNK = 8192  # rows in float64 at a time
 FEWEST = 20  # of each kind, below which a test on half of them says nothing

@@ -10,12 +10,12 @@ from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
 from gan_runner.errors import UserError
-from gan_runner.metrics.metric import Metric
-from gan_runner.metrics.moments import Moments
+from gan_runner.evaluation.metric import Metric
+from gan_runner.evaluation.moments import Moments
 from gan_runner.untrusted import printable
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
+    from gan_runner.evaluation.extractor import Extractor
 
 CHUNK = 512  # rows from which on a matrix product costs more than the merge of its result
 EPSILON = torch.finfo(torch.float64).eps

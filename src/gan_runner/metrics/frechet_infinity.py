@@ -12,13 +12,13 @@ from torch import Tensor
 
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
+from gan_runner.evaluation.moments import Moments
 from gan_runner.metrics.feature_sets import FeatureSets
 from gan_runner.metrics.frechet_distance import distance_to_real, too_few
-from gan_runner.metrics.moments import Moments
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
-    from gan_runner.subjects import Subject
+    from gan_runner.evaluation.extractor import Extractor
+    from gan_runner.sampling.subjects import Subject
 
 
 class Line(NamedTuple):

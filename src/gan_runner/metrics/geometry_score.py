@@ -10,11 +10,11 @@ from torch import Tensor
 
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
+from gan_runner.evaluation.metric import Told, told_nobody
 from gan_runner.metrics.feature_sets import FeatureSets, choice
-from gan_runner.metrics.metric import Told, told_nobody
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
+    from gan_runner.evaluation.extractor import Extractor
 
 HOLES = 100  # holes at once that are told apart
 

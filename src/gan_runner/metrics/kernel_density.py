@@ -9,12 +9,12 @@ from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
 from gan_runner.draws import chosen
+from gan_runner.evaluation.metric import Metric
 from gan_runner.game.spec import Spec
-from gan_runner.metrics.metric import Metric
 from gan_runner.metrics.parzen import finite, window_log_density
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
+    from gan_runner.evaluation.extractor import Extractor
 
 
 class KernelDensity(Metric):

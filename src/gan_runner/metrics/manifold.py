@@ -13,7 +13,7 @@ from gan_runner.metrics.feature_sets import FeatureSets, last_part
 from gan_runner.metrics.neighbours import held, radii
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
+    from gan_runner.evaluation.extractor import Extractor
 
 
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[Tensor, Tensor]:

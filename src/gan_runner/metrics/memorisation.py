@@ -14,10 +14,10 @@ from gan_runner.datasets import to_uint8
 from gan_runner.datasets.pictures import grid
 from gan_runner.metrics.feature_sets import FeatureSets, choice, last_part
 from gan_runner.metrics.neighbours import held, nearest
-from gan_runner.subjects import Subject
+from gan_runner.sampling.subjects import Subject
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
+    from gan_runner.evaluation.extractor import Extractor
 
 
 ENUMERATED = 16  # rows whose every choice is counted; those that most fakes are nearest to

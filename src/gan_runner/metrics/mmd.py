@@ -13,7 +13,7 @@ from gan_runner.errors import UserError
 from gan_runner.metrics.feature_sets import FeatureSets
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
+    from gan_runner.evaluation.extractor import Extractor
 
 SEED = 2020  # of the subsets, with NumPy's old generator: the choice of torch-fidelity, so that figures agree digit by digit
 

@@ -9,11 +9,11 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
+from gan_runner.evaluation.metric import Metric
 from gan_runner.game.spec import Spec
-from gan_runner.metrics.metric import Metric
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
+    from gan_runner.evaluation.extractor import Extractor
 
 
 def nearest_mode(samples: Tensor, modes: Tensor) -> tuple[Tensor, Tensor]:

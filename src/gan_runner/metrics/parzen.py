@@ -13,10 +13,10 @@ from torchmetrics.utilities import dim_zero_cat
 
 from gan_runner.draws import chosen
 from gan_runner.errors import UserError
-from gan_runner.metrics.metric import Metric
+from gan_runner.evaluation.metric import Metric
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
+    from gan_runner.evaluation.extractor import Extractor
 
 PAIRS = 2**22  # distances that are held at once: 34 MB, and a few times that on the way to a sum
 

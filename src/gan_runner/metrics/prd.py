@@ -12,10 +12,10 @@ from torch import Tensor
 
 from gan_runner.draws import seeded
 from gan_runner.metrics.feature_sets import FeatureSets, choice
-from gan_runner.subjects import Subject
+from gan_runner.sampling.subjects import Subject
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
+    from gan_runner.evaluation.extractor import Extractor
 
 ANGLES = 1001
 PASSES = 100  # of Lloyd's algorithm at most

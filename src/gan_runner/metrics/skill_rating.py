@@ -13,14 +13,14 @@ from torch import Tensor
 from gan_runner import tree
 from gan_runner.draws import NumberedDraws, seeded
 from gan_runner.errors import UserError
+from gan_runner.evaluation.metric import Metric, Need
 from gan_runner.game.network import Generator
 from gan_runner.metrics.glicko import Rating, Result, rated
-from gan_runner.metrics.metric import Metric, Need
-from gan_runner.subjects import Snapshot, Subject, evaluating
+from gan_runner.sampling.subjects import Snapshot, Subject, evaluating
 from gan_runner.tree import Sample
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
+    from gan_runner.evaluation.extractor import Extractor
 
 Game = Literal["half", "pair"]
 

@@ -12,13 +12,13 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from gan_runner.draws import NumberedDraws, chosen
+from gan_runner.evaluation.metric import Metric, Told, told_nobody
 from gan_runner.game.network import Generator
 from gan_runner.game.spec import Spec
-from gan_runner.metrics.metric import Metric, Told, told_nobody
-from gan_runner.subjects import Subject, evaluating, finite
+from gan_runner.sampling.subjects import Subject, evaluating, finite
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
+    from gan_runner.evaluation.extractor import Extractor
 
 ROWS = 500  # samples made at once, as many as an evaluation makes
 

@@ -16,7 +16,7 @@ from gan_runner.metrics.feature_sets import FeatureSets, choice, last_part
 from gan_runner.metrics.neighbours import held, nearest
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
+    from gan_runner.evaluation.extractor import Extractor
 
 Classifier = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(rows N F, whether each is fake N, other rows M F) -> M, float64: 1 for those that it calls fake, 0 real, 1/2 where it cannot tell."""

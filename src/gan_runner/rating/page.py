@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from gan_runner import engine, inside, sampling
+from gan_runner import engine, inside, trained
 from gan_runner.datasets import Stored, pictures, to_float, to_uint8
 from gan_runner.datasets.classes import refuse_labels, translated
 from gan_runner.draws import Draws, seeded
@@ -107,7 +107,7 @@ def gathered(settings: dict[str, Any], say: Callable[[str], None] = log.info) ->
     run, y = None, None
     if paths["run"] is not None:
         device = engine.device_of(settings["accelerator"])
-        run = sampling.TrainedRun(Path(paths["run"]), settings["checkpoint"], settings.get("packages") or (), device)
+        run = trained.TrainedRun(Path(paths["run"]), settings["checkpoint"], settings.get("packages") or (), device)
         source["step"] = run.step
         if not run.spec.is_image:
             raise UserError(f"{paths['run']} makes points, not images; there is nothing to look at")
@@ -119,7 +119,7 @@ def gathered(settings: dict[str, Any], say: Callable[[str], None] = log.info) ->
         assert run is not None
         if run.generator.classes is not None:
             y = torch.randint(run.generator.classes, (n,), generator=seeded("rating classes", seed))
-        fake = to_uint8(sampling.finite(run, run.sample(n, y=y, seed=seed)))
+        fake = to_uint8(trained.finite(run, run.sample(n, y=y, seed=seed)))
     if paths["real"] is not None:
         real = read(paths["real"], n, seed + 1, tuple(fake.shape[1:]), say)
         y = None
@@ -173,7 +173,7 @@ def read(path: str, n: int, seed: int, shape: tuple[int, ...] | None, say: Calla
 
 @torch.no_grad()
 def judged(
-    fake: Tensor, real: Tensor, run: sampling.TrainedRun | None, y: Tensor | None, seed: int
+    fake: Tensor, real: Tensor, run: trained.TrainedRun | None, y: Tensor | None, seed: int
 ) -> tuple[np.ndarray[Any, Any], list[str]]:
     """Covariates of each pair, n K, and their names. Without a D, distances are between images averaged to at most 16 pixels a side."""
     sides: list[tuple[Tensor | None, Tensor]] = []

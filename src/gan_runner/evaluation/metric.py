@@ -9,9 +9,10 @@ import torchmetrics
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from gan_runner.extractors import Extractor
-    from gan_runner.reference import Reference
-    from gan_runner.subjects import Subject
+    from gan_runner.evaluation.extractor import Extractor
+    from gan_runner.evaluation.reference import Reference
+    from gan_runner.sampling.subjects import Subject
+
 
 Told = Callable[[int, int], None]  # how many are done, of how many
 Field = Literal["samples", "y", "features", "logits"]

@@ -26,9 +26,9 @@ from gan_runner.datasets.classes import by_number, refuse_labels, translated
 from gan_runner.datasets.dataset import unheard
 from gan_runner.draws import chosen
 from gan_runner.errors import Failed, UserError
-from gan_runner.extractors import Extractor
+from gan_runner.evaluation.extractor import Extractor
+from gan_runner.evaluation.moments import Moments
 from gan_runner.game.spec import Spec
-from gan_runner.metrics.moments import Moments
 from gan_runner.reporting import Tick, notice
 
 VERSION = 2  # of what is kept: since 2 with checksums

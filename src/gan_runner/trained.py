@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from gan_runner import build, checkpoint, directory, engine, evaluation, inside, provenance
-from gan_runner.datasets import Dataset, to_uint8
+from gan_runner import build, checkpoint, directory, inside, provenance
+from gan_runner.datasets import Dataset
 from gan_runner.datasets.classes import label_of
-from gan_runner.datasets.stored import NAMES
 from gan_runner.errors import UserError
 from gan_runner.game.network import Discriminator, Generator
 from gan_runner.game.spec import Spec
-from gan_runner.reporting import Reporter
-from gan_runner.subjects import Snapshot
+from gan_runner.sampling import subjects
+from gan_runner.sampling.subjects import Snapshot
 
 
 class TrainedRun:
@@ -64,7 +61,7 @@ class TrainedRun:
     def draw(self, n: int = 64, y: Tensor | int | str | None = None, seed: int = 0, batch_size: int = 500) -> tuple[Tensor, Tensor | None]:
         """The same samples, and their labels: N, numbers in the order of `spec.class_names`; None of an unconditional generator."""
         label = self.label_of(y) if isinstance(y, str) else y
-        made = evaluation.drawn(self.generator, n, seed=seed, y=label, batch_size=batch_size, device=self.device)
+        made = subjects.drawn(self.generator, n, seed=seed, y=label, batch_size=batch_size, device=self.device)
         x, labels = zip(*made, strict=True)
         return torch.cat([part.cpu() for part in x]), None if labels[0] is None else torch.cat([part.cpu() for part in labels])
 
@@ -145,57 +142,6 @@ def load_generator(path: str | Path, packages: Sequence[str] = ()) -> Generator:
     made = build.make(node, packages, Generator, "generator", spec=spec)
     made.load_state_dict(weights)
     return made.eval().requires_grad_(False)
-
-
-def main(config: dict[str, Any]) -> None:
-    """gan-sample: write the samples, or the generator, that the line asks for."""
-    folder = Path(config["run"])
-    out = Path(config["out"]) if config["out"] else None
-    run = TrainedRun(folder, config["checkpoint"], config.get("packages") or (), engine.device_of(config["accelerator"]))
-    with Reporter() as reporter:
-        if config["export"]:
-            path = Path(config["export"])
-            export(run, path, config.get("packages") or ())
-            reporter.say(f"generator of round {run.step}: {path}")
-            return
-        path = write_samples(run, config, out)
-        reporter.say(f"samples of round {run.step} ({run.path.name}): {path}")
-
-
-def write_samples(run: TrainedRun, config: dict[str, Any], out: Path | None) -> Path:
-    """Write samples in the format that was asked for, into `out` or beside the run's own; the path written."""
-    n, seed, said, kind = config["n"], config["seed"], config["class"], config["format"]
-    try:
-        y = None if said is None else run.label_of(said)
-    except ValueError as error:
-        raise UserError(f"class={said}: {error}") from error
-    stem = run.folder / "samples" / f"{run.path.stem}_{kind}_seed{seed}{'' if y is None else f'_class{y}'}"
-    columns = config["columns"] or (10 if kind == "interpolation" else 8)
-    if kind == "interpolation":
-        x = evaluation.interpolation(run.generator, max(n // columns, 1), columns, seed=seed, y=y, device=run.device).cpu()
-    else:
-        x, labels = run.draw(n, y, seed)
-    pixels = to_uint8(finite(run, x)) if run.spec.is_image else x
-    if kind == "png":
-        if not run.spec.is_image or run.spec.shape[0] not in (1, 3):
-            raise UserError("format=png writes one picture a sample, grey or RGB; these samples are neither: use format=grid or format=npz")
-        path = out or stem
-        path.mkdir(parents=True, exist_ok=True)
-        for i, image in enumerate(pixels):
-            directory.write_picture(path / f"{i:06d}.png", image)
-        return path
-    path = (out or stem).with_suffix(".npz" if kind == "npz" else ".png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if kind == "npz":
-        arrays = {"samples": pixels.numpy()} | ({} if labels is None else {"labels": labels.numpy()})
-        if labels is not None and run.spec.class_names is not None:
-            arrays[NAMES] = np.array(run.spec.class_names)
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]
-        checkpoint.write_bytes(path, buffer.getvalue())
-    else:
-        directory.write_picture(path, run.dataset.picture(x, columns=columns))
-    return path
 
 
 def finite(run: TrainedRun, x: Tensor) -> Tensor:

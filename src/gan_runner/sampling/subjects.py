@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gan_runner.datasets import Items, to_float, to_uint8
-from gan_runner.datasets.classes import refuse_labels
-from gan_runner.draws import NumberedDraws, chosen
+from gan_runner.datasets import to_uint8
+from gan_runner.draws import NumberedDraws
 from gan_runner.errors import UserError
-from gan_runner.game.network import Discriminator, Generator
+from gan_runner.game.network import Generator
 from gan_runner.game.spec import Spec
+
+if TYPE_CHECKING:
+    pass
+
+import contextlib
+from collections.abc import Callable, Iterable
+
+from torch import nn
+
+from gan_runner.datasets import Items, to_float
+from gan_runner.datasets.classes import refuse_labels
+from gan_runner.draws import chosen
+from gan_runner.game.network import Discriminator
+
+
+def samples(
+    generator: Generator, n: int, *, seed: int = 0, y: Tensor | int | None = None, batch_size: int = 500, device: torch.device | str = "cpu"
+) -> Iterator[Tensor]:
+    """n samples as data (N ..., float), a batch at a time; sample i is a function of the seed and of i alone.
+
+    y: labels (N) or one label for all; None: uniform over the classes of a conditional generator. ValueError where it takes no labels, or
+    not these.
+    """
+    return (x for x, _ in drawn(generator, n, seed=seed, y=y, batch_size=batch_size, device=device))
+
+
+def drawn(
+    generator: Generator, n: int, *, seed: int = 0, y: Tensor | int | None = None, batch_size: int = 500, device: torch.device | str = "cpu"
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The same samples, and their labels (N); None of an unconditional generator."""
+    return Generated(generator, n, NO_SPEC, seed=seed, y=y, device=device).batches(range(n), batch_size)
+
+
+NO_SPEC = Spec(())  # samples are left as the generator shows them
 
 NOT_FINITE = "not all samples are finite (nan or inf)"
 

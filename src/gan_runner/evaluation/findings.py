@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,18 +13,17 @@ from torch import Tensor
 from gan_runner import distributed
 from gan_runner.datasets import to_uint8
 from gan_runner.datasets.dataset import unheard
-from gan_runner.draws import Draws, NumberedDraws
 from gan_runner.errors import UserError
-from gan_runner.extractors import Extractor
-from gan_runner.game.network import Generator
+from gan_runner.evaluation.extractor import Extractor
+from gan_runner.evaluation.metric import Need
 from gan_runner.game.spec import Spec
-from gan_runner.metrics.metric import Need
 from gan_runner.reporting import Tick
-from gan_runner.subjects import NOT_FINITE, Generated, Subject, evaluating, labels_for
+from gan_runner.sampling.subjects import NOT_FINITE, Subject
 
 if TYPE_CHECKING:
-    from gan_runner.metrics import Metric
-    from gan_runner.reference import Reference
+    from gan_runner.evaluation.metric import Metric
+    from gan_runner.evaluation.reference import Reference
+
 
 MISSING: dict[Need, str] = {
     "reference": "there are no real samples to compare with (reference=...)",
@@ -37,28 +35,6 @@ MISSING: dict[Need, str] = {
 
 
 BLACK = 1  # the greatest value of nearly black images, of 255
-
-T_975 = (
-    12.706,
-    4.303,
-    3.182,
-    2.776,
-    2.571,
-    2.447,
-    2.365,
-    2.306,
-    2.262,
-    2.228,
-    2.201,
-    2.179,
-    2.160,
-    2.145,
-    2.131,
-    2.120,
-    2.110,
-    2.101,
-    2.093,
-)
 
 
 class Findings(NamedTuple):
@@ -229,101 +205,3 @@ def protocol(subject: Subject, extractor: Extractor | None, reference: Reference
     if reasons:
         found["missing"] = dict(reasons)
     return found
-
-
-def over_seeds(findings: Sequence[Findings]) -> tuple[dict[str, float | None], dict[str, list[float]]]:
-    """(mean of every figure, its 95 % confidence interval by Student's t) over evaluations that differ in their seed alone."""
-    means: dict[str, float | None] = {}
-    intervals: dict[str, list[float]] = {}
-    for key in findings[0].numbers:
-        values = [each.numbers.get(key) for each in findings]
-        known = [value for value in values if value is not None]
-        if len(known) < len(values):
-            means[key] = None
-            continue
-        mean = means[key] = statistics.fmean(known)
-        half = student_t(len(known) - 1) * statistics.stdev(known) / math.sqrt(len(known))
-        intervals[key] = [mean - half, mean + half]
-    return means, intervals
-
-
-def student_t(freedom: int) -> float:
-    """The 97.5 % point of Student's t distribution, to 0.2 %."""
-    return T_975[freedom - 1] if freedom <= len(T_975) else 1.96 + 2.4 / freedom
-
-
-def samples(
-    generator: Generator, n: int, *, seed: int = 0, y: Tensor | int | None = None, batch_size: int = 500, device: torch.device | str = "cpu"
-) -> Iterator[Tensor]:
-    """n samples as data (N ..., float), a batch at a time; sample i is a function of the seed and of i alone.
-
-    y: labels (N) or one label for all; None: uniform over the classes of a conditional generator. ValueError where it takes no labels, or
-    not these.
-    """
-    return (x for x, _ in drawn(generator, n, seed=seed, y=y, batch_size=batch_size, device=device))
-
-
-def drawn(
-    generator: Generator, n: int, *, seed: int = 0, y: Tensor | int | None = None, batch_size: int = 500, device: torch.device | str = "cpu"
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The same samples, and their labels (N); None of an unconditional generator."""
-    return Generated(generator, n, NO_SPEC, seed=seed, y=y, device=device).batches(range(n), batch_size)
-
-
-NO_SPEC = Spec(())  # samples are left as the generator shows them
-TINY = 2.0**-26  # half of the step between the uniform numbers that are drawn: keeps Phi^-1 finite
-
-
-def interpolation(
-    generator: Generator, rows: int, columns: int, *, seed: int, y: int | None = None, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Walks between pairs of latents, rows x columns samples, row by row; a row keeps its label, which is y where that is given.
-
-    The latents are the generator's own prior of numbers that walk (`Walk`), so that none leaves the support of the prior.
-    """
-    if columns < 2:
-        raise UserError(f"an interpolation needs at least 2 columns, not {columns}")
-    with torch.no_grad(), evaluating(generator):
-        walk = Walk(NumberedDraws("evaluation", seed, indices=torch.arange(2 * rows)), columns, device)
-        z, labels = generator.prior(walk), generator.labels(walk)
-        if y is not None:
-            labels = labels_for(generator, len(z), y).to(device)
-        return generator.show(generator(z, labels)).float()
-
-
-class Walk(Draws):
-    """Random numbers that walk from those of one sample to those of another: rows x columns of them, row by row.
-
-    ends: draws of 2 rows samples; row i walks from sample i to sample rows + i. Normal numbers take the arc between the two (`slerp`), on
-    which they keep a typical length (White 2016). Uniform ones are Phi(e) of normal numbers e on such an arc: they stay in [0, 1), and are
-    as uniform in the middle as at the ends. Integers, such as a label or the component of a mixture, are those of the first end.
-    """
-
-    def __init__(self, ends: Draws, columns: int, device: torch.device | str = "cpu"):
-        self.ends, self.columns, self.device = ends, columns, device
-
-    def normal(self, *shape: int) -> Tensor:
-        return self._arc(self.ends.normal(*shape)).to(self.device)
-
-    def uniform(self, *shape: int) -> Tensor:
-        u = self.ends.uniform(*shape)
-        e = torch.special.ndtri(u.double().clamp(TINY, 1 - TINY))
-        return torch.special.ndtr(self._arc(e)).to(u.dtype).clamp_max(1 - torch.finfo(u.dtype).eps / 2).to(self.device)
-
-    def integers(self, high: int) -> Tensor:
-        first, _ = self.ends.integers(high).chunk(2)
-        return first.repeat_interleave(self.columns, 0).to(self.device)
-
-    def _arc(self, ends: Tensor) -> Tensor:
-        a, b = ends.flatten(1).chunk(2) if ends.ndim > 1 else ends[:, None].chunk(2)
-        steps = torch.linspace(0, 1, self.columns, dtype=ends.dtype)
-        return torch.stack([slerp(a, b, share) for share in steps], 1).flatten(0, 1).view(-1, *ends.shape[1:])
-
-
-def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """The point a share t of the way along the arc from a to b, N Z; a straight line where they are (anti)parallel."""
-    cosine = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1, 1)[:, None]
-    angle = cosine.acos()
-    sine = angle.sin()
-    arc = (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / sine.clamp_min(1e-6)
-    return torch.where(sine < 1e-4, torch.lerp(a, b, t), arc)

@@ -1,0 +1,68 @@
+"""The work of gan-sample."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gan_runner import checkpoint, directory, engine
+from gan_runner.datasets import to_uint8
+from gan_runner.datasets.stored import NAMES
+from gan_runner.errors import UserError
+from gan_runner.reporting import Reporter
+from gan_runner.sampling import walks
+from gan_runner.trained import TrainedRun, export, finite
+
+
+def main(config: dict[str, Any]) -> None:
+    """gan-sample: write the samples, or the generator, that the line asks for."""
+    folder = Path(config["run"])
+    out = Path(config["out"]) if config["out"] else None
+    run = TrainedRun(folder, config["checkpoint"], config.get("packages") or (), engine.device_of(config["accelerator"]))
+    with Reporter() as reporter:
+        if config["export"]:
+            path = Path(config["export"])
+            export(run, path, config.get("packages") or ())
+            reporter.say(f"generator of round {run.step}: {path}")
+            return
+        path = write_samples(run, config, out)
+        reporter.say(f"samples of round {run.step} ({run.path.name}): {path}")
+
+
+def write_samples(run: TrainedRun, config: dict[str, Any], out: Path | None) -> Path:
+    """Write samples in the format that was asked for, into `out` or beside the run's own; the path written."""
+    n, seed, said, kind = config["n"], config["seed"], config["class"], config["format"]
+    try:
+        y = None if said is None else run.label_of(said)
+    except ValueError as error:
+        raise UserError(f"class={said}: {error}") from error
+    stem = run.folder / "samples" / f"{run.path.stem}_{kind}_seed{seed}{'' if y is None else f'_class{y}'}"
+    columns = config["columns"] or (10 if kind == "interpolation" else 8)
+    if kind == "interpolation":
+        x = walks.interpolation(run.generator, max(n // columns, 1), columns, seed=seed, y=y, device=run.device).cpu()
+    else:
+        x, labels = run.draw(n, y, seed)
+    pixels = to_uint8(finite(run, x)) if run.spec.is_image else x
+    if kind == "png":
+        if not run.spec.is_image or run.spec.shape[0] not in (1, 3):
+            raise UserError("format=png writes one picture a sample, grey or RGB; these samples are neither: use format=grid or format=npz")
+        path = out or stem
+        path.mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(pixels):
+            directory.write_picture(path / f"{i:06d}.png", image)
+        return path
+    path = (out or stem).with_suffix(".npz" if kind == "npz" else ".png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "npz":
+        arrays = {"samples": pixels.numpy()} | ({} if labels is None else {"labels": labels.numpy()})
+        if labels is not None and run.spec.class_names is not None:
+            arrays[NAMES] = np.array(run.spec.class_names)
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+        checkpoint.write_bytes(path, buffer.getvalue())
+    else:
+        directory.write_picture(path, run.dataset.picture(x, columns=columns))
+    return path

@@ -1,0 +1,10 @@
+from gan_runner.evaluation.extractor import Extracted as Extracted
+from gan_runner.evaluation.extractor import Extractor as Extractor
+from gan_runner.evaluation.findings import Findings as Findings
+from gan_runner.evaluation.findings import evaluate as evaluate
+from gan_runner.evaluation.findings import unmeasurable as unmeasurable
+from gan_runner.evaluation.metric import Metric as Metric
+from gan_runner.evaluation.metric import Need as Need
+from gan_runner.evaluation.moments import Moments as Moments
+from gan_runner.evaluation.reference import Reference as Reference
+from gan_runner.evaluation.seeds import over_seeds as over_seeds

@@ -1,0 +1,5 @@
+"""Samples in a fixed order: of a generator, or from files."""
+
+from gan_runner import lazy
+
+__getattr__, __dir__, __all__ = lazy(__file__)

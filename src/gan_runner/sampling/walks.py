@@ -1,0 +1,74 @@
+"""Walks between latents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gan_runner.draws import Draws, NumberedDraws
+from gan_runner.errors import UserError
+from gan_runner.game.network import Generator
+from gan_runner.sampling.subjects import evaluating, labels_for
+
+if TYPE_CHECKING:
+    pass
+
+
+TINY = 2.0**-26  # half of the step between the uniform numbers that are drawn: keeps Phi^-1 finite
+
+
+def interpolation(
+    generator: Generator, rows: int, columns: int, *, seed: int, y: int | None = None, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Walks between pairs of latents, rows x columns samples, row by row; a row keeps its label, which is y where that is given.
+
+    The latents are the generator's own prior of numbers that walk (`Walk`), so that none leaves the support of the prior.
+    """
+    if columns < 2:
+        raise UserError(f"an interpolation needs at least 2 columns, not {columns}")
+    with torch.no_grad(), evaluating(generator):
+        walk = Walk(NumberedDraws("evaluation", seed, indices=torch.arange(2 * rows)), columns, device)
+        z, labels = generator.prior(walk), generator.labels(walk)
+        if y is not None:
+            labels = labels_for(generator, len(z), y).to(device)
+        return generator.show(generator(z, labels)).float()
+
+
+class Walk(Draws):
+    """Random numbers that walk from those of one sample to those of another: rows x columns of them, row by row.
+
+    ends: draws of 2 rows samples; row i walks from sample i to sample rows + i. Normal numbers take the arc between the two (`slerp`), on
+    which they keep a typical length (White 2016). Uniform ones are Phi(e) of normal numbers e on such an arc: they stay in [0, 1), and are
+    as uniform in the middle as at the ends. Integers, such as a label or the component of a mixture, are those of the first end.
+    """
+
+    def __init__(self, ends: Draws, columns: int, device: torch.device | str = "cpu"):
+        self.ends, self.columns, self.device = ends, columns, device
+
+    def normal(self, *shape: int) -> Tensor:
+        return self._arc(self.ends.normal(*shape)).to(self.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        u = self.ends.uniform(*shape)
+        e = torch.special.ndtri(u.double().clamp(TINY, 1 - TINY))
+        return torch.special.ndtr(self._arc(e)).to(u.dtype).clamp_max(1 - torch.finfo(u.dtype).eps / 2).to(self.device)
+
+    def integers(self, high: int) -> Tensor:
+        first, _ = self.ends.integers(high).chunk(2)
+        return first.repeat_interleave(self.columns, 0).to(self.device)
+
+    def _arc(self, ends: Tensor) -> Tensor:
+        a, b = ends.flatten(1).chunk(2) if ends.ndim > 1 else ends[:, None].chunk(2)
+        steps = torch.linspace(0, 1, self.columns, dtype=ends.dtype)
+        return torch.stack([slerp(a, b, share) for share in steps], 1).flatten(0, 1).view(-1, *ends.shape[1:])
+
+
+def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """The point a share t of the way along the arc from a to b, N Z; a straight line where they are (anti)parallel."""
+    cosine = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1, 1)[:, None]
+    angle = cosine.acos()
+    sine = angle.sin()
+    arc = (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / sine.clamp_min(1e-6)
+    return torch.where(sine < 1e-4, torch.lerp(a, b, t), arc)
