@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 import gan_runner
-from gan_runner.directory import write_picture
+from gan_runner.storage.directory import write_picture
 
 HEIGHT = 480  # pixels of the pictures side by side
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_runner import checkpoint
+from gan_runner.storage import checkpoint
 
 
 def state_of(folder, name="last.pt"):

@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 import gan_runner
-from gan_runner import build, cli, config, directory, runs
+from gan_runner import build, cli, config, runs
 from gan_runner.errors import UserError
 from gan_runner.loggers import Logger, tracker
+from gan_runner.storage import directory
 
 TOKEN = "t0ken-of-the-user"
 LINE = [

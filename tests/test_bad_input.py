@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gan_runner import checkpoint, cli, runs
+from gan_runner import cli, runs
+from gan_runner.storage import checkpoint
 
 SOURCE = Path(cli.__file__).parents[1]
 OFFLINE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")  # refuses at once

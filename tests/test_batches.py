@@ -14,12 +14,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gan_runner import cache as cached
 from gan_runner import distributed
 from gan_runner.datasets import Gaussians25, ImageFolder, Resident, Samples, Streamed, decoded, folder, stream, to_float
 from gan_runner.datasets.batches import Order
 from gan_runner.errors import UserError
 from gan_runner.game import Batch
+from gan_runner.storage import cache as cached
 
 N = 23  # no multiple of any batch size below
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from gan_runner import checkpoint
 from gan_runner.errors import Failed
+from gan_runner.storage import checkpoint, files
 
 
 class Colour(enum.Enum):
@@ -87,9 +87,9 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
 
 def test_a_second_name_survives_the_first(tmp_path):
     checkpoint.save(tmp_path / "a.pt", state(a=1))
-    checkpoint.link(tmp_path / "a.pt", tmp_path / "last.pt")
+    files.link(tmp_path / "a.pt", tmp_path / "last.pt")
     checkpoint.save(tmp_path / "b.pt", state(a=2))
-    checkpoint.link(tmp_path / "b.pt", tmp_path / "last.pt")
+    files.link(tmp_path / "b.pt", tmp_path / "last.pt")
     (tmp_path / "a.pt").unlink()
     assert checkpoint.load(tmp_path / "last.pt")["a"] == 2
 

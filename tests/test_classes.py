@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import gan_runner
-from gan_runner import checkpoint, cli, config, runs
+from gan_runner import cli, config, runs
 from gan_runner.commands import sample
 from gan_runner.datasets import Spec
 from gan_runner.datasets.classes import difference, label_of, refuse_renamed, translated
@@ -19,6 +19,7 @@ from gan_runner.datasets.stored import Stored
 from gan_runner.errors import UserError
 from gan_runner.evaluation.reference import Reference
 from gan_runner.rating import page
+from gan_runner.storage import checkpoint
 
 ANIMALS = ("cat", "dog", "ship")
 SHADES = {"cat": 20, "dog": 120, "ship": 220}

@@ -8,8 +8,9 @@ import threading
 import pytest
 import torch
 
-from gan_runner import build, checkpoint, cli, config, directory, room, runs
+from gan_runner import build, cli, config, room, runs
 from gan_runner.errors import Failed, UserError
+from gan_runner.storage import checkpoint, directory
 from played import curves, lines, same, state_of, status_of
 from processes import ROOT, command, ended
 

@@ -13,12 +13,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from gan_runner import build, checkpoint, directory, distributed, evaluation, runs
+from gan_runner import build, distributed, evaluation, runs
 from gan_runner.config import compose, config_dir
 from gan_runner.errors import Failed, UserError
 from gan_runner.evaluation.reference import Reference
 from gan_runner.launch import Workers, devices_of
 from gan_runner.sampling.subjects import Generated
+from gan_runner.storage import checkpoint, directory
 from played import floats, furthest
 from processes import spawn
 

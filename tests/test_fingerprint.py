@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from games import images
-from gan_runner import checkpoint
 from gan_runner.datasets import Dataset, Gaussians25, ImageFolder, Samples, Spec
 from gan_runner.datasets import fingerprint as fp
 from gan_runner.datasets.batches import stream
+from gan_runner.storage import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from gan_runner import build, cli, documents, runs, trained
+from gan_runner import build, cli, runs, trained
 from gan_runner.composer import Composer
 from gan_runner.errors import UserError
+from gan_runner.storage import documents
 from gan_runner.usage import catalogue
 
 SECRET = "s3cr3t-of-the-user"

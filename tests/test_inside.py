@@ -7,19 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from gan_runner import checkpoint, directory, inside
+import gan_runner
 from gan_runner.errors import Failed, UserError
+from gan_runner.storage import checkpoint, contents, files
 
-SOURCE = Path(inside.__file__).parent
+SOURCE = Path(gan_runner.__file__).parent
 WRITING = {"write_text", "write_bytes", "unlink", "rename", "touch", "symlink_to", "hardlink_to", "rmtree", "copyfile"}
 ELSEWHERE = {  # what writes, and where: a cache, a temporary folder, or a folder that has been looked at
-    "inside.py": "the place itself",
-    "reference.py": "the cache of features",
+    "storage/files.py": "the place itself",
+    "evaluation/reference.py": "the cache of features",
     "datasets/archives.py": "the folder of data sets",
     "datasets/decoded.py": "the cache of decoded images",
     "extractors/downloads.py": "the cache of weights",
     "launch.py": "a temporary folder of its own",
-    "directory.py": "rename of a whole run directory, which follows nothing",
+    "storage/directory.py": "rename of a whole run directory, which follows nothing",
     "pruning.py": "shutil.rmtree, which follows no link",
 }
 
@@ -38,19 +39,19 @@ def place(tmp_path):
 
 
 ACTS = {
-    "open": lambda root: os.close(inside.opened(root / "file", root)),
-    "open below": lambda root: os.close(inside.opened(root / "samples" / "precious", root)),
-    "lock": lambda root: os.close(inside.opened(root / "file", root, os.O_RDWR | os.O_CREAT)),
-    "make": lambda root: os.close(inside.opened(root / "samples" / "new", root, os.O_RDWR | os.O_CREAT)),
-    "append": lambda root: os.close(inside.appended(root / "file", root)),
-    "append below": lambda root: os.close(inside.appended(root / "samples" / "precious", root)),
-    "write below": lambda root: inside.write_bytes(root / "samples" / "precious", b"x", root),
+    "open": lambda root: os.close(files.opened(root / "file", root)),
+    "open below": lambda root: os.close(files.opened(root / "samples" / "precious", root)),
+    "lock": lambda root: os.close(files.opened(root / "file", root, os.O_RDWR | os.O_CREAT)),
+    "make": lambda root: os.close(files.opened(root / "samples" / "new", root, os.O_RDWR | os.O_CREAT)),
+    "append": lambda root: os.close(files.appended(root / "file", root)),
+    "append below": lambda root: os.close(files.appended(root / "samples" / "precious", root)),
+    "write below": lambda root: files.write_bytes(root / "samples" / "precious", b"x", root),
     "save below": lambda root: checkpoint.save(root / "samples" / "precious", {}, root),
-    "folder": lambda root: inside.make_folder(root / "samples", root),
-    "folder below": lambda root: inside.make_folder(root / "samples" / "x", root),
-    "link below": lambda root: inside.link(root / "samples" / "precious", root / "samples" / "last.pt", root),
-    "line": lambda root: directory.append_line(root / "file", "x"),
-    "through ..": lambda root: inside.write_bytes(root / ".." / "other" / "precious", b"x", root),
+    "folder": lambda root: files.make_folder(root / "samples", root),
+    "folder below": lambda root: files.make_folder(root / "samples" / "x", root),
+    "link below": lambda root: files.link(root / "samples" / "precious", root / "samples" / "last.pt", root),
+    "line": lambda root: files.append_line(root / "file", "x"),
+    "through ..": lambda root: files.write_bytes(root / ".." / "other" / "precious", b"x", root),
 }
 
 
@@ -62,7 +63,7 @@ def test_nothing_is_reached_through_a_link_in_a_directory(place, name):
 
 def test_a_link_in_the_place_of_a_file_is_replaced_itself(place):
     root, _ = place
-    inside.write_bytes(root / "file", b"new", root)
+    files.write_bytes(root / "file", b"new", root)
     assert not (root / "file").is_symlink()
     assert (root / "file").read_bytes() == b"new"
 
@@ -71,16 +72,16 @@ def test_a_part_that_was_put_there_before_is_not_written_through(place):
     root, other = place
     for name in ("a", "b"):
         (root / f".{name}.{os.getpid()}.part").symlink_to(other / "precious")
-    inside.write_bytes(root / "a", b"new", root)
+    files.write_bytes(root / "a", b"new", root)
     checkpoint.save(root / "b", {"x": 1}, root)
     assert sorted(path.name for path in root.iterdir()) == ["a", "b", "file", "samples"]
 
 
 def test_removing_through_a_link_does_nothing(place):
     root, other = place
-    inside.unlink(root / "samples" / "precious", root)
+    files.unlink(root / "samples" / "precious", root)
     assert (other / "precious").exists()
-    inside.unlink(root / "file", root)
+    files.unlink(root / "file", root)
     assert not (root / "file").is_symlink()
 
 
@@ -88,9 +89,9 @@ def test_a_directory_may_itself_be_reached_through_a_link(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "typed").symlink_to("real")
     root = tmp_path / "typed"
-    inside.refuse_foreign(root)
-    inside.make_folder(root / "samples", root)
-    inside.write_bytes(root / "samples" / "x", b"x", root)
+    contents.refuse_foreign(root)
+    files.make_folder(root / "samples", root)
+    files.write_bytes(root / "samples" / "x", b"x", root)
     assert (tmp_path / "real" / "samples" / "x").read_bytes() == b"x"
 
 
@@ -98,7 +99,7 @@ def test_a_second_name_of_a_file_keeps_its_bytes(tmp_path):
     """What is added to a hard-linked file goes into a copy: a backup made of hard links stays what it was."""
     (tmp_path / "backup").write_text("one\n")
     os.link(tmp_path / "backup", tmp_path / "metrics.jsonl")
-    directory.append_line(tmp_path / "metrics.jsonl", "two")
+    files.append_line(tmp_path / "metrics.jsonl", "two")
     assert (tmp_path / "backup").read_text() == "one\n"
     assert (tmp_path / "metrics.jsonl").read_text() == "one\ntwo\n"
 
@@ -106,7 +107,7 @@ def test_a_second_name_of_a_file_keeps_its_bytes(tmp_path):
 def test_a_device_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(Failed, match="pipe could not be written: it is a named pipe, not a file"):
-        inside.write_bytes(tmp_path / "pipe", b"x")
+        files.write_bytes(tmp_path / "pipe", b"x")
 
 
 def pipe(path):
@@ -146,7 +147,7 @@ def test_what_is_no_file_of_a_run_is_named(tmp_path, monkeypatch, name, said):
     path.parent.mkdir(parents=True, exist_ok=True)
     ODD[name, said](path)
     with pytest.raises(UserError, match=said) as caught:
-        inside.refuse_foreign(Path())
+        contents.refuse_foreign(Path())
     assert str(caught.value).isprintable()
 
 
@@ -159,22 +160,22 @@ def test_what_no_run_opens_may_be_anything(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "a.pt").touch()
     os.link(tmp_path / "checkpoints" / "a.pt", tmp_path / "checkpoints" / "last.pt")
-    inside.refuse_foreign(tmp_path)
+    contents.refuse_foreign(tmp_path)
 
 
 def test_a_line_break_in_the_name_of_a_directory_is_refused(tmp_path):
     with pytest.raises(UserError, match="there is a line break"):
-        inside.refuse_foreign(tmp_path / "a\nb")
+        contents.refuse_foreign(tmp_path / "a\nb")
 
 
 def test_bytes_that_are_no_text_in_the_name_of_a_directory_are_refused(tmp_path):
     with pytest.raises(UserError, match="bytes in the name of this directory that are no UTF-8"):
-        inside.refuse_foreign(tmp_path / os.fsdecode(b"a\xff"))
-    inside.refuse_foreign(tmp_path / "Läufe")
+        contents.refuse_foreign(tmp_path / os.fsdecode(b"a\xff"))
+    contents.refuse_foreign(tmp_path / "Läufe")
 
 
 def test_nothing_else_in_the_package_opens_a_file_to_write_to_it():
-    """By the text of every module: `open` with a mode that writes, and whatever else changes a file, is in `inside` or on the list."""
+    """By the text of every module: `open` with a mode that writes, and whatever else changes a file, is in storage/files.py or on the list."""
     found = set()
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -185,6 +186,6 @@ def test_nothing_else_in_the_package_opens_a_file_to_write_to_it():
             words = [each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
             opens = name == "open" and any(set(word) & set("wax+") for word in words if len(word) < 4)
             given = any("appended(" in ast.unparse(each) for each in node.args)
-            if (name in WRITING and owner not in ("inside", "checkpoint")) or (opens and not given):
+            if (name in WRITING and owner != "files") or (opens and not given):
                 found.add(path.relative_to(SOURCE).as_posix())
     assert found <= ELSEWHERE.keys(), found - ELSEWHERE.keys()

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 import rundirs
-from gan_runner import cli, inside, inventory, pruning
-from gan_runner.untrusted import content, flat, moment, number, parsed_yaml, printable, whole
+from gan_runner import cli, pruning
+from gan_runner.errors import printable
+from gan_runner.storage import contents, records
+from gan_runner.storage.untrusted import content, flat, moment, number, parsed_yaml, whole
 from rundirs import line, make
 
 FIGURES = (line(10, cs__lenet=2.0), line(20, cs__lenet=5.0), line(30, cs__lenet=None), line(40, cs__lenet=4.0))
@@ -44,7 +46,7 @@ def make_quiet(folder: Path) -> None:
 
 
 def test_a_run_is_read_whole(tmp_path):
-    run = inventory.read(make(tmp_path / "some" / "day", lines=FIGURES), tmp_path)
+    run = records.read(make(tmp_path / "some" / "day", lines=FIGURES), tmp_path)
     assert (run.name, run.state, run.step, run.steps, run.images) == ("some/day", "finished", 40, 40, 400)
     assert run.overrides == ["seed=0"]
     assert run.seconds == 90
@@ -63,35 +65,35 @@ def test_runs_are_found_at_any_depth_but_not_through_links_or_within_runs(tmp_pa
     (root / "loop").symlink_to(root)
     (root / "else").symlink_to(make(tmp_path / "elsewhere"))
     (root / "config.yaml").touch()  # alone it makes no run
-    assert [str(each.relative_to(root)) for each in inventory.find(root)] == ["a", "multirun/day/0", "multirun/day/1"]
-    assert list(inventory.find(root / "a")) == [root / "a"]
+    assert [str(each.relative_to(root)) for each in records.find(root)] == ["a", "multirun/day/0", "multirun/day/1"]
+    assert list(records.find(root / "a")) == [root / "a"]
 
 
 def test_who_says_running_without_holding_the_lock_is_dead(tmp_path):
     folder = make(tmp_path / "run", "running", step=0, images=0, ended=None)
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        run = inventory.read(folder, tmp_path)
+        run = records.read(folder, tmp_path)
         assert run.state == "running"
         assert run.seconds > 0
-    run = inventory.read(folder, tmp_path)
+    run = records.read(folder, tmp_path)
     assert run.state == "dead"
     assert (run.step, run.images) == (40, 400), "as far as its checkpoint"
     (folder / ".lock").unlink()
-    assert inventory.read(folder, tmp_path).state == "dead"
+    assert records.read(folder, tmp_path).state == "dead"
 
 
 def test_looking_at_a_run_writes_nothing_into_it(tmp_path):
     folder = make(tmp_path / "run", "running")
     (folder / ".lock").unlink()
     before = sorted((path, path.lstat().st_mtime_ns) for path in folder.rglob("*"))
-    inventory.read(folder, tmp_path)
+    records.read(folder, tmp_path)
     assert sorted((path, path.lstat().st_mtime_ns) for path in folder.rglob("*")) == before
 
 
 def test_figures_of_gan_eval_do_not_mix_with_those_of_training(tmp_path):
     later = line(40, {"checkpoint": "best.pt", "n_fake": 50000}, cs__lenet=9.0, fid__x=3.0)
-    run = inventory.read(make(tmp_path / "run", lines=(*FIGURES, later)), tmp_path)
+    run = records.read(make(tmp_path / "run", lines=(*FIGURES, later)), tmp_path)
     assert run.best("cs/lenet", "max") == (200, 5.0)
     assert run.protocol()["n_fake"] == 100
     assert run.last("fid/x") == 3.0, "of a metric that training did not measure"
@@ -108,11 +110,11 @@ def test_figures_of_gan_eval_do_not_mix_with_those_of_training(tmp_path):
     ],
 )
 def test_which_metric_and_which_way_is_better(tmp_path, asked, expected):
-    assert inventory.read(make(tmp_path / "run"), tmp_path).followed(asked) == expected
+    assert records.read(make(tmp_path / "run"), tmp_path).followed(asked) == expected
 
 
 def test_without_a_followed_metric_the_first_one_counts(tmp_path):
-    run = inventory.read(make(tmp_path / "run", lines=(line(10, modes__kl=1.0, cs__lenet=2.0),), config={"callback": {}}), tmp_path)
+    run = records.read(make(tmp_path / "run", lines=(line(10, modes__kl=1.0, cs__lenet=2.0),), config={"callback": {}}), tmp_path)
     assert run.followed() == ("modes/kl", "min")
 
 
@@ -191,7 +193,7 @@ def test_files_that_are_no_files_count_as_missing(tmp_path, shown):
     os.mkfifo(folder / ".lock")
     (folder / "overrides.yaml").mkdir()
     (folder / "checkpoints" / "step_00000001.pt").symlink_to("step_00000001.pt")
-    run = inventory.read(folder, tmp_path)
+    run = records.read(folder, tmp_path)
     assert not run.config
     assert run.overrides is None
     assert run.evaluations == []
@@ -429,7 +431,7 @@ def test_a_run_that_was_written_to_just_now_or_is_held_stays(many, shown):
 
 
 def test_a_run_that_begins_between_question_and_answer_stays(many):
-    run = inventory.read(many / "c", many)
+    run = records.read(many / "c", many)
     with (many / "c" / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(pruning.UserError, match="a process is writing it"):
@@ -454,7 +456,7 @@ def test_a_folder_that_holds_anything_else_stays(many, shown, other):
 
 def test_all_that_a_run_leaves_may_be_deleted(many, shown):
     """changes.jsonl, too, which a resume with another trainer.steps writes."""
-    for name in {*inside.RUN} - {*inside.FOLDERS}:
+    for name in {*contents.RUN} - {*contents.FOLDERS}:
         (many / "c" / name.replace("*", "x")).touch()
     make_quiet(many / "c")
     assert shown(many, "--prune", "--yes")[0] == 0
@@ -517,6 +519,6 @@ def test_a_run_of_gan_train_is_understood_in_every_part(tmp_path, shown, monkeyp
     assert run["best"] is None or 0 <= run["best"] <= run["last"] <= 3.22
     assert run["overrides"] == words[1:]
     assert run["seconds"] >= 0
-    assert inventory.numbered(Path(run["path"]))[0][0] == 4
+    assert records.numbered(Path(run["path"]))[0][0] == 4
     assert shown("--prune", "--yes", "--state", "finished")[0] == 0
     assert not Path(run["path"]).exists(), "it leaves nothing behind that pruning does not know"

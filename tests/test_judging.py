@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_runner import cli, config, inventory, runs
+from gan_runner import cli, config, runs
+from gan_runner.storage import records
 
 PIXELS = np.random.default_rng(0).integers(256, size=(40, 8, 8, 3), dtype=np.uint8)
 
@@ -119,7 +120,7 @@ def test_a_figure_by_another_protocol_has_a_curve_of_its_own(run, gan_eval, tmp_
     tags = {tag for tag in events.Tags()["scalars"] if tag.startswith("modes/high_quality ")}
     assert tags == {f"modes/high_quality ({each})" for each in ("n=100", "gan-eval", "seed=3", "seeds=[0, 1]")}
     assert {point.step for point in events.Scalars("modes/high_quality (gan-eval)")} == {6, 2}
-    seen = inventory.read(folder, folder)
+    seen = records.read(folder, folder)
     assert seen.curve("modes/high_quality") == [(96, pytest.approx(trained[-1].value))]
     assert len(seen.curve("modes/high_quality (n=100)")) == 1
 

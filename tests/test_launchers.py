@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_runner import checkpoint, elsewhere
+from gan_runner import elsewhere
 from gan_runner.config import compose
 from gan_runner.errors import UserError
+from gan_runner.storage import checkpoint
 from gan_runner.trainer import Signals
 
 ROOT = Path(__file__).resolve().parents[1]

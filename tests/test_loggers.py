@@ -16,11 +16,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_runner import checkpoint, config, runs
+from gan_runner import config, runs
 from gan_runner.errors import UserError
 from gan_runner.loggers import CSV, MLflow, TensorBoard, Tracker, Trackio, WandB, tracker
 from gan_runner.pruning import LEFT_BEHIND, files_of
 from gan_runner.pruning import fnmatch as matches
+from gan_runner.storage import checkpoint
 
 WORDS = [
     "+experiment=gaussians25",

@@ -12,8 +12,8 @@ from gan_runner.callbacks import Evaluate
 from gan_runner.config import config_dir
 from gan_runner.extractors import Identity, LeNet
 from gan_runner.game.spec import Spec
-from gan_runner.inventory import better
 from gan_runner.metrics import ClassifierScore, ModeCoverage, classifier_score, coverage, nearest_mode
+from gan_runner.storage.records import better
 
 SIGMA = 0.05 / 2.828
 MODES = torch.cartesian_prod(torch.arange(-4.0, 5, 2), torch.arange(-4.0, 5, 2)) / 2.828

@@ -2,11 +2,12 @@
 
 import pytest
 
-from gan_runner import inventory, sweeps
+from gan_runner import sweeps
 from gan_runner.jobs import Outcome
-from gan_runner.protocols import Protocol
+from gan_runner.storage import records
+from gan_runner.storage.protocols import Protocol
+from gan_runner.storage.untrusted import flat
 from gan_runner.tables import side_by_side, unlike
-from gan_runner.untrusted import flat
 from rundirs import line, make
 
 KEYS = {
@@ -77,7 +78,7 @@ def test_the_first_samples_of_older_versions_are_not_those_that_are_chosen_by_ch
 
 
 def read(folder, *lines, **options):
-    return inventory.read(make(folder, lines=lines, **options), folder)
+    return records.read(make(folder, lines=lines, **options), folder)
 
 
 LATER = {"checkpoint": "last.pt", "n_fake": 500}
@@ -163,12 +164,12 @@ def test_names_of_curves_that_gan_eval_draws(tmp_path):
     folder = make(tmp_path / "a", lines=(line(10, WHOLE, modes__kl=1.0),))
     names = ["modes/kl", "fd/lenet", "fd/lenet/fit"]
     same, other = (WHOLE | {"checkpoint": "last.pt", "n_fake": n} for n in (100, 500))
-    assert list(inventory.drawn(folder, names, same).values()) == ["modes/kl (gan-eval)", "fd/lenet", "fd/lenet/fit"]
-    assert list(inventory.drawn(folder, names, other).values()) == ["modes/kl (n=500)", "fd/lenet", "fd/lenet/fit"]
+    assert list(records.drawn(folder, names, same).values()) == ["modes/kl (gan-eval)", "fd/lenet", "fd/lenet/fit"]
+    assert list(records.drawn(folder, names, other).values()) == ["modes/kl (n=500)", "fd/lenet", "fd/lenet/fit"]
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(line(10, same, fd__lenet=1.0) + "\n")
-    assert list(inventory.drawn(folder, names, same).values()) == ["modes/kl (gan-eval)", "fd/lenet", "fd/lenet/fit"]
-    assert list(inventory.drawn(folder, names, other).values()) == ["modes/kl (n=500)", "fd/lenet (n=500)", "fd/lenet/fit (n=500)"]
+    assert list(records.drawn(folder, names, same).values()) == ["modes/kl (gan-eval)", "fd/lenet", "fd/lenet/fit"]
+    assert list(records.drawn(folder, names, other).values()) == ["modes/kl (n=500)", "fd/lenet (n=500)", "fd/lenet/fit (n=500)"]
 
 
 def test_what_training_will_measure_keeps_its_name(tmp_path):
@@ -176,5 +177,5 @@ def test_what_training_will_measure_keeps_its_name(tmp_path):
     config = {"metric": {"mode_coverage": {"_target_": "gan_runner.metrics.ModeCoverage"}}, "callback": {"evaluate": {"n": 100, "seed": 0}}}
     folder = make(tmp_path / "a", config=config)
     later = WHOLE | {"checkpoint": "last.pt"}
-    assert inventory.drawn(folder, ["modes/kl", "fd/lenet"], later) == {"modes/kl": "modes/kl (gan-eval)", "fd/lenet": "fd/lenet"}
-    assert inventory.drawn(folder, ["modes/kl"], later | {"n_fake": 500}) == {"modes/kl": "modes/kl (n=500)"}
+    assert records.drawn(folder, ["modes/kl", "fd/lenet"], later) == {"modes/kl": "modes/kl (gan-eval)", "fd/lenet": "fd/lenet"}
+    assert records.drawn(folder, ["modes/kl"], later | {"n_fake": 500}) == {"modes/kl": "modes/kl (n=500)"}

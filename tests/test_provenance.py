@@ -13,9 +13,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import gan_runner
-from gan_runner import checkpoint, cli, config, directory, engine, inside, provenance, runs
+from gan_runner import cli, config, engine, provenance, runs
 from gan_runner.datasets import Gaussians25, Samples
 from gan_runner.errors import UserError
+from gan_runner.storage import checkpoint, contents, directory
 from played import same, state_of
 from test_strangers import content
 
@@ -230,7 +231,7 @@ def test_configurations_are_compared_as_they_are_read():
 def test_whatever_a_resume_writes_is_looked_at_before_the_next_one(run, shell):
     assert shell(run, "trainer.steps=6", "callback.checkpoint.keep=3")[0] == 0
     assert "changes.jsonl" in {path.name for path in run.iterdir()}
-    assert [path.name for path in run.iterdir() if not any(fnmatch(path.name, name) for name in inside.RUN)] == []
+    assert [path.name for path in run.iterdir() if not any(fnmatch(path.name, name) for name in contents.RUN)] == []
 
 
 def test_a_key_that_older_versions_lack_has_the_value_that_they_used():

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from gan_runner import cache as cached
 from gan_runner.datasets import Dataset, Samples, Spec
 from gan_runner.errors import UserError
 from gan_runner.evaluation.moments import Moments
 from gan_runner.evaluation.reference import Reference
 from gan_runner.extractors import Extracted, Extractor
+from gan_runner.storage import cache as cached
 
 
 class Noise(Dataset):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_runner import cli, curves, inventory, report
+from gan_runner import cli, curves, report
+from gan_runner.storage import records
 from gan_runner.tables import short_names
 from rundirs import line, make, png
 
@@ -42,7 +43,7 @@ def two(tmp_path):
 
 
 def read(root, *names):
-    return [inventory.read(root / name, root) for name in names]
+    return [records.read(root / name, root) for name in names]
 
 
 class Page(HTMLParser):

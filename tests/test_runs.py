@@ -15,9 +15,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import rundirs
-from gan_runner import build, callbacks, config, inside, inventory, runs
+from gan_runner import build, callbacks, config, runs
 from gan_runner.callbacks import Callback
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
+from gan_runner.storage import files, records
 from played import curves, lines, same, state_of
 
 TINY = ["trainer.accelerator=cpu", "callback.log.every_steps=2", "callback.checkpoint.every_steps=4", "~callback.progress"]
@@ -89,7 +90,7 @@ def test_tensorboard_has_every_curve(tmp_path):
 
 def test_the_saved_configuration_runs_again_to_the_same_weights(tmp_path):
     train(tmp_path / "a", "trainer.steps=4")
-    from gan_runner.directory import read_config
+    from gan_runner.storage.directory import read_config
 
     runs.train(read_config(tmp_path / "a"), tmp_path / "b")
     assert same(state_of(tmp_path / "a")["game"], state_of(tmp_path / "b")["game"]) is None
@@ -97,7 +98,7 @@ def test_the_saved_configuration_runs_again_to_the_same_weights(tmp_path):
 
 def test_the_saved_configuration_does_not_hold_the_place_of_the_data(tmp_path, monkeypatch):
     monkeypatch.setenv("GAN_RUNNER_DATA", "/somewhere/private")
-    from gan_runner.directory import portable
+    from gan_runner.storage.directory import portable
 
     saved = portable(composed("+experiment=dcgan_mnist"))
     assert "/somewhere/private" not in str(saved)
@@ -312,7 +313,7 @@ def test_a_full_disk_ends_the_run_and_the_checkpoint_before_stays(tmp_path, monk
         save(state, part, *args, **kw)
 
     monkeypatch.setattr(torch, "save", full)
-    monkeypatch.setattr(inside.shutil, "disk_usage", lambda folder: type("usage", (), {"free": 0}))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: type("usage", (), {"free": 0}))
     with pytest.raises(Failed, match=r"step_00000008\.pt could not be written: the disk is full"):
         train(tmp_path, "trainer.steps=20")
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "failed"
@@ -359,7 +360,7 @@ def test_two_runs_do_not_share_a_directory(tmp_path):
     before = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt"))
     with pytest.raises(UserError, match="holds a run already"):
         train(tmp_path, "trainer.steps=1")
-    from gan_runner.directory import locked
+    from gan_runner.storage.directory import locked
 
     with locked(tmp_path), pytest.raises(UserError, match="another process is writing"):
         runs.resume(tmp_path, ["trainer.steps=2"])
@@ -411,7 +412,7 @@ def resumed(half, folder, *words, older=False):
         before["callbacks"]["evaluate"] = {"value": before["callbacks"]["evaluate"]["value"]}
         torch.save(before, path)
     runs.resume(folder, ["trainer.steps=12", *words])
-    return inventory.read(folder, folder), (folder / "train.log").read_text(), before["callbacks"]["evaluate"]
+    return records.read(folder, folder), (folder / "train.log").read_text(), before["callbacks"]["evaluate"]
 
 
 @pytest.mark.parametrize("older", [False, True])

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_runner import checkpoint, cli, config, runs, sweeps
+from gan_runner import cli, config, runs, sweeps
 from gan_runner.errors import UserError
+from gan_runner.storage import checkpoint
 from gan_runner.trained import load_generator
 from played import same, state_of
 

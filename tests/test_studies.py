@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from gan_runner import directory, runs, spaces, studies
+from gan_runner import runs, spaces, studies
 from gan_runner.config import parsed
-from gan_runner.directory import locked
 from gan_runner.errors import Diverged, Failed, UserError
+from gan_runner.storage import directory
+from gan_runner.storage.directory import locked
 from test_runs import TINY, disturbed, lines, same, state_of
 from test_sweeps import JOB, SMALL, check_survives_kill_9, files, on_seed, shell  # noqa: F401
 

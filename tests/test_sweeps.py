@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from gan_runner import cli, runs
-from gan_runner.directory import locked
 from gan_runner.errors import Diverged, Interrupted, UserError
+from gan_runner.storage.directory import locked
 from test_runs import TINY, At, composed, disturbed, lines, same, state_of
 
 SMALL = ("+experiment=gaussians25", "callback.grid.n=16", "callback.evaluate.n=200", "callback.evaluate.every_steps=3", "batch_size=16")

@@ -20,12 +20,11 @@ import torch
 from hydra.core.override_parser.types import Override
 from hydra.utils import instantiate
 
-from gan_runner import directory, distributed, engine
+from gan_runner import distributed, engine
 from gan_runner.callbacks import Callback
 from gan_runner.config import allowed_packages, parsed, plain, says
 from gan_runner.datasets import Dataset
-from gan_runner.documents import MARK
-from gan_runner.errors import UserError
+from gan_runner.errors import UserError, printable
 from gan_runner.evaluation.extractor import Extractor
 from gan_runner.evaluation.findings import refuse_same_keys, unfit
 from gan_runner.evaluation.metric import Metric
@@ -39,8 +38,9 @@ from gan_runner.game.trick import Trick
 from gan_runner.launch import devices_of
 from gan_runner.loggers import Logger
 from gan_runner.schedules import Schedule
+from gan_runner.storage import directory
+from gan_runner.storage.documents import MARK
 from gan_runner.trainer import Assembly, Trainer
-from gan_runner.untrusted import printable
 
 ONE: dict[str, type] = {"dataset": Dataset, "loss": Term, "rule": Rule, "trainer": Trainer}
 LIST: dict[str, type] = {"penalty": Penalty, "trick": Trick, "metric": Metric, "callback": Callback, "logger": Logger}

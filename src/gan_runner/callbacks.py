@@ -12,16 +12,17 @@ import torch
 from annotated_types import Ge, Gt
 from typing_extensions import TypedDict
 
-from gan_runner import checkpoint, directory, distributed, inside
+from gan_runner import distributed
 from gan_runner.datasets import Split, to_float, to_uint8
 from gan_runner.evaluation import findings
 from gan_runner.evaluation.reference import Reference
-from gan_runner.inventory import evaluations_of
-from gan_runner.protocols import Protocol
 from gan_runner.reporting import Countdown, duration
 from gan_runner.sampling import subjects
 from gan_runner.sampling.subjects import Generated
-from gan_runner.untrusted import content
+from gan_runner.storage import checkpoint, directory, files
+from gan_runner.storage.protocols import Protocol
+from gan_runner.storage.records import evaluations_of
+from gan_runner.storage.untrusted import content
 
 if TYPE_CHECKING:
     from gan_runner.game.play import Logs
@@ -332,7 +333,7 @@ class Checkpoint(Callback):
 
     def begin(self, run: Run) -> None:
         for part in (run.folder / "checkpoints").glob(".*.part") if distributed.is_first() else ():  # of a process that was killed
-            inside.unlink(part, run.folder)
+            files.unlink(part, run.folder)
 
     def after_round(self, run: Run, logs: Logs) -> None:
         if run.step % self.every_steps == 0 and run.step < run.steps:
@@ -350,9 +351,9 @@ class Checkpoint(Callback):
         path = folder / f"step_{run.step:08d}.pt"
 
         def name_it_last() -> None:
-            checkpoint.link(path, folder / "last.pt", run.folder)
+            files.link(path, folder / "last.pt", run.folder)
             for old in checkpoint.numbered(folder)[: -self.keep]:
-                inside.unlink(old, run.folder)
+                files.unlink(old, run.folder)
 
         run.save(path, name_it_last)
         run.saved_at = run.step

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gan_runner.config import config_dir
-from gan_runner.errors import UserError
-from gan_runner.explain import DONE, FAILED, KEYBOARD, say, verdict
+from gan_runner.errors import DONE, FAILED, KEYBOARD, UserError, plain, say, verdict
 from gan_runner.keys import EVALUATE, RATE, SAMPLE, Keys, mistakes_in
-from gan_runner.untrusted import plain
 
 
 def train() -> int:

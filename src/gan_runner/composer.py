@@ -44,10 +44,10 @@ from gan_runner.config import (
     text_of,
     without_line_keys,
 )
-from gan_runner.documents import refuse_covered, refuse_growth, texts
-from gan_runner.errors import UserError
-from gan_runner.explain import did_you_mean, exists, keys_of, leaves, listed, orphan, rendered, unknown_key
+from gan_runner.errors import UserError, did_you_mean
+from gan_runner.explain import exists, keys_of, leaves, listed, orphan, unknown_key
 from gan_runner.sources import Bounded, Repository, is_ours, refuse_placed, refuse_searchpath, settings_of
+from gan_runner.storage.documents import refuse_covered, refuse_growth, rendered, texts
 
 
 @dataclass

@@ -16,10 +16,9 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner.documents import MARK, asks_only, key_of, texts
-from gan_runner.errors import UserError
-from gan_runner.explain import bad_grammar, rendered
-from gan_runner.untrusted import printable
+from gan_runner.errors import UserError, printable
+from gan_runner.explain import bad_grammar
+from gan_runner.storage.documents import MARK, asks_only, key_of, rendered, texts
 
 SINGLE = ("dataset", "architecture", "loss", "rule", "optimizer", "trainer", "extractor")
 LISTS = ("penalty", "trick", "metric", "callback", "logger")

@@ -10,9 +10,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gan_runner import inside
 from gan_runner.errors import UserError
-from gan_runner.inventory import Run
+from gan_runner.storage import files
+from gan_runner.storage.records import Run
 from gan_runner.tables import amount, arrow
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def draw(path: Path, runs: Sequence[Run], labels: Sequence[str], keys: Sequence[
             beside = int(columns * 50 // (max(map(len, labels)) + 6))
             figure.legend(lines[0], labels, loc="outside upper left", frameon=False, ncols=max(1, min(len(runs), beside)))
         figure.savefig(buffer, format=path.suffix[1:].lower())
-    inside.write_bytes(path.resolve(), buffer.getvalue())
+    files.write_bytes(path.resolve(), buffer.getvalue())
 
 
 def _draw_panel(axes: Axes, runs: Sequence[Run], key: str) -> list[Any]:

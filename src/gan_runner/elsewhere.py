@@ -25,10 +25,9 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gan_runner.config import recorded
-from gan_runner.errors import Failed, UserError
-from gan_runner.explain import say
-from gan_runner.inside import make_folder
-from gan_runner.untrusted import content, parsed_json
+from gan_runner.errors import Failed, UserError, say
+from gan_runner.storage.files import make_folder
+from gan_runner.storage.untrusted import content, parsed_json
 
 POLL_S = 0.5
 FOREVER_MIN = 60 * 24 * 365  # submitit ends a local job after two minutes, if nothing else is said

@@ -1,4 +1,10 @@
-"""What can end a command other than success, and the exit code that stands for it. Only cli.py turns one into the other."""
+"""What can end a command other than success, its exit code, and how the user is told. Only cli.py turns one into the other."""
+
+import difflib
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -19,3 +25,60 @@ class Interrupted(Exception):
     def __init__(self, signal: int):
         super().__init__(f"interrupted by signal {signal}")
         self.signal = signal
+
+
+DONE, FAILED, WRONG, DIVERGED, KEYBOARD = 0, 1, 2, 3, 130  # exit codes
+
+
+def verdict(error: Exception) -> tuple[int, str]:
+    """(exit code, message); prints the traceback of an unexpected error where one was asked for."""
+    match error:
+        case UserError():
+            return WRONG, str(error)
+        case Diverged():
+            return DIVERGED, str(error)
+        case Interrupted():
+            return 128 + error.signal, str(error)
+        case Failed():
+            return FAILED, str(error)
+    if os.environ.get("GAN_RUNNER_DEBUG") or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        print(plain("".join(traceback.format_exception(error))), file=sys.stderr)
+        return FAILED, f"{type(error).__name__}: {error}"
+    return FAILED, f"{type(error).__name__}: {error}\n  set GAN_RUNNER_DEBUG=1 to see where"
+
+
+def say(command: str, message: str) -> None:
+    """`gan-train: message` on stderr; several mistakes are indented below a count."""
+    lines = plain(message).rstrip("\n").split("\n")
+    mistakes = [line for line in lines if not line.startswith(" ")]
+    if len(mistakes) > 1:
+        lines = [f"{len(mistakes)} mistakes", *(f"  {line}" for line in lines)]
+    print(f"{command}: " + "\n".join(lines), file=sys.stderr, flush=True)
+
+
+def did_you_mean(wrong: str, known: Sequence[str]) -> str:
+    """` (did you mean trainer.steps?)`: first a key with the same last word, then one that is spelt alike."""
+    last = wrong.rsplit(".", 1)[-1]
+    near = [key for key in known if key != wrong and key.rsplit(".", 1)[-1] == last][:3]
+    near = near or difflib.get_close_matches(wrong, known, 1, 0.7)
+    if not near:
+        ends = difflib.get_close_matches(last, [key.rsplit(".", 1)[-1] for key in known], 1, 0.7)
+        near = [key for key in known if key.rsplit(".", 1)[-1] in ends][:3]
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def printable(text: str, limit: int = 500) -> str:
+    """A text on one line that moves no cursor and turns no direction of reading."""
+    shown = "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text[:limit])
+    return shown + ("..." if len(text) > limit else "")
+
+
+def some(texts: Iterable[str], most: int) -> str:
+    """List the first texts, and say how many more there are: `cat, dog and 4 more`."""
+    every = list(texts)
+    return ", ".join(every[:most]) + (f" and {len(every) - most:,} more" if len(every) > most else "")
+
+
+def plain(text: str) -> str:
+    """A text whose lines are `printable`; its line breaks stay."""
+    return "\n".join(printable(line, len(line)) for line in text.replace("\r\n", "\n").split("\n"))

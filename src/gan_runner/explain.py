@@ -1,58 +1,12 @@
 """What went wrong, for the user: one plain line for each mistake, and an exit code."""
 
-import difflib
-import os
 import re
-import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner.errors import Diverged, Failed, Interrupted, UserError
-from gan_runner.untrusted import plain
-
-DONE, FAILED, WRONG, DIVERGED, KEYBOARD = 0, 1, 2, 3, 130  # exit codes
-
-
-def verdict(error: Exception) -> tuple[int, str]:
-    """(exit code, message); prints the traceback of an unexpected error where one was asked for."""
-    match error:
-        case UserError():
-            return WRONG, str(error)
-        case Diverged():
-            return DIVERGED, str(error)
-        case Interrupted():
-            return 128 + error.signal, str(error)
-        case Failed():
-            return FAILED, str(error)
-    if os.environ.get("GAN_RUNNER_DEBUG") or os.environ.get("HYDRA_FULL_ERROR") == "1":
-        print(plain("".join(traceback.format_exception(error))), file=sys.stderr)
-        return FAILED, f"{type(error).__name__}: {error}"
-    return FAILED, f"{type(error).__name__}: {error}\n  set GAN_RUNNER_DEBUG=1 to see where"
-
-
-def say(command: str, message: str) -> None:
-    """`gan-train: message` on stderr; several mistakes are indented below a count."""
-    lines = plain(message).rstrip("\n").split("\n")
-    mistakes = [line for line in lines if not line.startswith(" ")]
-    if len(mistakes) > 1:
-        lines = [f"{len(mistakes)} mistakes", *(f"  {line}" for line in lines)]
-    print(f"{command}: " + "\n".join(lines), file=sys.stderr, flush=True)
-
-
-def did_you_mean(wrong: str, known: Sequence[str]) -> str:
-    """` (did you mean trainer.steps?)`: first a key with the same last word, then one that is spelt alike."""
-    last = wrong.rsplit(".", 1)[-1]
-    near = [key for key in known if key != wrong and key.rsplit(".", 1)[-1] == last][:3]
-    near = near or difflib.get_close_matches(wrong, known, 1, 0.7)
-    if not near:
-        ends = difflib.get_close_matches(last, [key.rsplit(".", 1)[-1] for key in known], 1, 0.7)
-        near = [key for key in known if key.rsplit(".", 1)[-1] in ends][:3]
-    return f" (did you mean {' or '.join(near)}?)" if near else ""
+from gan_runner.errors import did_you_mean
 
 
 def bad_grammar(override: str, text: str) -> str:
@@ -86,24 +40,6 @@ def unknown_key(key: str, frame: DictConfig) -> str:
     siblings = [str(name) for name in node if name != "_target_"] if isinstance(node, DictConfig) else []
     takes = f"; {parent} has {', '.join(siblings)}" if siblings else ""
     return f"unknown key {key}{takes}{did_you_mean(key, keys_of(frame, hydra=key.startswith('hydra.')))}"
-
-
-def rendered(error: BaseException) -> str:
-    """An error of YAML, OmegaConf or Hydra."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: {error.problem}"
-    cause: BaseException = error
-    while not isinstance(cause, OmegaConfBaseException) and cause.__cause__ is not None:
-        cause = cause.__cause__
-    if isinstance(cause, OmegaConfBaseException):
-        key = getattr(cause, "full_key", None)
-        first = str(cause).strip().splitlines()[0]
-        return f"{key}: {first}" if key else first
-    lines = [one.strip() for one in str(error).strip().splitlines() if one.strip()]
-    where = re.fullmatch(r"In '(.*)': \w+ raised while composing config:", lines[0]) if lines[1:] else None
-    if where:
-        return f"{where[1]}.yaml: {lines[1]}"
-    return " ".join(lines[:2]) or type(error).__name__
 
 
 def keys_of(node: DictConfig, prefix: str = "", hydra: bool = True) -> list[str]:

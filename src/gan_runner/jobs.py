@@ -16,8 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gan_runner.composer import Composer
 from gan_runner.config import Composed, accepted, lasting, named_packages, parsed, recorded, without_line_keys
-from gan_runner.errors import Interrupted, UserError
-from gan_runner.explain import DIVERGED, DONE, WRONG, rendered, say, verdict
+from gan_runner.errors import DIVERGED, DONE, WRONG, Interrupted, UserError, say, verdict
+from gan_runner.storage.documents import rendered
 
 
 def runner(command: str, composer: Composer) -> Hydra:

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gan_runner import build, directory, engine, inside, inventory
-from gan_runner.checkpoint import numbered
+from gan_runner import build, engine
 from gan_runner.datasets import Dataset
 from gan_runner.datasets.stored import Stored
 from gan_runner.errors import UserError
@@ -25,6 +24,8 @@ from gan_runner.game.spec import Spec
 from gan_runner.loggers import add_to_curves
 from gan_runner.reporting import Countdown, Reporter
 from gan_runner.sampling.subjects import Collected, Generated, Subject
+from gan_runner.storage import contents, directory, records
+from gan_runner.storage.checkpoint import numbered
 from gan_runner.trained import TrainedRun
 
 
@@ -46,7 +47,7 @@ def main(settings: dict[str, Any]) -> None:
     device, packages = engine.device_of(settings["accelerator"]), settings["packages"]
     out = Path(settings["out"] or settings["run"]) if settings["out"] or settings["run"] else None
     for folder in {settings["run"], settings["out"]} - {None}:
-        inside.refuse_foreign(Path(folder))
+        contents.refuse_foreign(Path(folder))
     saved = build.plain(directory.read_config(Path(settings["run"]))) if settings["run"] else {}
     if saved and settings["root"] is not None and "root" in saved["dataset"]:
         saved["dataset"]["root"] = settings["root"]
@@ -169,7 +170,7 @@ def measure(
         reporter.say(f"note: {note}")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        names = inventory.drawn(out, [*numbers, *found.pictures], protocol)
+        names = records.drawn(out, [*numbers, *found.pictures], protocol)
         pictures = {names[key]: picture for key, picture in found.pictures.items()}
         directory.add_evaluation(out, judged.step, judged.images, numbers, protocol, pictures)
         add_to_curves(out, judged.step, {names[key]: value for key, value in numbers.items() if value is not None}, pictures)

@@ -26,9 +26,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from omegaconf import OmegaConf
 
-from gan_runner import directory, distributed, engine
+from gan_runner import distributed, engine
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 from gan_runner.reporting import log
+from gan_runner.storage import directory
 from gan_runner.trainer import SIGNALS
 
 GRACE_S = 10.0  # that the other workers have to end by themselves once one has failed

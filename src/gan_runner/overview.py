@@ -8,12 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gan_runner import inventory
-from gan_runner.errors import UserError
-from gan_runner.explain import DONE, say
-from gan_runner.inventory import STATES, Run
+from gan_runner.errors import DONE, UserError, printable, say
+from gan_runner.storage import records
+from gan_runner.storage.records import STATES, Run
 from gan_runner.tables import as_json, counted, print_table, short_names, show, shown, side_by_side, standing
-from gan_runner.untrusted import printable
 
 SORTS = ("name", "state", "step", "started", "metric")
 ABOUT = "Shows the runs in a folder: their state, how far they came, their best and last figure, and what was changed on their line."
@@ -117,7 +115,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--sort {asked.sort}: expected {', '.join(SORTS)}, with - in front to reverse")
     if asked.limit is not None and asked.limit < 1:
         raise UserError(f"--limit {asked.limit}: expected 1 or more")
-    found = [inventory.read(folder, root) for folder in inventory.find(root)]
+    found = [records.read(folder, root) for folder in records.find(root)]
     chosen = [run for run in found if run.state in states and all(matches(run, text) for text in asked.filter)]
     chosen = ordered(chosen, asked.sort, asked.metric)[: asked.limit]
     if asked.prune:
@@ -183,8 +181,8 @@ def ordered(runs: list[Run], key: str, metric: str | None) -> list[Run]:
 def named(word: str, root: Path) -> Run:
     """The run that a path, or a name below a folder, stands for."""
     for folder in (Path(word), root / word):
-        if inventory.is_run(folder):
-            return replace(inventory.read(folder, folder), name=printable(word.rstrip("/")))
+        if records.is_run(folder):
+            return replace(records.read(folder, folder), name=printable(word.rstrip("/")))
     raise UserError(f"{word}: there is no run (a folder with config.yaml and status.json), neither there nor in {root}")
 
 

@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gan_runner import checkpoint, directory
 from gan_runner.datasets import Dataset
 from gan_runner.datasets.fingerprint import differences, digest
-from gan_runner.directory import Difference
-from gan_runner.errors import UserError
-from gan_runner.untrusted import printable, some
+from gan_runner.errors import UserError, printable, some
+from gan_runner.storage import checkpoint, directory
+from gan_runner.storage.directory import Difference
 
 if TYPE_CHECKING:
     from gan_runner.trainer import Run

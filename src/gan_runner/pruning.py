@@ -8,11 +8,10 @@ import time
 from fnmatch import fnmatch
 from pathlib import Path
 
-from gan_runner.errors import Failed, UserError
-from gan_runner.explain import DONE, FAILED, say
-from gan_runner.inventory import Run, last_written
+from gan_runner.errors import DONE, FAILED, Failed, UserError, printable, say
+from gan_runner.storage.records import Run, last_written
+from gan_runner.storage.untrusted import content, parsed_json
 from gan_runner.tables import print_table, since
-from gan_runner.untrusted import content, parsed_json, printable
 
 LEFT_BEHIND = (
     "config.yaml", "overrides.yaml", "env.json", "status.json", "metrics.jsonl", "changes.jsonl", "train.log", ".lock", ".*.part",

@@ -10,12 +10,12 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from gan_runner import inside
 from gan_runner.curves import draw, svg
-from gan_runner.errors import Failed, UserError
-from gan_runner.inventory import Run, numbered
+from gan_runner.errors import Failed, UserError, printable
+from gan_runner.storage import files
+from gan_runner.storage.records import Run, numbered
+from gan_runner.storage.untrusted import content
 from gan_runner.tables import amount, arrow, counted, row, shown, unlike, when
-from gan_runner.untrusted import content, printable
 
 LEGEND = "In the curves, a ring marks the best value and a dot the last; images are rounds times batch size."
 MOST_CURVES = 6  # of a run
@@ -77,7 +77,7 @@ def write(out: Path, runs: Sequence[Run], root: Path, metric: str | None) -> Non
     title = printable(f"Runs in {root.resolve().name or root}")
     try:
         page = markdown(title, runs, metric, out.with_name(f"{out.stem}_files")) if kind == ".md" else html(title, runs, metric)
-        inside.write_bytes(out.resolve(), page.encode(errors="replace"))
+        files.write_bytes(out.resolve(), page.encode(errors="replace"))
     except OSError as error:
         raise Failed(f"{error.filename or out} could not be written: {error.strerror}") from error
 
@@ -213,7 +213,7 @@ def markdown(title: str, runs: Sequence[Run], metric: str | None, folder: Path) 
     for number, run in enumerate(runs):
         cells = {}
         if found := newest_picture(run):
-            inside.write_bytes(folder / f"{number}_samples.png", found[1])
+            files.write_bytes(folder / f"{number}_samples.png", found[1])
             cells[f"samples after {found[0]} rounds"] = f"![samples]({quote(folder.name)}/{number}_samples.png)"
         if keys := drawable(run, metric):
             draw(folder / f"{number}_curves.png", [run], [run.name], keys[:MOST_CURVES])

@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from gan_runner.errors import Failed
-from gan_runner.inside import appended
-from gan_runner.untrusted import plain, printable
+from gan_runner.errors import Failed, plain, printable
+from gan_runner.storage.files import appended
 
 log = logging.getLogger("gan_runner")
 notice = log.getChild("notice")  # its warnings are shown on the terminal as well

@@ -15,17 +15,18 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from gan_runner import checkpoint, directory, distributed, engine, inside, provenance
+from gan_runner import distributed, engine, provenance
 from gan_runner.build import assemble, check, make_one, plain
 from gan_runner.config import accepted, lasting, parsed
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 from gan_runner.game.game import Game
-from gan_runner.inventory import best_of, numbered, read
 from gan_runner.launch import devices_of, launch
 from gan_runner.loggers import flat
 from gan_runner.reporting import Reporter, log
 from gan_runner.room import refuse_shortage
 from gan_runner.schedules import Schedule
+from gan_runner.storage import checkpoint, contents, directory
+from gan_runner.storage.records import best_of, numbered, read
 from gan_runner.trainer import Run, Signals, play
 
 RESUMABLE = ("trainer", "callback", "logger", "dataset.root", "dataset.path")  # what the line of a resume may change
@@ -43,7 +44,7 @@ def train(config: Any, folder: Path, overrides: Sequence[str] = (), packages: Se
         except OSError as error:
             raise UserError(f"{folder} cannot be created: {error.strerror}") from error
     folder = Path(distributed.shared(str(folder)))
-    inside.refuse_foreign(folder)
+    contents.refuse_foreign(folder)
     with directory.locked(folder) if first else nullcontext():
         if first:
             directory.lay_out(folder, config, lasting(overrides))
@@ -56,7 +57,7 @@ def resume(folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] 
     overrides: keys of RESUMABLE, and accept; else UserError. A longer trainer.steps moves the schedules that follow the length of the run.
     UserError where config.yaml or the data are not those that the state was made with, unless accept=config or accept=data says so.
     """
-    inside.refuse_foreign(folder)
+    contents.refuse_foreign(folder)
     saved = directory.read_config(folder)
     config, accept = change(saved, lasting(overrides)), accepted(overrides)
     assembly = check(config, packages, overrides)
@@ -84,7 +85,7 @@ def complete(config: Any, folder: Path, overrides: Sequence[str] = (), packages:
     `overrides` do not accept that.
     For one process, which starts those that trainer.devices asks for.
     """
-    inside.refuse_foreign(folder)
+    contents.refuse_foreign(folder)
     if (folder / "status.json").exists():
         with directory.locked(folder):
             if other := directory.difference(folder, config):

@@ -18,10 +18,9 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from omegaconf import DictConfig, OmegaConf
 
 from gan_runner.config import BASIC, FILLED_IN, LINE_ONLY, MAIN, OPTUNA_SWEEPER, OWN_LAUNCHERS, config_dir, named_packages, parsed
-from gan_runner.documents import MARK, SIZE, asks_only, document
-from gan_runner.errors import UserError
-from gan_runner.explain import did_you_mean
-from gan_runner.untrusted import content, printable
+from gan_runner.errors import UserError, did_you_mean, printable
+from gan_runner.storage.documents import MARK, SIZE, asks_only, document
+from gan_runner.storage.untrusted import content
 
 LOADS = 500  # files of one configuration
 VALUES = 10_000  # in these files together

@@ -23,12 +23,11 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from gan_runner import inside, inventory
 from gan_runner.config import lasting, parsed
-from gan_runner.errors import UserError
-from gan_runner.explain import did_you_mean
+from gan_runner.errors import UserError, did_you_mean, printable
 from gan_runner.spaces import distribution, sides_of, suggested
-from gan_runner.untrusted import flat, printable
+from gan_runner.storage import contents, records
+from gan_runner.storage.untrusted import flat
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -109,12 +108,12 @@ class OptunaSweeper(Sweeper):
 
     def follow(self, config: dict[str, Any]) -> None:
         """Settle what is compared and which way is better, by what the jobs follow. UserError where nobody says it."""
-        own, mode = inventory.best_of(dict(flat(config)))
+        own, mode = records.best_of(dict(flat(config)))
         self.metric = self.metric or own
         if self.metric is None:
             raise UserError("which metric is searched by? Say hydra.sweeper.metric=KEY, or callback.evaluate.best.metric=KEY")
         said = next((key for key, value in DIRECTIONS.items() if value == self.direction), None)
-        self.mode = said or (str(mode) if self.metric == own else inventory.better(self.metric))
+        self.mode = said or (str(mode) if self.metric == own else records.better(self.metric))
         if self.mode is None:
             raise UserError(f"is a large {self.metric} good? Say hydra.sweeper.direction=maximize or minimize")
         if not config.get("metric"):
@@ -139,9 +138,9 @@ class OptunaSweeper(Sweeper):
         """Opens what there is of the search. The jobs that go on, and the first; UserError where there is another search."""
         from optuna import load_study
 
-        inside.refuse_foreign_sweep(folder, folder.glob("[0-9]*"))
+        contents.refuse_foreign_sweep(folder, folder.glob("[0-9]*"))
         if self.storage is None and not (folder / "study.db").is_file():
-            if stranger := next((each for each in folder.glob("[0-9]*") if inventory.is_run(each)), None):
+            if stranger := next((each for each in folder.glob("[0-9]*") if records.is_run(each)), None):
                 raise UserError(f"{stranger} is of another sweep, for there is no study.db; choose another folder with hydra.sweep.dir=...")
             return {}
         try:
@@ -256,7 +255,7 @@ class OptunaSweeper(Sweeper):
 
     def value(self, folder: Path, state: str) -> float:
         """What a trial is worth. UserError where it has not measured this metric, not even as null."""
-        run = inventory.read(folder, folder.parent)
+        run = records.read(folder, folder.parent)
         if state == "finished" and self.metric not in run.keys:
             has = ", ".join(run.keys) or "nothing"
             raise UserError(f"the search is by {self.metric}, and {folder} has measured {has}{did_you_mean(str(self.metric), run.keys)}")

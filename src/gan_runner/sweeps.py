@@ -16,14 +16,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner import elsewhere, inside, inventory
+from gan_runner import elsewhere
 from gan_runner.composer import Composer
 from gan_runner.config import LINE_ONLY, OPTUNA_SWEEPER, Composed, accepted, gathered, lasting, parsed, quoted, recorded
-from gan_runner.errors import Failed, UserError
-from gan_runner.explain import DONE, FAILED, rendered, say
+from gan_runner.errors import DONE, FAILED, Failed, UserError, plain, say
 from gan_runner.jobs import Job, Outcome, check, refuse_missing, refused, runner, started_by_others
-from gan_runner.protocols import Protocol
-from gan_runner.untrusted import content, parsed_yaml, plain
+from gan_runner.storage import contents, files, records
+from gan_runner.storage.documents import rendered
+from gan_runner.storage.protocols import Protocol
+from gan_runner.storage.untrusted import content, parsed_yaml
 
 if TYPE_CHECKING:
     from gan_runner.studies import OptunaSweeper
@@ -72,14 +73,14 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
         known = checked(composer, frame, _jobs(composer, frame))
     else:  # only the sweeper knows its jobs
         checked(composer, frame, {0: _without_sweeps(overrides)})
-    inside.refuse_foreign_sweep(folder, [job.folder for job in known.values()])
+    contents.refuse_foreign_sweep(folder, [job.folder for job in known.values()])
     refuse_others(known, accept)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot create the sweep directory: {error}; choose another with hydra.sweep.dir=...") from error
 
-    from gan_runner.directory import locked
+    from gan_runner.storage.directory import locked
 
     with locked(folder, "sweep"), stopping():
         outcomes = run(composer, name, overrides, folder, known, search)
@@ -171,7 +172,7 @@ def place_of(loaded: DictConfig, number: int) -> Path:
 
 def refuse_others(known: Mapping[int, Known], accept: Sequence[str]) -> None:
     """Refuses a folder in which there are other jobs under these numbers, or states of other data; nothing in it is touched."""
-    from gan_runner import directory
+    from gan_runner.storage import directory
 
     for job in known.values():
         line = parsed_yaml(content(job.folder / "overrides.yaml", 2**24))
@@ -235,7 +236,7 @@ def _jobs_named(numbers: list[int], jobs: Jobs, word: str) -> str:
 
 def state_of(folder: Path) -> str:
     """The state of a job that this process has not run."""
-    return inventory.read(folder, folder.parent).state if inventory.is_run(folder) else "waiting"
+    return records.read(folder, folder.parent).state if records.is_run(folder) else "waiting"
 
 
 def report(folder: Path, outcomes: list[Outcome], followed: tuple[str | None, Any] | None) -> None:
@@ -245,9 +246,9 @@ def report(folder: Path, outcomes: list[Outcome], followed: tuple[str | None, An
     owner: dict[str, Protocol] = {}  # the protocol of the first job that was measured by a metric; another one has another name
     for outcome in outcomes:
         metric, mode, value = None, None, outcome.value
-        if inventory.is_run(Path(outcome.folder)):
-            run = inventory.read(Path(outcome.folder), Path(outcome.folder).parent)
-            metric, mode = followed or inventory.best_of(run.config)
+        if records.is_run(Path(outcome.folder)):
+            run = records.read(Path(outcome.folder), Path(outcome.folder).parent)
+            metric, mode = followed or records.best_of(run.config)
             value = run.objective(metric, mode)
             if value is not None and metric:
                 own = owner.setdefault(metric, run.owners[metric])
@@ -266,6 +267,6 @@ def report(folder: Path, outcomes: list[Outcome], followed: tuple[str | None, An
     text = "\n".join(lines)
     print(plain(f"{text}\n{folder}"), flush=True)
     try:
-        inside.write_bytes(folder / "table.txt", f"{text}\n".encode(), folder)
+        files.write_bytes(folder / "table.txt", f"{text}\n".encode(), folder)
     except Failed as error:
         say("gan-train", f"table.txt was not written: {error}")

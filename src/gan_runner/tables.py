@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gan_runner.explain import say
-from gan_runner.inventory import STATES, Run, plain
+from gan_runner.errors import printable, say
 from gan_runner.reporting import duration
-from gan_runner.untrusted import Value, printable
+from gan_runner.storage.records import STATES, Run, plain
+from gan_runner.storage.untrusted import Value
 
 COLOURS = {"running": "cyan", "dead": "red", "failed": "red", "diverged": "magenta", "interrupted": "yellow", "finished": "green"}
 ARROWS = {"max": " \u2191", "min": " \u2193"}

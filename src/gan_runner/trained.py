@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from gan_runner import build, checkpoint, directory, inside, provenance
+from gan_runner import build, provenance
 from gan_runner.datasets import Dataset
 from gan_runner.datasets.classes import label_of
 from gan_runner.errors import UserError
@@ -21,6 +21,7 @@ from gan_runner.game.network import Discriminator, Generator
 from gan_runner.game.spec import Spec
 from gan_runner.sampling import subjects
 from gan_runner.sampling.subjects import Snapshot
+from gan_runner.storage import checkpoint, contents, directory, files
 
 
 class TrainedRun:
@@ -31,7 +32,7 @@ class TrainedRun:
 
     def __init__(self, folder: Path, which: str = "last", packages: Sequence[str] = (), device: torch.device | None = None):
         self.folder, self.device = folder, device or torch.device("cpu")
-        inside.refuse_foreign(folder)
+        contents.refuse_foreign(folder)
         self.config: dict[str, Any] = build.plain(directory.read_config(folder))
         self.path, state = read_state(folder, which)
         mistakes = [line for part in build.parts_of(self.config) for line in build.mistakes_in(part, packages)]
@@ -127,13 +128,13 @@ def export(run: TrainedRun, path: Path, packages: Sequence[str] = ()) -> None:
                 setattr(mine, str(key), getattr(its, str(key)).cpu())
     metadata = {"format": "pt", "generator": json.dumps(node), "spec": json.dumps(run.spec.saved()), "step": str(run.step)}
     weights = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
-    checkpoint.write_bytes(path, safetensors.torch.save(weights, metadata))
+    files.write_bytes(path, safetensors.torch.save(weights, metadata))
 
 
 def load_generator(path: str | Path, packages: Sequence[str] = ()) -> Generator:
     """The generator that gan-sample exported, in evaluation mode. UserError where the file is not one."""
     try:
-        os.close(inside.typed(Path(path)))  # a pipe would never answer
+        os.close(files.typed(Path(path)))  # a pipe would never answer
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         node, spec = json.loads(metadata["generator"]), Spec.restored(json.loads(metadata["spec"]))

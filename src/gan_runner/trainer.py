@@ -17,12 +17,13 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from gan_runner import checkpoint, distributed, engine, execution, provenance
+from gan_runner import distributed, engine, execution, provenance
 from gan_runner.datasets import Dataset, stream
 from gan_runner.datasets.classes import refuse_renamed
 from gan_runner.errors import Diverged, Interrupted, UserError
 from gan_runner.game.spec import Spec
 from gan_runner.reporting import Countdown, Reporter
+from gan_runner.storage import checkpoint, files
 
 if TYPE_CHECKING:
     from gan_runner.callbacks import Callback
@@ -285,7 +286,7 @@ def profiled(run: Run) -> Iterator[Callable[[], None]]:
         path = run.folder / "profile.pt.trace.json"
         with tempfile.TemporaryDirectory(prefix="gan-runner-") as room:  # the exporter would follow a link
             profile.export_chrome_trace(str(Path(room, path.name)))
-            checkpoint.write_bytes(path, Path(room, path.name).read_bytes(), run.folder)
+            files.write_bytes(path, Path(room, path.name).read_bytes(), run.folder)
         device = "cuda" if run.device.type == "cuda" else "cpu"
         table = profile.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=12, max_name_column_width=40)
         run.reporter.say(f"{table}\nprofile of {PROFILED['active']} rounds: {path} (open it in ui.perfetto.dev)")

@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 
 from gan_runner.config import LISTS, SINGLE, config_dir
-from gan_runner.untrusted import content, printable
+from gan_runner.errors import printable
+from gan_runner.storage.untrusted import content
 
 MOST = 1000  # files of a folder that are listed
 

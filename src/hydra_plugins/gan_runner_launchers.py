@@ -13,8 +13,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt
 
 from gan_runner.elsewhere import FOREVER_MIN, Elsewhere, Task
-from gan_runner.errors import UserError
-from gan_runner.explain import say
+from gan_runner.errors import UserError, say
 
 
 class GanLocal(Elsewhere):

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from gan_runner import checkpoint, directory, engine
+from gan_runner import engine
 from gan_runner.datasets import to_uint8
 from gan_runner.datasets.stored import NAMES
 from gan_runner.errors import UserError
 from gan_runner.reporting import Reporter
 from gan_runner.sampling import walks
+from gan_runner.storage import directory, files
 from gan_runner.trained import TrainedRun, export, finite
 
 
@@ -62,7 +63,7 @@ def write_samples(run: TrainedRun, config: dict[str, Any], out: Path | None) -> 
             arrays[NAMES] = np.array(run.spec.class_names)
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
-        checkpoint.write_bytes(path, buffer.getvalue())
+        files.write_bytes(path, buffer.getvalue())
     else:
         directory.write_picture(path, run.dataset.picture(x, columns=columns))
     return path

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from gan_runner.errors import UserError
+from gan_runner.errors import UserError, printable, some
 from gan_runner.game.spec import Spec
-from gan_runner.untrusted import printable, some
 
 SHOWN = 8  # names in a message
 

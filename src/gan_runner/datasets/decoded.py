@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_runner import cache, distributed
+from gan_runner import distributed
 from gan_runner.datasets.dataset import Items
 from gan_runner.datasets.decoding import VERSION
 from gan_runner.errors import UserError
 from gan_runner.reporting import Tick, notice
+from gan_runner.storage import cache
 
 SHARD = 2**24  # bytes of an array, about
 

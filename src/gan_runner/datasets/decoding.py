@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from gan_runner.datasets.images import resize
-from gan_runner.errors import UserError
-from gan_runner.untrusted import printable
+from gan_runner.errors import UserError, printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image

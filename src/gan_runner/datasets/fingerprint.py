@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gan_runner.errors import UserError
-from gan_runner.untrusted import printable, some
+from gan_runner.errors import UserError, printable, some
 
 if TYPE_CHECKING:
     from gan_runner.datasets.dataset import Items

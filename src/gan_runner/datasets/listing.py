@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 
-from gan_runner import untrusted
-from gan_runner.errors import UserError
-from gan_runner.untrusted import printable
+from gan_runner import errors
+from gan_runner.errors import UserError, printable
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 UNREAD = {  # suffixes of images that are not read
@@ -236,7 +235,7 @@ def counted(n: int, what: str) -> str:
 
 def some(names: Iterable[str]) -> str:
     """The first names, and how many more."""
-    return untrusted.some(map(shown, names), SHOWN)
+    return errors.some(map(shown, names), SHOWN)
 
 
 def shown(name: str | Path) -> str:

@@ -17,10 +17,10 @@ from torch import Tensor
 from gan_runner.datasets.dataset import Dataset, Items, Samples, Split
 from gan_runner.datasets.decoding import BACKGROUND, VERSION, has_opacity, pixels
 from gan_runner.datasets.listing import Images, Listing, listed, shown
-from gan_runner.errors import UserError
+from gan_runner.errors import UserError, printable
 from gan_runner.game.spec import Spec
-from gan_runner.inside import typed
-from gan_runner.untrusted import memory, printable
+from gan_runner.storage.files import typed
+from gan_runner.storage.untrusted import memory
 
 LOSSY = {".jpeg", ".jpg"}
 ARRAYS = ("samples", "images", "arr_0")  # as gan-sample and others call them

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_runner import cache, checkpoint
 from gan_runner.datasets import Dataset, Items, Split, to_float, to_uint8
 from gan_runner.datasets.classes import by_number, refuse_labels, translated
 from gan_runner.datasets.dataset import unheard
@@ -30,6 +29,7 @@ from gan_runner.evaluation.extractor import Extractor
 from gan_runner.evaluation.moments import Moments
 from gan_runner.game.spec import Spec
 from gan_runner.reporting import Tick, notice
+from gan_runner.storage import cache, files
 
 VERSION = 2  # of what is kept: since 2 with checksums
 
@@ -227,7 +227,7 @@ class Reference:
             buffer = io.BytesIO()
             np.savez(buffer, **{name: value.numpy() for name, value in moments._asdict().items()})
             cache.write(self._folder / "moments.npz", buffer.getbuffer())
-            checkpoint.write_bytes(self._folder / "about.json", json.dumps(self.about, indent=2).encode())  # last: the others are there
+            files.write_bytes(self._folder / "about.json", json.dumps(self.about, indent=2).encode())  # last: the others are there
 
 
 class _Rows:

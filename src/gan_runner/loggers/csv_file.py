@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from gan_runner import checkpoint, inside
 from gan_runner.errors import Failed
 from gan_runner.loggers.logger import Logger
-from gan_runner.untrusted import content
+from gan_runner.storage import contents, files
+from gan_runner.storage.untrusted import content
 
 if TYPE_CHECKING:
     from gan_runner.trainer import Run
@@ -29,15 +29,15 @@ class CSV(Logger):
     def begin(self, run: Run) -> None:
         self.path = run.folder / "scalars.csv"
         kept = [HEADER]
-        for line in (content(self.path, inside.MOST[self.path.name]) or b"").decode(errors="replace").splitlines() if run.step else ():
+        for line in (content(self.path, contents.MOST[self.path.name]) or b"").decode(errors="replace").splitlines() if run.step else ():
             row = parsed(line)
             if len(row) == 3 and row[0].isdecimal() and len(row[0]) < 16 and int(row[0]) <= run.step:
                 kept.append(row)
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(kept)
-        checkpoint.write_bytes(self.path, text.getvalue().encode(), run.folder)
+        files.write_bytes(self.path, text.getvalue().encode(), run.folder)
         with self.disk():
-            self.file = os.fdopen(inside.appended(self.path, run.folder), "a", newline="", encoding="utf-8")
+            self.file = os.fdopen(files.appended(self.path, run.folder), "a", newline="", encoding="utf-8")
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         with self.disk():

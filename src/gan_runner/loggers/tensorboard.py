@@ -15,7 +15,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from gan_runner.errors import Failed
 from gan_runner.loggers.logger import Logger, hyperparameters
-from gan_runner.untrusted import content
+from gan_runner.storage.untrusted import content
 
 if TYPE_CHECKING:
     from gan_runner.trainer import Run

@@ -15,11 +15,11 @@ import numpy as np
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from gan_runner import checkpoint, directory
-from gan_runner.errors import UserError
+from gan_runner.errors import UserError, printable
 from gan_runner.loggers.logger import Logger
 from gan_runner.reporting import log
-from gan_runner.untrusted import content, parsed_json, parsed_yaml, printable
+from gan_runner.storage import directory, files
+from gan_runner.storage.untrusted import content, parsed_json, parsed_yaml
 
 if TYPE_CHECKING:
     from gan_runner.trainer import Run
@@ -120,7 +120,7 @@ class Tracker(Logger):
             known = self.remembered(file) if self.from_step and file.exists() else None
             found = self.open(self.run, said_of(self.run.folder), known)
             if found != known:
-                checkpoint.write_bytes(file, json.dumps(found, indent=2).encode(), self.run.folder)
+                files.write_bytes(file, json.dumps(found, indent=2).encode(), self.run.folder)
             self.again = self.there(self.from_step) if known else set()
             self.is_open = True
         while self.waiting:

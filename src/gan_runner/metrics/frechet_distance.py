@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
-from gan_runner.errors import UserError
+from gan_runner.errors import UserError, printable
 from gan_runner.evaluation.metric import Metric
 from gan_runner.evaluation.moments import Moments
-from gan_runner.untrusted import printable
 
 if TYPE_CHECKING:
     from gan_runner.evaluation.extractor import Extractor

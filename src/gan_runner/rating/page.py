@@ -6,6 +6,7 @@ scored, the page knows the truth, for it tells the rater and learns from the ans
 right and wrong, cannot do without it. A page that could tell right from wrong in the pairs that are scored would hold their truth.
 
 A pair brings its covariates, which belong to both of its images: by how much D prefers the real one, and by how much the fake lies farther
+from gan_runner.storage import contents
 from its nearest real image than the real one does. With order=unsure, pairs are asked in proportion to how unsure the rater model is.
 """
 
@@ -16,7 +17,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -27,14 +28,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from gan_runner import engine, inside, trained
+from gan_runner import engine, trained
 from gan_runner.datasets import Stored, pictures, to_float, to_uint8
 from gan_runner.datasets.classes import refuse_labels, translated
 from gan_runner.draws import Draws, seeded
-from gan_runner.errors import UserError
+from gan_runner.errors import UserError, printable
 from gan_runner.rating.raters import INTERCEPT, PRECISION
 from gan_runner.reporting import log
-from gan_runner.untrusted import printable
+from gan_runner.storage import contents, files
 
 SIDE = 2048  # pixels of a sheet: what a phone can decode
 STAIRCASE = {"start": 500, "least": 100, "most": 1000, "down": 10, "up": 30}  # ms; three of four right where it settles (Kaernbach 1991)
@@ -80,7 +81,7 @@ def build(pairs: Pairs, settings: dict[str, Any], source: dict[str, Any]) -> tup
     }
     page = hashlib.sha256(json.dumps(data).encode()).hexdigest()[:12]
     text = json.dumps({"page": page} | data).replace("<", "\\u003c")  # nothing in it may end the script
-    html = files("gan_runner.rating").joinpath("page.html").read_text(encoding="utf-8").replace("{{DATA}}", text)
+    html = resources.files("gan_runner.rating").joinpath("page.html").read_text(encoding="utf-8").replace("{{DATA}}", text)
     key = {"version": 1, "page": page, **shared, "staircase": data["staircase"]}
     return html, key | {"covariate_names": pairs.names, "covariates": covariates, "real": real, "source": source}
 
@@ -202,7 +203,7 @@ def judged(
 def make(settings: dict[str, Any], say: Callable[[str], None]) -> None:
     """Write OUT/page/index.html, which raters are sent, and OUT/key.json, which they are not. UserError where there is a key already."""
     out = Path(settings["out"])
-    inside.refuse_foreign(out, inside.RATING)
+    contents.refuse_foreign(out, contents.RATING)
     if (out / "key.json").exists():
         raise UserError(f"{out} holds a page and its key already, and answers may be on their way; choose another folder")
     if settings["questions"] > settings["pool"] or settings["repeats"] > settings["questions"]:
@@ -210,8 +211,8 @@ def make(settings: dict[str, Any], say: Callable[[str], None]) -> None:
     pairs, source = gathered(settings, say)
     html, key = build(pairs, settings, source)
     (out / "page").mkdir(parents=True, exist_ok=True)
-    inside.write_bytes(out / "page" / "index.html", html.encode(), out)
-    inside.write_bytes(out / "key.json", json.dumps(key).encode(), out)
+    files.write_bytes(out / "page" / "index.html", html.encode(), out)
+    files.write_bytes(out / "key.json", json.dumps(key).encode(), out)
     total = settings["practice"] + settings["questions"] + settings["repeats"]
     say(f"page: {out / 'page' / 'index.html'} ({len(html) / 1e6:.1f} MB, {total} answers a rater); send this one file")
     say(f"key: {out / 'key.json'}; keep it to yourself, it says which images are real")

@@ -29,11 +29,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gan_runner import inside
-from gan_runner.errors import UserError
-from gan_runner.inside import typed
+from gan_runner.errors import UserError, printable
 from gan_runner.rating.raters import Array, expected, fit
-from gan_runner.untrusted import number, printable, whole
+from gan_runner.storage import files
+from gan_runner.storage.files import typed
+from gan_runner.storage.untrusted import number, whole
 
 Z = 1.959964  # 95 %
 PAIRS, COVARIATES = 50_000, 16  # of a page, at most; the interval draws all pairs 2,000 times
@@ -258,7 +258,7 @@ def score(settings: dict[str, Any], say: Callable[[str], None]) -> None:
         data = json.dumps(found, indent=2, allow_nan=False)
     except (np.linalg.LinAlgError, ValueError, OverflowError) as error:  # covariates or chances that no page has
         raise UserError(f"these answers and {path} make no error rate: their chances q or covariates are none that a page has") from error
-    inside.write_bytes(out, data.encode())
+    files.write_bytes(out, data.encode())
     for line in told(found):
         say(line)
     say(f"score: {out}")

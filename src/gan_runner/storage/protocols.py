@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
-from gan_runner.untrusted import Value
+from gan_runner.storage.untrusted import Value
 
 RESULTS = ("checkpoint", "missing", "intervals_95", "notes")  # what a protocol says besides how the figures were measured
 CHOSEN = {"chosen": ("n_fake", "samples"), "real_chosen": ("n_real", "real")}  # a choice by chance -> (how many, of what)

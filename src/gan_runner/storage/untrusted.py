@@ -4,13 +4,15 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from gan_runner.errors import printable
 
 Value = bool | int | float | str | None
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -79,23 +81,6 @@ def leaf(value: Any) -> Value:
         return printable(str(value))
     except (ValueError, RecursionError):  # a number of 100,000 digits
         return "?"
-
-
-def printable(text: str, limit: int = 500) -> str:
-    """A text on one line that moves no cursor and turns no direction of reading."""
-    shown = "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text[:limit])
-    return shown + ("..." if len(text) > limit else "")
-
-
-def some(texts: Iterable[str], most: int) -> str:
-    """List the first texts, and say how many more there are: `cat, dog and 4 more`."""
-    every = list(texts)
-    return ", ".join(every[:most]) + (f" and {len(every) - most:,} more" if len(every) > most else "")
-
-
-def plain(text: str) -> str:
-    """A text whose lines are `printable`; its line breaks stay."""
-    return "\n".join(printable(line, len(line)) for line in text.replace("\r\n", "\n").split("\n"))
 
 
 def memory() -> int:

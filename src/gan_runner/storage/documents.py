@@ -12,9 +12,8 @@ from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser as Grammar
 from omegaconf.grammar_parser import parse
 
-from gan_runner.errors import UserError
-from gan_runner.explain import rendered
-from gan_runner.untrusted import LOADER, printable
+from gan_runner.errors import UserError, printable
+from gan_runner.storage.untrusted import LOADER
 
 SIZE = 2**18  # bytes of a file
 VALUES = 3_000  # in a file, with every alias written out
@@ -263,3 +262,21 @@ def _target(tree: Any, path: Path, asked: str) -> tuple[Any, Path] | None:
             return None
         at = (*at, found)
     return node, at
+
+
+def rendered(error: BaseException) -> str:
+    """An error of YAML, OmegaConf or Hydra."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: {error.problem}"
+    cause: BaseException = error
+    while not isinstance(cause, OmegaConfBaseException) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, OmegaConfBaseException):
+        key = getattr(cause, "full_key", None)
+        first = str(cause).strip().splitlines()[0]
+        return f"{key}: {first}" if key else first
+    lines = [one.strip() for one in str(error).strip().splitlines() if one.strip()]
+    where = re.fullmatch(r"In '(.*)': \w+ raised while composing config:", lines[0]) if lines[1:] else None
+    if where:
+        return f"{where[1]}.yaml: {lines[1]}"
+    return " ".join(lines[:2]) or type(error).__name__

@@ -14,11 +14,9 @@ from typing import Any, BinaryIO
 import torch
 from torch.utils._pytree import tree_map_only
 
-from gan_runner.inside import link as link
-from gan_runner.inside import make_folder as make_folder
-from gan_runner.inside import opened, replace, typed
-from gan_runner.inside import write_bytes as write_bytes
-from gan_runner.untrusted import memory, printable
+from gan_runner.errors import printable
+from gan_runner.storage.files import opened, replace, typed
+from gan_runner.storage.untrusted import memory
 
 VERSION = 2
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {

@@ -14,8 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gan_runner.protocols import Protocol
-from gan_runner.untrusted import Value, content, entries, flat, leaf, moment, number, parsed_json, parsed_yaml, printable, whole
+from gan_runner.errors import printable
+from gan_runner.storage.protocols import Protocol
+from gan_runner.storage.untrusted import Value, content, entries, flat, leaf, moment, number, parsed_json, parsed_yaml, whole
 
 STATES = ("running", "dead", "failed", "diverged", "interrupted", "finished", "?")
 BETTER = {

@@ -23,10 +23,10 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from gan_runner import checkpoint, inside
-from gan_runner.documents import MARK, SIZE, document, is_allowed, refuse_growth
-from gan_runner.errors import Failed, UserError
-from gan_runner.untrusted import content, parsed_json, parsed_yaml, printable, whole
+from gan_runner.errors import Failed, UserError, printable
+from gan_runner.storage import checkpoint, contents, files
+from gan_runner.storage.documents import MARK, SIZE, document, is_allowed, refuse_growth
+from gan_runner.storage.untrusted import content, parsed_json, parsed_yaml, whole
 
 CHANGES = "changes.jsonl"
 NOT_SET = "not set"
@@ -44,7 +44,7 @@ def locked(folder: Path, what: str = "run") -> Iterator[None]:
     The lock goes with the process.
     """
     try:
-        lock = inside.opened(folder / ".lock", folder, os.O_RDWR | os.O_CREAT)  # whatever it holds stays
+        lock = files.opened(folder / ".lock", folder, os.O_RDWR | os.O_CREAT)  # whatever it holds stays
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}") from error
     with open(lock, "rb") as file:
@@ -59,15 +59,15 @@ def lay_out(folder: Path, config: Any, overrides: list[str]) -> None:
     """The files and folders of a run that has not begun. UserError where the folder holds a run already."""
     if os.path.lexists(folder / "status.json"):
         raise UserError(f"{folder} holds a run already; go on with it by resume={folder}, or choose another folder")
-    checkpoint.make_folder(folder / "checkpoints", folder)
-    checkpoint.make_folder(folder / "samples", folder)
+    files.make_folder(folder / "checkpoints", folder)
+    files.make_folder(folder / "samples", folder)
     write_config(folder, config)
-    checkpoint.write_bytes(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)).encode())
+    files.write_bytes(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)).encode())
 
 
 def write_config(folder: Path, config: Any) -> None:
     """config.yaml: enough to run it again."""
-    checkpoint.write_bytes(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(portable(config))).encode())
+    files.write_bytes(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(portable(config))).encode())
 
 
 def read_config(folder: Path) -> DictConfig:
@@ -134,13 +134,13 @@ def record_changes(folder: Path, step: int, changes: Iterable[Difference]) -> No
     """Add lines to changes.jsonl, all or none: what was changed when a run was resumed after round `step`."""
     lines = [json.dumps({"step": step, "time": now(), "key": each.key, "from": each.before, "to": each.now}) + "\n" for each in changes]
     if lines:
-        before = content(folder / CHANGES, inside.MOST[CHANGES]) or b""
-        checkpoint.write_bytes(folder / CHANGES, before + "".join(lines).encode(), folder)
+        before = content(folder / CHANGES, contents.MOST[CHANGES]) or b""
+        files.write_bytes(folder / CHANGES, before + "".join(lines).encode(), folder)
 
 
 def recorded_changes(folder: Path) -> dict[str, Any]:
     """key -> the value that it was given last when the run was resumed."""
-    lines = [parsed_json(line) for line in (content(folder / CHANGES, inside.MOST[CHANGES]) or b"").splitlines()]
+    lines = [parsed_json(line) for line in (content(folder / CHANGES, contents.MOST[CHANGES]) or b"").splitlines()]
     return {str(line["key"]): line["to"] for line in lines if isinstance(line, dict) and {"key", "to"} <= line.keys()}
 
 
@@ -180,7 +180,7 @@ class Status:
         if state != "running":
             entry["ended"] = now()
         if self.writes:
-            checkpoint.write_bytes(self.path, json.dumps(entry, indent=2).encode())
+            files.write_bytes(self.path, json.dumps(entry, indent=2).encode())
 
 
 def status_of(folder: Path) -> dict[str, Any]:
@@ -199,27 +199,16 @@ def write_picture(path: Path, picture: Tensor, root: Path | None = None) -> None
     pixels = picture.permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "png")
-    checkpoint.write_bytes(path, buffer.getvalue(), root)
-
-
-def append_line(path: Path, line: str) -> None:
-    """Add a line to a file of a directory and see it onto the disk. Failed where the disk does not take it, or it is no regular file."""
-    try:
-        with open(inside.appended(path, path.parent), "a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise Failed(f"{path} could not be written: {error.strerror}") from error
+    files.write_bytes(path, buffer.getvalue(), root)
 
 
 def add_evaluation(
     folder: Path, step: int, images: int, numbers: dict[str, float | None], protocol: dict[str, Any], pictures: dict[str, Tensor]
 ) -> None:
     """A line of metrics.jsonl, and the pictures that belong to it in evaluations/."""
-    append_line(folder / "metrics.jsonl", json.dumps({"step": step, "images": images, "metrics": numbers, "protocol": protocol}))
+    files.append_line(folder / "metrics.jsonl", json.dumps({"step": step, "images": images, "metrics": numbers, "protocol": protocol}))
     for name, picture in pictures.items():
-        checkpoint.make_folder(folder / "evaluations", folder)
+        files.make_folder(folder / "evaluations", folder)
         write_picture(folder / "evaluations" / f"step_{step:08d}_{name.replace('/', '_')}.png", picture, folder)
 
 
@@ -241,7 +230,7 @@ def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, An
 def forget_after(folder: Path, step: int) -> None:
     """Drop the evaluations of rounds that will be played again."""
     path = folder / "metrics.jsonl"
-    data, kept = content(path, inside.MOST[path.name]), []
+    data, kept = content(path, contents.MOST[path.name]), []
     if data is None:
         return
     for line in data.splitlines(keepends=True):
@@ -249,7 +238,7 @@ def forget_after(folder: Path, step: int) -> None:
         at = whole(said.get("step")) if isinstance(said, dict) else None
         if at is not None and at <= step:
             kept.append(line)
-    checkpoint.write_bytes(path, b"".join(kept))
+    files.write_bytes(path, b"".join(kept))
 
 
 def write_environment(folder: Path) -> None:
@@ -267,7 +256,7 @@ def write_environment(folder: Path) -> None:
         "commit": commit,
         "dirty": bool(git("status", "--porcelain")) if commit else None,
     }
-    checkpoint.write_bytes(folder / "env.json", json.dumps(environment, indent=2).encode())
+    files.write_bytes(folder / "env.json", json.dumps(environment, indent=2).encode())
 
 
 def git(*words: str) -> str | None:

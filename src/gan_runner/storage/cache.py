@@ -6,7 +6,7 @@ import os
 import zlib
 from pathlib import Path
 
-from gan_runner import checkpoint
+from gan_runner.storage import files
 
 BLOCK = 2**20
 SEAL = 16  # bytes at the end of a file: "\ncrc32 01234567\n"
@@ -30,7 +30,7 @@ def seal(checksum: int) -> bytes:
 
 def write(path: Path, data: bytes | memoryview) -> None:
     """Write a file and its checksum. Failed where the disk does not take it."""
-    checkpoint.write_bytes(path, b"".join([data, seal(zlib.crc32(data))]))
+    files.write_bytes(path, b"".join([data, seal(zlib.crc32(data))]))
 
 
 def verify(path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What is on the disk: files, checkpoints, run directories. Nothing that is read is executed."""
