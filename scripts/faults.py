@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gan_runner import cli, jobs
-from gan_runner.config import compose
+from gan_runner.config.composer import compose
 from gan_runner.usage import catalogue
 
 KEYS = {  # key -> values that it cannot take

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 import gan_runner
-from gan_runner import build, cli, config, runs
+from gan_runner import build, cli, runs
+from gan_runner.config import command_line, composer
 from gan_runner.errors import UserError
 from gan_runner.loggers import Logger, tracker
 from gan_runner.storage import directory
@@ -36,7 +37,7 @@ COMMANDS = {
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained") / "run"
-    runs.train(config.compose([*LINE, "logger=[]"]).config, folder)
+    runs.train(composer.compose([*LINE, "logger=[]"]).config, folder)
     return folder
 
 
@@ -180,7 +181,7 @@ class Sender(Logger):
 def test_which_words_name_an_address(monkeypatch, line, good):
     monkeypatch.setattr(build, "locate", lambda *said: Sender)
     part = build.Part("logger.s", {"_target_": "x", "to": "x"}, Logger)
-    assert (list(build.unnamed_addresses(part, [], config.parsed(line))) == []) is good
+    assert (list(build.unnamed_addresses(part, [], command_line.parsed(line))) == []) is good
     assert list(build.unnamed_addresses(part._replace(node={"_target_": "x", "to": "nobody"}), [], [])) == []
 
 
@@ -231,7 +232,7 @@ def test_a_run_finds_its_data_by_the_environment_as_ever(run, monkeypatch, tmp_p
 
 
 def test_what_the_line_asks_of_the_environment_is_written_down_as_what_it_was(run):
-    composed = config.compose(["dataset=mnist", "dataset.root=${oc.env:SECRET}/data"]).config
+    composed = composer.compose(["dataset=mnist", "dataset.root=${oc.env:SECRET}/data"]).config
     assert directory.portable(composed)["dataset"]["root"] == f"{TOKEN}/data"
 
 

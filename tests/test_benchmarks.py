@@ -8,7 +8,8 @@ import torch
 
 from games import flat, images
 from gan_runner.build import build_game
-from gan_runner.config import compose, plain
+from gan_runner.config.composed import plain
+from gan_runner.config.composer import compose
 from gan_runner.datasets import Gaussians25, Resident, Samples, Spec
 from gan_runner.trainer import Trainer
 

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 import gan_runner
-from gan_runner import cli, config, runs
+from gan_runner import cli, runs
 from gan_runner.commands import sample
+from gan_runner.config import composer
 from gan_runner.datasets import Spec
 from gan_runner.datasets.classes import difference, label_of, refuse_renamed, translated
 from gan_runner.datasets.stored import Stored
@@ -47,7 +48,7 @@ def trained(tmp_path_factory):
     shaded(place / "data")
     words = ["+experiment=dcgan_image_folder", f"dataset.path={place / 'data'}", "dataset.resolution=16", "trainer.steps=2", "batch_size=4"]
     words += ["architecture.generator.width=4", "architecture.discriminator.width=4", "callback.grid.n=4", "trainer.accelerator=cpu"]
-    runs.train(config.compose([*words, "architecture.conditional=true", "dataset.keep_decoded=false"]).config, place / "run")
+    runs.train(composer.compose([*words, "architecture.conditional=true", "dataset.keep_decoded=false"]).config, place / "run")
     return place
 
 
@@ -388,7 +389,7 @@ def test_a_conditional_run_needs_labels(tmp_path, monkeypatch):
     monkeypatch.setattr(gan_runner.datasets.Ring8, "load", lambda self, split: gan_runner.datasets.Samples(load(self, split).x))
     words = ["+experiment=ring8", "architecture.conditional=true", "trainer.steps=1", "trainer.accelerator=cpu"]
     with pytest.raises(UserError, match="the train split of ring8 has none"):
-        runs.train(config.compose(words).config, tmp_path / "run")
+        runs.train(composer.compose(words).config, tmp_path / "run")
     assert gan_runner.datasets.stream(Partly(), "train", 4, 0, "cpu") is not None
     with pytest.raises(UserError, match="the train split of partly has none"):
         gan_runner.datasets.stream(Partly(), "train", 4, 0, "cpu", labelled=True)

@@ -52,7 +52,7 @@ class Bench:
         self._stand_in("build", check=self._check)
         self._stand_in("room", refuse_shortage=lambda assembly, folder: None)
         self._stand_in("runs", train=self._train, complete=self._train, resume=lambda *said: self.resumed.append(said))
-        self._stand_in("sampling", main=self.sampled.append)
+        self._stand_in("commands.sample", main=self.sampled.append)
         monkeypatch.chdir(folder)
 
     def _stand_in(self, name: str, **functions: Any) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from gan_runner import config
-from gan_runner.composer import Composer
-from gan_runner.config import Composed, compose, config_dir
+from gan_runner.config import command_line, groups, trust
+from gan_runner.config.composed import Composed
+from gan_runner.config.composer import Composer, compose
+from gan_runner.config.groups import config_dir
 from gan_runner.errors import UserError
 from gan_runner.usage import catalogue, documented_keys
 
@@ -314,12 +315,12 @@ def test_every_key_of_train_yaml_is_explained():
 def test_every_shipped_experiment_composes(name: str):
     result = compose([f"+experiment={name}"])
     assert result.notes == []
-    assert {key for key in config.SINGLE if key != "extractor"} <= set(result.config)
+    assert {key for key in groups.SINGLE if key != "extractor"} <= set(result.config)
     assert result.hydra.run.dir.startswith(f"outputs/{name}/")
 
 
 def test_the_entries_of_every_shipped_list_are_keyed_by_the_names_of_their_files():
-    lists = {group: list(catalogue()[group]) for group in config.LISTS if group in catalogue()}
+    lists = {group: list(catalogue()[group]) for group in groups.LISTS if group in catalogue()}
     result = compose([f"{group}=[{','.join(names)}]" for group, names in lists.items()]).plain()
     for group, names in lists.items():
         assert set(result[group]) == set(names)
@@ -327,7 +328,7 @@ def test_the_entries_of_every_shipped_list_are_keyed_by_the_names_of_their_files
 
 
 def test_every_other_shipped_part_composes_and_names_a_class():
-    options = {group: list(catalogue()[group]) for group in config.SINGLE}
+    options = {group: list(catalogue()[group]) for group in groups.SINGLE}
     composer = Composer()
     for at in range(max(map(len, options.values()))):
         chosen = {group: names[at % len(names)] for group, names in options.items()}
@@ -338,8 +339,8 @@ def test_every_other_shipped_part_composes_and_names_a_class():
 
 
 def test_composing_imports_no_torch():
-    code = "import sys; from gan_runner.config import compose; compose([]); sys.exit('torch' in sys.modules)"
-    source = str(Path(config.__file__).parents[1])
+    code = "import sys; from gan_runner.config.composer import compose; compose([]); sys.exit('torch' in sys.modules)"
+    source = str(Path(command_line.__file__).parents[2])
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": source}, check=False).returncode == 0
 
 
@@ -354,4 +355,4 @@ def test_of_two_files_with_one_name_the_users_is_taken(tmp_path: Path):
 def test_code_that_a_trusted_module_has_imported_is_not_trusted(name):
     settings = OmegaConf.create({"callbacks": {"x": {"_target_": name}}})
     with pytest.raises(UserError, match="is refused"):
-        config.refuse_foreign_code(settings, [])
+        trust.refuse_foreign_code(settings, [])

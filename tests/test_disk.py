@@ -8,7 +8,8 @@ import threading
 import pytest
 import torch
 
-from gan_runner import build, cli, config, room, runs
+from gan_runner import build, cli, room, runs
+from gan_runner.config import composer
 from gan_runner.errors import Failed, UserError
 from gan_runner.storage import checkpoint, directory
 from played import curves, lines, same, state_of, status_of
@@ -227,7 +228,7 @@ def test_a_disk_that_is_full_while_a_checkpoint_is_written_and_rounds_go_on(tmp_
     write_picture = directory.write_picture
     monkeypatch.setattr(checkpoint, "save", late)
     monkeypatch.setattr(directory, "write_picture", draw)
-    composed = config.compose([*TINY, QUIET, "callback.grid.every_steps=9"]).config
+    composed = composer.compose([*TINY, QUIET, "callback.grid.every_steps=9"]).config
     with pytest.raises(Failed, match=r"samples/step_00000009\.png could not be written: the disk is full"):
         runs.train(composed, disk / "run")
     assert state_of(disk / "run")["step"] == 4
@@ -255,7 +256,7 @@ def test_a_cache_on_a_full_disk_costs_no_figure(tmp_path, monkeypatch, disk):
     words = [*TINY, "trainer.steps=2", "metric=[frechet_distance]", "extractor=identity", QUIET]
     for name, cache in (("full", disk / "cache"), ("free", tmp_path / "cache")):
         monkeypatch.setenv("GAN_RUNNER_CACHE", str(cache))
-        runs.train(config.compose(words).config, tmp_path / name)
+        runs.train(composer.compose(words).config, tmp_path / name)
     assert list((tmp_path / "cache").rglob("features.npy")) or list((tmp_path / "cache").rglob("moments.npz"))
     assert not [path for path in disk.rglob("*") if path.is_file() and path.name != "ballast"]
     assert lines(tmp_path / "full") == lines(tmp_path / "free")
@@ -280,7 +281,7 @@ def test_a_disk_without_room_for_the_checkpoints_is_refused_before_the_start(mon
 @pytest.mark.parametrize("full", [False, True], ids=["with room", "full"])
 def test_a_disk_that_is_read_only_is_refused_before_the_start(monkeypatch, capfd, disk, full):
     """Also to a run that was begun there. One that is full besides is not said to lack room."""
-    runs.train(config.compose([*TINY, QUIET]).config, disk / "run")
+    runs.train(composer.compose([*TINY, QUIET]).config, disk / "run")
     if full:
         filled(disk)
     before = {path: path.read_bytes() for path in disk.rglob("*") if path.is_file()}
@@ -306,7 +307,7 @@ def test_the_room_that_is_asked_for_is_what_a_checkpoint_takes(tmp_path, optimiz
         ]
     else:
         words += [f"optimizer={optimizer}"]
-    composed = config.compose(words).config
+    composed = composer.compose(words).config
     expected = room.state_bytes(build.check(composed).game)
     runs.train(composed, tmp_path)
     size = (tmp_path / "checkpoints" / "last.pt").stat().st_size
@@ -314,7 +315,7 @@ def test_the_room_that_is_asked_for_is_what_a_checkpoint_takes(tmp_path, optimiz
 
 
 def test_a_run_that_goes_on_needs_no_room_for_what_is_there(tmp_path, monkeypatch):
-    composed = config.compose([*TINY, QUIET, "metric.mode_coverage.radius_sigmas=40.0"]).config  # so that there is a best.pt
+    composed = composer.compose([*TINY, QUIET, "metric.mode_coverage.radius_sigmas=40.0"]).config  # so that there is a best.pt
     runs.train(composed, tmp_path)
     assembly = build.check(composed)
     each, files = room.state_bytes(assembly.game), {p.stat().st_ino: p.stat().st_size for p in (tmp_path / "checkpoints").iterdir()}
@@ -333,7 +334,7 @@ def test_a_run_that_goes_on_needs_no_room_for_what_is_there(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("name", ["samples", "checkpoints"])
 def test_a_file_in_the_place_of_a_folder(tmp_path, name):
-    composed = config.compose([*TINY, QUIET]).config
+    composed = composer.compose([*TINY, QUIET]).config
     (tmp_path / name).touch()
     with pytest.raises(Failed, match=rf"{name} could not be created: File exists"):
         runs.train(composed, tmp_path)
@@ -348,4 +349,4 @@ def test_a_file_in_the_place_of_the_folder_of_evaluations(tmp_path):
 def test_a_log_that_cannot_be_opened(tmp_path):
     (tmp_path / "train.log").mkdir()
     with pytest.raises(Failed, match=r"train\.log could not be opened: Is a directory"):
-        runs.train(config.compose([*TINY, QUIET]).config, tmp_path)
+        runs.train(composer.compose([*TINY, QUIET]).config, tmp_path)

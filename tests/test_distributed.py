@@ -14,7 +14,8 @@ import torch
 from omegaconf import OmegaConf
 
 from gan_runner import build, distributed, evaluation, runs
-from gan_runner.config import compose, config_dir
+from gan_runner.config.composer import compose
+from gan_runner.config.groups import config_dir
 from gan_runner.errors import Failed, UserError
 from gan_runner.evaluation.reference import Reference
 from gan_runner.launch import Workers, devices_of

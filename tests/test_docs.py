@@ -16,8 +16,8 @@ from hydra.types import RunMode
 
 import gan_runner
 from gan_runner import cli
-from gan_runner.composer import Composer
-from gan_runner.config import compose, parsed
+from gan_runner.config.command_line import parsed
+from gan_runner.config.composer import Composer, compose
 from gan_runner.studies import OptunaSweeper
 
 ROOT = Path(__file__).resolve().parents[1]

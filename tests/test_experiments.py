@@ -9,11 +9,12 @@ import torch
 
 import golden
 from games import flat, images
-from gan_runner import build, config, engine, execution, runs
+from gan_runner import build, engine, execution, runs
+from gan_runner.config import composer, groups
 from gan_runner.datasets import CIFAR10, MNIST, Dataset, FashionMNIST, ImageFolder, Samples, stream
 from gan_runner.errors import UserError
 
-CONFIGS = config.config_dir()
+CONFIGS = groups.config_dir()
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name not in ("experiment", "study"))
 PARTS = [(group, path.stem) for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]
@@ -72,11 +73,11 @@ def _a_few_noisy_images(monkeypatch):
 
 def tiny(*words, **more):
     overrides = [*words, *(f"dataset.path={'x'}" for word in words if "image_folder" in word)]
-    known = config.compose(overrides).config
+    known = composer.compose(overrides).config
     from omegaconf import OmegaConf
 
     settings = {key: value for key, value in (TINY | more).items() if OmegaConf.select(known, key, default=...) is not ...}
-    return config.compose([*overrides, *(f"{key}={value}" for key, value in settings.items())]).config
+    return composer.compose([*overrides, *(f"{key}={value}" for key, value in settings.items())]).config
 
 
 @pytest.mark.slow
@@ -208,7 +209,7 @@ def around(group, name):
 @pytest.mark.slow
 @pytest.mark.parametrize(("group", "name"), PARTS, ids=lambda value: value)
 def test_every_part_is_built_and_played(tmp_path, monkeypatch, group, name):
-    choice = f"{group}=[{name}]" if group in config.LISTS else f"{group}={name}"
+    choice = f"{group}=[{name}]" if group in groups.LISTS else f"{group}={name}"
     if name in TRACKERS:
         pytest.importorskip(name)
     monkeypatch.chdir(tmp_path)  # MLflow keeps its database and its pictures there
@@ -230,9 +231,9 @@ def test_every_file_says_what_it_is_and_gives_all_defaults(group, name):
     text = (CONFIGS / group / f"{name}.yaml").read_text()
     assert text.startswith("# ")
     for part in build.parts_of(
-        build.plain(tiny(f"{group}=[{name}]" if group in config.LISTS else f"{group}={name}", *around(group, name)))
+        build.plain(tiny(f"{group}=[{name}]" if group in groups.LISTS else f"{group}={name}", *around(group, name)))
     ):
-        if part.path.startswith(group) and (group not in config.LISTS or part.path == f"{group}.{name}") and group != "optimizer":
+        if part.path.startswith(group) and (group not in groups.LISTS or part.path == f"{group}.{name}") and group != "optimizer":
             cls = build.locate(part.node["_target_"], part.base, part.path, ())
             assert set(build.signature(cls)) == set(part.node) - {"_target_"}, cls
 
@@ -282,18 +283,18 @@ def test_every_file_says_what_it_is_and_gives_all_defaults(group, name):
 def test_mistakes_are_found_before_anything_is_created(words, message, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=message) as caught:
-        build.check(config.compose(words).config)
+        build.check(composer.compose(words).config)
     assert "Traceback" not in str(caught.value)
 
 
 def test_all_mistakes_are_told_at_once():
     with pytest.raises(UserError) as caught:
-        build.check(config.compose(["batch_size=x", "+rule.x=1", "trainer.steps=0", "loss._target_=os.system"]).config)
+        build.check(composer.compose(["batch_size=x", "+rule.x=1", "trainer.steps=0", "loss._target_=os.system"]).config)
     assert len(str(caught.value).splitlines()) == 4
 
 
 def test_a_lazy_loss_alone_is_refused():
-    composed = config.compose(["penalty=[r1]", "penalty.r1.every=4"]).config
+    composed = composer.compose(["penalty=[r1]", "penalty.r1.every=4"]).config
     composed.loss = {"_target_": "gan_runner.penalties.R1", "every": 4}
     with pytest.raises(UserError, match="the discriminator moves in every round, and no term"):
         build.check(composed)

@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from gan_runner import build, cli, runs, trained
-from gan_runner.composer import Composer
+from gan_runner.config.composer import Composer
 from gan_runner.errors import UserError
 from gan_runner.storage import documents
 from gan_runner.usage import catalogue

@@ -175,7 +175,8 @@ def test_bytes_that_are_no_text_in_the_name_of_a_directory_are_refused(tmp_path)
 
 
 def test_nothing_else_in_the_package_opens_a_file_to_write_to_it():
-    """By the text of every module: `open` with a mode that writes, and whatever else changes a file, is in storage/files.py or on the list."""
+    """By the text of every module: `open` with a mode that writes, and whatever else changes a file, is in
+    storage/files.py or on the list."""
     found = set()
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

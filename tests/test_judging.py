@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_runner import cli, config, runs
+from gan_runner import cli, runs
+from gan_runner.config import composer
 from gan_runner.storage import records
 
 PIXELS = np.random.default_rng(0).integers(256, size=(40, 8, 8, 3), dtype=np.uint8)
@@ -26,7 +27,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("judged") / "run"
     words = ["+experiment=ring8", "trainer.steps=6", "batch_size=16", "callback.grid.n=4", "callback.evaluate.n=50", "dataset.n=400"]
     words += ["callback.checkpoint.every_steps=2", "callback.checkpoint.keep=9", "trainer.accelerator=cpu"]
-    runs.train(config.compose(words).config, folder)
+    runs.train(composer.compose(words).config, folder)
     return folder
 
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from gan_runner import config, distributed, runs
+from gan_runner import distributed, runs
+from gan_runner.config import composer
 from gan_runner.errors import Failed, Interrupted, UserError
 from gan_runner.trainer import Signals
 from played import curves, floats, furthest, lines, same, state_of, status_of
@@ -121,7 +122,7 @@ def workers(folder):
 
 
 def train(folder, *words):
-    composed = config.compose([*words])
+    composed = composer.compose([*words])
     return runs.train(composed.config, Path(folder), [], composed.packages)
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gan_runner import elsewhere
-from gan_runner.config import compose
+from gan_runner.config.composer import compose
 from gan_runner.errors import UserError
 from gan_runner.storage import checkpoint
 from gan_runner.trainer import Signals

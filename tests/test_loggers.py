@@ -16,7 +16,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_runner import config, runs
+from gan_runner import runs
+from gan_runner.config import composer
 from gan_runner.errors import UserError
 from gan_runner.loggers import CSV, MLflow, TensorBoard, Tracker, Trackio, WandB, tracker
 from gan_runner.pruning import LEFT_BEHIND, files_of
@@ -41,7 +42,7 @@ WALL = ("time/", "memory/")
 
 
 def train(folder, *words):
-    composed = config.compose([*WORDS, *words])
+    composed = composer.compose([*WORDS, *words])
     runs.train(composed.config, Path(folder), [*WORDS, *words])
     return Path(folder)
 
@@ -313,7 +314,7 @@ def test_a_tracker_that_is_not_installed_is_refused_at_the_check(monkeypatch, na
     find = importlib.util.find_spec
     monkeypatch.setattr(tracker.importlib.util, "find_spec", lambda package, *more: None if package == name else find(package, *more))
     with pytest.raises(UserError, match=rf"logger\.{name} needs {name}, .* pip install gan-runner\[{name}\]"):
-        runs.check(config.compose([*WORDS, f"logger=[{name}]"]).config)
+        runs.check(composer.compose([*WORDS, f"logger=[{name}]"]).config)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="needs mlflow")
@@ -335,7 +336,7 @@ def test_a_credential_in_an_address_is_refused(monkeypatch):
 
 
 def test_every_logger_is_chosen_by_its_name():
-    chosen = config.compose(["logger=[tensorboard,csv,wandb,mlflow,trackio]"]).config.logger
+    chosen = composer.compose(["logger=[tensorboard,csv,wandb,mlflow,trackio]"]).config.logger
     classes = {"tensorboard": TensorBoard, "csv": CSV, **TRACKERS}
     assert {name: node["_target_"].rpartition(".")[2] for name, node in chosen.items()} == {k: v.__name__ for k, v in classes.items()}
 

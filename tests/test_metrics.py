@@ -9,7 +9,7 @@ import torchvision
 import yaml
 
 from gan_runner.callbacks import Evaluate
-from gan_runner.config import config_dir
+from gan_runner.config.groups import config_dir
 from gan_runner.extractors import Identity, LeNet
 from gan_runner.game.spec import Spec
 from gan_runner.metrics import ClassifierScore, ModeCoverage, classifier_score, coverage, nearest_mode

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import gan_runner
-from gan_runner import cli, config, engine, provenance, runs
+from gan_runner import cli, engine, provenance, runs
+from gan_runner.config import composer
 from gan_runner.datasets import Gaussians25, Samples
 from gan_runner.errors import UserError
 from gan_runner.storage import checkpoint, contents, directory
@@ -28,7 +29,7 @@ PICTURES += ["architecture.generator.width=4", "architecture.discriminator.width
 
 
 def trained(folder, *line):
-    runs.train(config.compose(list(line)).config, folder, list(line))
+    runs.train(composer.compose(list(line)).config, folder, list(line))
     return folder
 
 
@@ -187,7 +188,7 @@ def test_a_file_accepts_nothing(tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\naccept: [data, config]\n")
     with pytest.raises(UserError, match="accept, which is read from the command line only"):
-        config.compose(["+experiment=mine"], [tmp_path])
+        composer.compose(["+experiment=mine"], [tmp_path])
 
 
 def test_a_run_of_an_older_version_goes_on_and_says_what_was_not_checked(run, shell):
@@ -210,9 +211,9 @@ def test_every_state_of_a_run_says_what_it_was_made_with(points):
 def test_the_place_of_the_data_is_no_part_of_the_configuration(monkeypatch):
     monkeypatch.setenv("GAN_RUNNER_DATA", "/somewhere/private")
     line = ["+experiment=dcgan_mnist", "extractor=lenet"]
-    made = directory.made_with(config.compose(line).config)
+    made = directory.made_with(composer.compose(line).config)
     assert "/somewhere/private" not in str(made)
-    assert made == directory.made_with(config.compose([*line, "dataset.root=/elsewhere"]).config)
+    assert made == directory.made_with(composer.compose([*line, "dataset.root=/elsewhere"]).config)
 
 
 def test_configurations_are_compared_as_they_are_read():
@@ -235,7 +236,7 @@ def test_whatever_a_resume_writes_is_looked_at_before_the_next_one(run, shell):
 
 
 def test_a_key_that_older_versions_lack_has_the_value_that_they_used():
-    made = directory.made_with(config.compose(["+experiment=dcgan_image_folder", "dataset.path=x"]).config)
+    made = directory.made_with(composer.compose(["+experiment=dcgan_image_folder", "dataset.path=x"]).config)
     before = made | {"dataset": {key: value for key, value in made["dataset"].items() if key != "background"}}
     assert list(directory.differences(before, made)) == []
     black = made | {"dataset": made["dataset"] | {"background": "black"}}
@@ -246,7 +247,7 @@ def test_a_key_that_older_versions_lack_has_the_value_that_they_used():
 def test_parts_that_change_places_are_another_configuration(group):
     names = {"trick": ["ema", "spectral_norm"], "penalty": ["r1", "gradient_penalty"]}[group]
     line = ["+experiment=gaussians25", f"{group}=[{','.join(names)}]"]
-    made, other = (directory.made_with(config.compose([*line, f"{group}=[{','.join(each)}]"]).config) for each in (names, names[::-1]))
+    made, other = (directory.made_with(composer.compose([*line, f"{group}=[{','.join(each)}]"]).config) for each in (names, names[::-1]))
     assert [str(each) for each in directory.differences(made, other)] == [f"{group} from {', '.join(names)} to {', '.join(names[::-1])}"]
     assert list(directory.differences({"loss": {"a": 1, "b": 2}}, {"loss": {"b": 2, "a": 1}})) == []
 
@@ -398,7 +399,7 @@ def interrupted(points, tmp_path):
 
 
 def complete(folder, *words):
-    return runs.complete(config.compose(POINTS).config, folder, [*POINTS, *words])
+    return runs.complete(composer.compose(POINTS).config, folder, [*POINTS, *words])
 
 
 def test_a_job_of_the_same_data_and_configuration_is_completed(interrupted, points):

@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_runner import config, runs
+from gan_runner import runs
+from gan_runner.config import composer
 from gan_runner.errors import UserError
 from gan_runner.rating import make, page, score
 from gan_runner.rating.raters import chances, expected, fit, simulated, uncertainty
@@ -490,7 +491,7 @@ def run(tmp_path_factory):
         Image.fromarray(image).save(data / "ab"[i % 2] / f"{i}.png")
     words = ["+experiment=dcgan_image_folder", f"dataset.path={data}", "dataset.resolution=16", "trainer.steps=2", "batch_size=4"]
     words += ["architecture.generator.width=4", "architecture.discriminator.width=4", "callback.grid.n=4", "trainer.accelerator=cpu"]
-    runs.train(config.compose([*words, "architecture.conditional=true"]).config, folder)
+    runs.train(composer.compose([*words, "architecture.conditional=true"]).config, folder)
     return folder
 
 

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 import gan_runner
-from gan_runner import config, runs
+from gan_runner import runs
+from gan_runner.config import composer
 from gan_runner.datasets import Gaussians25
 from gan_runner.metrics.mode_coverage import nearest_mode
 
 
 def train(folder, *words):
-    runs.train(config.compose([*words, "trainer.accelerator=cpu"]).config, folder)
+    runs.train(composer.compose([*words, "trainer.accelerator=cpu"]).config, folder)
     return [json.loads(line)["metrics"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 

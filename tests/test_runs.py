@@ -15,8 +15,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import rundirs
-from gan_runner import build, callbacks, config, runs
+from gan_runner import build, callbacks, runs
 from gan_runner.callbacks import Callback
+from gan_runner.config import composer
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 from gan_runner.storage import files, records
 from played import curves, lines, same, state_of
@@ -40,7 +41,7 @@ EVERYTHING = [
 
 
 def composed(*overrides):
-    return config.compose(list(overrides)).config
+    return composer.compose(list(overrides)).config
 
 
 def train(folder, *overrides, base=("+experiment=gaussians25", "callback.grid.n=16", "callback.evaluate.n=200", "batch_size=16")):

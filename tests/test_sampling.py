@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 import gan_runner
-from gan_runner import Generator, build, config, runs, trained
+from gan_runner import Generator, build, runs, trained
 from gan_runner.architectures import DCGANGenerator, MLPGenerator
 from gan_runner.commands import sample
+from gan_runner.config import composer
 from gan_runner.datasets import Spec
 from gan_runner.errors import UserError
 from gan_runner.sampling.subjects import samples
@@ -45,7 +46,7 @@ def points(tmp_path_factory):
         "callback.evaluate.n=100",
         "callback.grid.n=9",
     ]
-    runs.train(config.compose([*words, "callback.evaluate.every_steps=2"]).config, folder)
+    runs.train(composer.compose([*words, "callback.evaluate.every_steps=2"]).config, folder)
     return folder
 
 
@@ -58,7 +59,7 @@ def pictures(tmp_path_factory):
         Image.fromarray(image).save(data / f"{i}.png")
     words = ["+experiment=dcgan_image_folder", f"dataset.path={data}", "dataset.resolution=16", "trainer.steps=2", "batch_size=4"]
     words += ["architecture.generator.width=4", "architecture.discriminator.width=4", "callback.grid.n=4", "trainer.accelerator=cpu"]
-    runs.train(config.compose(words).config, folder)
+    runs.train(composer.compose(words).config, folder)
     shutil.rmtree(data)
     return folder
 
@@ -146,7 +147,7 @@ def test_every_kind_of_generator_is_exported_with_its_tricks_folded_in(pictures,
     """Also one that has parametrisations of its own (the equalised rates of MSG-GAN) below spectral norm, and batch norm."""
     spec = gan_runner.load(pictures).spec
     words = [f"architecture={architecture}", "architecture.generator.width=8", "dataset=cifar10", "dataset.resolution=16"]
-    settings = build.plain(config.compose(words).config)
+    settings = build.plain(composer.compose(words).config)
     made = build.make(settings["architecture"]["generator"], (), Generator, "generator", spec=spec)
     wrapped = SpectralNorm(["generator"]).wrap(made, "generator")
     for _ in range(3):

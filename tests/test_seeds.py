@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from gan_runner import build, config, engine
+from gan_runner import build, engine
+from gan_runner.config import composer
 from gan_runner.datasets import Gaussians25, Triangles
 from gan_runner.datasets.batches import Order
 from gan_runner.draws import Draws, NumberedDraws, seeded
@@ -19,7 +20,7 @@ LINE = ["+experiment=gaussians25", "architecture.generator.width=8", "architectu
 
 @cache
 def settings():
-    return build.plain(config.compose(LINE).config)
+    return build.plain(composer.compose(LINE).config)
 
 
 def game(seed):

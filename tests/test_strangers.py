@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_runner import cli, config, runs, sweeps
+from gan_runner import cli, runs, sweeps
+from gan_runner.config import composer
 from gan_runner.errors import UserError
 from gan_runner.storage import checkpoint
 from gan_runner.trained import load_generator
@@ -36,7 +37,7 @@ COMMANDS = {
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained") / "run"
-    runs.train(config.compose([*LINE, "logger=[tensorboard,csv]"]).config, folder)
+    runs.train(composer.compose([*LINE, "logger=[tensorboard,csv]"]).config, folder)
     return folder
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gan_runner import runs, spaces, studies
-from gan_runner.config import parsed
+from gan_runner.config.command_line import parsed
 from gan_runner.errors import Diverged, Failed, UserError
 from gan_runner.storage import directory
 from gan_runner.storage.directory import locked

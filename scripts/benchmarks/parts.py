@@ -11,7 +11,8 @@ from typing import Any
 from benchmarks.clock import GAN_TRAIN, Summary, contest, rounds_for
 from benchmarks.tables import cells, table
 from benchmarks.training import images_per_second, words_of
-from gan_runner.config import compose, plain
+from gan_runner.config.composed import plain
+from gan_runner.config.composer import compose
 
 EXPERIMENT = "+experiment=gaussians25"
 

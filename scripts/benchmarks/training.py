@@ -10,7 +10,8 @@ import numpy as np
 from benchmarks.clock import Contender, Contest, Played, Summary, contest, ratios, rounds_for, tell
 from benchmarks.rounds import made
 from benchmarks.tables import cells, number, picture_of_scaling, picture_of_speeds, table
-from gan_runner.config import compose, plain
+from gan_runner.config.composed import plain
+from gan_runner.config.composer import compose
 
 EXPERIMENTS = ("dcgan_cifar10", "sngan_cifar10", "wgan_gp_cifar10", "gaussians25")
 RUN, BARE, TEXTBOOK, LIMIT = "run", "bare", "textbook", "limit"

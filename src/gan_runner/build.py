@@ -22,7 +22,8 @@ from hydra.utils import instantiate
 
 from gan_runner import distributed, engine
 from gan_runner.callbacks import Callback
-from gan_runner.config import allowed_packages, parsed, plain, says
+from gan_runner.config.command_line import allowed_packages, parsed, says
+from gan_runner.config.composed import plain
 from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError, printable
 from gan_runner.evaluation.extractor import Extractor

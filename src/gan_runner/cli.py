@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gan_runner.config import config_dir
+from gan_runner.config.groups import config_dir
 from gan_runner.errors import DONE, FAILED, KEYBOARD, UserError, plain, say, verdict
 from gan_runner.keys import EVALUATE, RATE, SAMPLE, Keys, mistakes_in
 
@@ -96,7 +96,7 @@ def _config_dirs(arguments: Namespace) -> list[str]:
 
 
 def _composer(arguments: Namespace) -> Any:
-    from gan_runner.composer import Composer
+    from gan_runner.config.composer import Composer
 
     return Composer(_config_dirs(arguments), arguments.config_path)
 
@@ -175,7 +175,7 @@ def _train(argv: list[str]) -> int:
 
     from hydra.types import RunMode
 
-    from gan_runner.config import parsed
+    from gan_runner.config.command_line import parsed
     from gan_runner.jobs import run
     from gan_runner.sweeps import sweep
 
@@ -192,7 +192,7 @@ def _train(argv: list[str]) -> int:
 
 def _resume(resumed: Any, line: list[Any], multirun: bool) -> int:
     """Goes on with a run: its own config.yaml holds, and only the rest of the line is laid over it."""
-    from gan_runner.config import named_packages
+    from gan_runner.config.command_line import named_packages
 
     if multirun or resumed.is_sweep_override():
         raise UserError("resume goes on with one run; it cannot be swept with -m")

@@ -24,7 +24,7 @@ from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from gan_runner.config import recorded
+from gan_runner.config.command_line import recorded
 from gan_runner.errors import Failed, UserError, say
 from gan_runner.storage.files import make_folder
 from gan_runner.storage.untrusted import content, parsed_json

@@ -14,8 +14,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner.composer import Composer
-from gan_runner.config import Composed, accepted, lasting, named_packages, parsed, recorded, without_line_keys
+from gan_runner.config.command_line import accepted, lasting, named_packages, parsed, recorded
+from gan_runner.config.composed import Composed, without_line_keys
+from gan_runner.config.composer import Composer
 from gan_runner.errors import DIVERGED, DONE, WRONG, Interrupted, UserError, say, verdict
 from gan_runner.storage.documents import rendered
 

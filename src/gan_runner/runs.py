@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_runner import distributed, engine, provenance
 from gan_runner.build import assemble, check, make_one, plain
-from gan_runner.config import accepted, lasting, parsed
+from gan_runner.config.command_line import accepted, lasting, parsed
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 from gan_runner.game.game import Game
 from gan_runner.launch import devices_of, launch

@@ -23,7 +23,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from gan_runner.config import lasting, parsed
+from gan_runner.config.command_line import lasting, parsed
 from gan_runner.errors import UserError, did_you_mean, printable
 from gan_runner.spaces import distribution, sides_of, suggested
 from gan_runner.storage import contents, records

@@ -17,8 +17,11 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_runner import elsewhere
-from gan_runner.composer import Composer
-from gan_runner.config import LINE_ONLY, OPTUNA_SWEEPER, Composed, accepted, gathered, lasting, parsed, quoted, recorded
+from gan_runner.config.command_line import accepted, gathered, lasting, parsed, quoted, recorded
+from gan_runner.config.composed import Composed
+from gan_runner.config.composer import Composer
+from gan_runner.config.groups import LINE_ONLY
+from gan_runner.config.trust import OPTUNA_SWEEPER
 from gan_runner.errors import DONE, FAILED, Failed, UserError, plain, say
 from gan_runner.jobs import Job, Outcome, check, refuse_missing, refused, runner, started_by_others
 from gan_runner.storage import contents, files, records

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from gan_runner.config import LISTS, SINGLE, config_dir
+from gan_runner.config.groups import LISTS, SINGLE, config_dir
 from gan_runner.errors import printable
 from gan_runner.storage.untrusted import content
 

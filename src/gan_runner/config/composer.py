@@ -26,27 +26,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner.config import (
-    LINE_ONLY,
-    LISTS,
-    PAIRS,
-    PARTS,
-    SINGLE,
-    Composed,
-    Names,
-    chosen_names,
-    config_dir,
-    is_part,
-    named_packages,
-    parsed,
-    recorded,
-    refuse_foreign_code,
-    text_of,
-    without_line_keys,
-)
+from gan_runner.config.command_line import named_packages, parsed, recorded, text_of
+from gan_runner.config.composed import Composed, without_line_keys
+from gan_runner.config.explain import exists, keys_of, leaves, listed, orphan, unknown_key
+from gan_runner.config.groups import LINE_ONLY, LISTS, PAIRS, PARTS, SINGLE, Names, chosen_names, config_dir, is_part
+from gan_runner.config.sources import Bounded, Repository, is_ours, refuse_placed, refuse_searchpath, settings_of
+from gan_runner.config.trust import refuse_foreign_code
 from gan_runner.errors import UserError, did_you_mean
-from gan_runner.explain import exists, keys_of, leaves, listed, orphan, unknown_key
-from gan_runner.sources import Bounded, Repository, is_ours, refuse_placed, refuse_searchpath, settings_of
 from gan_runner.storage.documents import refuse_covered, refuse_growth, rendered, texts
 
 
@@ -393,3 +379,9 @@ def _choices(defaults: Sequence[Any], repo: Any) -> dict[str, Names]:
             names = [str(key) for key in repo.load_config(config_path=default.config_path).config if key != "defaults"]
             chosen[group] = tuple(dict.fromkeys((*chosen.get(group, ()), *names)))
     return chosen
+
+
+def compose(overrides: Sequence[str], config_dirs: Sequence[str | Path] = (), config_name: str = "train") -> Composed:
+    """The configuration that a command line stands for."""
+
+    return Composer(config_dirs).compose(list(overrides), config_name)

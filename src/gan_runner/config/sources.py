@@ -17,7 +17,9 @@ from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 
-from gan_runner.config import BASIC, FILLED_IN, LINE_ONLY, MAIN, OPTUNA_SWEEPER, OWN_LAUNCHERS, config_dir, named_packages, parsed
+from gan_runner.config.command_line import named_packages, parsed
+from gan_runner.config.groups import LINE_ONLY, MAIN, config_dir
+from gan_runner.config.trust import BASIC, FILLED_IN, OPTUNA_SWEEPER, OWN_LAUNCHERS
 from gan_runner.errors import UserError, did_you_mean, printable
 from gan_runner.storage.documents import MARK, SIZE, asks_only, document
 from gan_runner.storage.untrusted import content

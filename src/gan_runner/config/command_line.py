@@ -1,0 +1,101 @@
+"""What a configuration is, and what a command line says. Imports no torch."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import OverrideParseException
+
+from gan_runner.config.explain import bad_grammar
+from gan_runner.config.groups import LISTS
+from gan_runner.errors import UserError
+
+ACCEPTABLE = ("data", "config")  # what may be another than that of the state from which a run goes on
+
+
+def parsed(overrides: Sequence[str], loader: ConfigLoaderImpl | None = None) -> list[Override]:
+    """The overrides, read by Hydra's grammar; loader: what knows the options of a group, for `loss=glob(*)`."""
+    try:
+        return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+    except OverrideParseException as error:
+        raise UserError(bad_grammar(error.override, str(error))) from error
+
+
+def recorded(overrides: Any) -> list[str]:
+    """The overrides that Hydra recorded, as they were typed: `a=${b}` is not to be resolved where it is only remembered."""
+    return [str(override) for override in overrides._iter_ex(resolve=False)]
+
+
+def quoted(text: str) -> str:
+    """A text as the value of an override."""
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def gathered(overrides: Sequence[str]) -> list[str]:
+    """The line with `+penalty=a +penalty=b` written as `+penalty=[a,b]`: Hydra's sweeper keeps only the last of two equal keys."""
+    line: dict[str, list[str]] = {}
+    for number, override in enumerate(parsed(overrides)):
+        value, text = override.value() if not override.is_sweep_override() else None, text_of(override)
+        if override.is_add() and override.key_or_group in LISTS and isinstance(value, str | list):
+            line.setdefault(f"+{override.key_or_group}", []).extend(map(str, value if isinstance(value, list) else [value]))
+        else:
+            line[f"{number} {text}"] = [text]
+    return [f"{key}=[{','.join(said)}]" if key.startswith("+") else said[0] for key, said in line.items()]
+
+
+def allowed_packages() -> list[str]:
+    """The packages that GAN_RUNNER_PACKAGES names."""
+    return [name.strip() for name in os.environ.get("GAN_RUNNER_PACKAGES", "").split(",") if name.strip()]
+
+
+def named_packages(overrides: Sequence[Override]) -> list[str]:
+    """The packages that `_target_` may name: those on the line, then those in GAN_RUNNER_PACKAGES."""
+    names: list[str] = []
+    for override in overrides:
+        if override.key_or_group == "packages" and not override.is_delete() and not override.is_sweep_override():
+            value: Any = override.value()
+            names += value if isinstance(value, list) else [] if value is None else [value]
+    names += allowed_packages()
+    for name in names:
+        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+            raise UserError(f"packages: expected names of Python packages, as in packages=[mypkg]; got {name!r}")
+    return list(dict.fromkeys(names))
+
+
+def accepted(overrides: Sequence[str]) -> list[str]:
+    """Which of ACCEPTABLE the line accepts, as in accept=data and accept=[data,config]. UserError for anything else."""
+    names: list[str] = []
+    for override in parsed(overrides):
+        if override.key_or_group == "accept" and not override.is_delete():
+            value: Any = None if override.is_sweep_override() else override.value()
+            names = value if isinstance(value, list) else [value]
+    if any(name not in ACCEPTABLE for name in names):
+        raise UserError(
+            "accept: what may differ when a run is resumed is data, config or both: accept=data, accept=config, 'accept=[data,config]'"
+        )
+    return names
+
+
+def lasting(overrides: Sequence[str]) -> list[str]:
+    """The overrides that make a run what it is: all but what the line accepts this time."""
+    return [text for text in overrides if parsed([text])[0].key_or_group != "accept"]
+
+
+def says(line: Sequence[Override], key: str) -> bool:
+    """Whether a line gives a value to this key, by itself or within a mapping."""
+    for override in line:
+        value: Any = None if override.is_sweep_override() else override.value()
+        rest = key.removeprefix(override.key_or_group)
+        for part in rest.split(".")[1:]:
+            value = value.get(part, ...) if isinstance(value, dict) else ...
+        if rest[:1] in ("", ".") and rest != key and not override.is_delete() and value is not ...:
+            return True
+    return False
+
+
+def text_of(override: Override) -> str:
+    assert override.input_line is not None
+    return override.input_line

@@ -1,0 +1,67 @@
+"""A composed configuration."""
+
+import copy
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from gan_runner.config.groups import LINE_ONLY
+from gan_runner.errors import UserError, printable
+from gan_runner.storage.documents import MARK, key_of, rendered, texts
+
+
+@dataclass
+class Composed:
+    """One configuration, and how it came about."""
+
+    config: DictConfig  # without hydra, packages, resume and accept; interpolations not yet resolved
+    hydra: DictConfig
+    overrides: list[str]
+    notes: list[str]  # what the repair dropped, a line each
+    choices: dict[str, Any]  # group -> option, or the names in a list group
+    packages: list[str]  # whose code the user allows besides gan_runner and torch.optim
+    origins: dict[str, str] = field(default_factory=dict)  # key -> the experiment file that set it
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration as `plain` gives it."""
+        return plain(self.config)
+
+    def yaml(self, resolve: bool = False) -> str:
+        """What --cfg job prints; a value that is still missing is shown as ???."""
+        try:
+            return OmegaConf.to_yaml(self.config, resolve=resolve)
+        except OmegaConfBaseException as error:
+            raise UserError(rendered(error)) from error
+
+    def sources(self, text: str) -> str:
+        """Names the experiment files that set a key which `text` complains about: a line each, or nothing."""
+        found = [key for key in self.origins if re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", text)]
+        return "".join(f"\n  {key} is set in {self.origins[key]}" for key in found)
+
+
+def without_line_keys(loaded: DictConfig) -> DictConfig:
+    """The configuration of a run: what was loaded, without Hydra's own settings and what belongs to the line alone."""
+    config = copy.deepcopy(loaded)
+    with open_dict(config):
+        for key in ("hydra", *LINE_ONLY):
+            config.pop(key, None)
+    return config
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration as dicts, lists and numbers, every interpolation resolved. UserError where a value is missing."""
+    config = OmegaConf.create(config)
+    try:
+        missing = sorted(OmegaConf.missing_keys(config))
+        if missing:
+            raise UserError("\n".join(f"{key} has no value yet: add {key}=..." for key in missing))
+        resolved = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(rendered(error)) from error
+    assert isinstance(resolved, dict)
+    for path, text in texts(resolved):  # of an interpolation behind a backslash, which would be resolved where the text is read again
+        raise UserError(f"{key_of(path)}={printable(text, 100)}: a value must not hold {MARK}")
+    return {str(key): value for key, value in resolved.items()}

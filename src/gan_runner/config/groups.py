@@ -1,0 +1,33 @@
+"""The groups of the configuration, and where its files are."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+SINGLE = ("dataset", "architecture", "loss", "rule", "optimizer", "trainer", "extractor")
+LISTS = ("penalty", "trick", "metric", "callback", "logger")
+PARTS = SINGLE + LISTS
+PAIRS = ("architecture", "optimizer")  # one part for each player
+MAIN = ("train", "evaluate", "sample", "rate")  # what the commands compose
+LINE_ONLY = ("packages", "resume", "accept")  # a file must not decide whose code may run, which run goes on, or on what else
+
+Names = tuple[str, ...]
+
+
+def config_dir() -> Path:
+    """The folder of the YAML files, in an installed wheel, an editable install and a source checkout alike."""
+    here = Path(__file__).resolve().parent
+    for folder in (here.parent / "configs", here.parents[2] / "configs"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise FileNotFoundError("the configs of gan-runner are missing: reinstall the package")
+
+
+def is_part(node: Any) -> bool:
+    return isinstance(node, DictConfig) and "_target_" in node
+
+
+def chosen_names(loaded: DictConfig, group: str) -> list[str]:
+    entries: Any = loaded.get(group)
+    return [str(name) for name in entries or () if is_part(entries._get_node(name))]

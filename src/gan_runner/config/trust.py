@@ -1,0 +1,67 @@
+"""Whose code a configuration may name."""
+
+import importlib.util
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from gan_runner.errors import UserError, printable
+from gan_runner.storage.documents import asks_only
+
+OPTUNA_SWEEPER = "gan_runner.studies.OptunaSweeper"
+OWN_PLUGINS = {"hydra.sweeper": (OPTUNA_SWEEPER,)}  # of our own code, all that Hydra's settings may name
+BASIC = "hydra._internal.core_plugins"
+OWN_LAUNCHERS = tuple(f"hydra_plugins.gan_runner_launchers.{name}" for name in ("GanLocal", "GanSlurm"))
+CALLED = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")  # settings that Hydra makes objects of
+FILLED_IN = frozenset(  # texts that Hydra fills in when a job begins
+    f"hydra.{key}"
+    for key in (
+        "runtime.output_dir",
+        "runtime.cwd",
+        "job.name",
+        "job.num",
+        "job.id",
+        "job.override_dirname",
+        "run.dir",
+        "sweep.dir",
+        "sweep.subdir",
+    )
+)
+
+
+def is_of(name: str, packages: Sequence[str]) -> bool:
+    """Whether a dotted name is one in a module of these packages; `hydra._internal.utils.os.system` is one of `os`."""
+    if not any(name.startswith(f"{package}.") for package in packages):
+        return False
+    try:
+        return importlib.util.find_spec(name.rpartition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def refuse_foreign_code(hydra: DictConfig, packages: Sequence[str]) -> None:
+    """Refuse names of code in Hydra's settings that are not Hydra's own, a plugin's or of these packages. UserError.
+
+    Hydra makes its callbacks, launcher, sweeper and log handlers of these names. So that what is read here is what Hydra will use, an
+    interpolation among them may only ask for the texts of FILLED_IN.
+    """
+
+    def visit(node: Any, path: str, trusted: Sequence[str], names: Sequence[str]) -> None:
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            where, shown = f"{path}.{key}", printable(str(value), 100)
+            own = OWN_PLUGINS.get(path, ()) if key == "_target_" else ("ext://sys.stdout", "ext://sys.stderr")
+            names_code = key in names or (isinstance(value, str) and value.startswith("ext://"))  # how logs name what is imported
+            if names_code and value not in own and not is_of(str(value).removeprefix("ext://"), trusted):
+                raise UserError(f"{where}={shown} is refused: only code of {', '.join(trusted)}, or of packages=[...], runs there")
+            if isinstance(value, str) and not asks_only(value, FILLED_IN):
+                raise UserError(f"{where}={shown} is refused: Hydra makes objects of what is below {path}, so write the value itself")
+            if isinstance(value, dict | list):
+                visit(value, where, trusted, names)
+
+    raw = OmegaConf.to_container(hydra, resolve=False)
+    assert isinstance(raw, dict)
+    for name in CALLED:
+        log = name.endswith("logging")
+        own = ["logging", "colorlog", "rich"] if log else ["hydra.experimental.callbacks", BASIC, "hydra_plugins"]
+        visit({name: raw.get(name)}, "hydra", [*own, *packages], ["class", "()"] if log else ["_target_"])
