@@ -10,9 +10,11 @@ import pytest
 import yaml
 
 import gan_runner
-from gan_runner import build, cli, runs
+from gan_runner import cli
+from gan_runner.assembly import build, parts
 from gan_runner.config import command_line, composer
 from gan_runner.errors import UserError
+from gan_runner.lifecycle import runs
 from gan_runner.loggers import Logger, tracker
 from gan_runner.storage import directory
 
@@ -180,7 +182,7 @@ class Sender(Logger):
 )
 def test_which_words_name_an_address(monkeypatch, line, good):
     monkeypatch.setattr(build, "locate", lambda *said: Sender)
-    part = build.Part("logger.s", {"_target_": "x", "to": "x"}, Logger)
+    part = parts.Part("logger.s", {"_target_": "x", "to": "x"}, Logger)
     assert (list(build.unnamed_addresses(part, [], command_line.parsed(line))) == []) is good
     assert list(build.unnamed_addresses(part._replace(node={"_target_": "x", "to": "nobody"}), [], [])) == []
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gan_runner import cli, runs
+from gan_runner import cli
+from gan_runner.lifecycle import runs
 from gan_runner.storage import checkpoint
 
 SOURCE = Path(cli.__file__).parents[1]

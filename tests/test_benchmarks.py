@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from games import flat, images
-from gan_runner.build import build_game
+from gan_runner.assembly.build import build_game
 from gan_runner.config.composed import plain
 from gan_runner.config.composer import compose
 from gan_runner.datasets import Gaussians25, Resident, Samples, Spec

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import gan_runner
-from gan_runner import cli, runs
+from gan_runner import cli
 from gan_runner.commands import sample
 from gan_runner.config import composer
 from gan_runner.datasets import Spec
@@ -19,6 +19,7 @@ from gan_runner.datasets.classes import difference, label_of, refuse_renamed, tr
 from gan_runner.datasets.stored import Stored
 from gan_runner.errors import UserError
 from gan_runner.evaluation.reference import Reference
+from gan_runner.lifecycle import runs
 from gan_runner.rating import page
 from gan_runner.storage import checkpoint
 

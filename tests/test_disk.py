@@ -8,10 +8,13 @@ import threading
 import pytest
 import torch
 
-from gan_runner import build, cli, room, runs
+from gan_runner import cli
+from gan_runner.assembly import build
 from gan_runner.config import composer
 from gan_runner.errors import Failed, UserError
+from gan_runner.lifecycle import runs
 from gan_runner.storage import checkpoint, directory
+from gan_runner.training import disk_room
 from played import curves, lines, same, state_of, status_of
 from processes import ROOT, command, ended
 
@@ -308,7 +311,7 @@ def test_the_room_that_is_asked_for_is_what_a_checkpoint_takes(tmp_path, optimiz
     else:
         words += [f"optimizer={optimizer}"]
     composed = composer.compose(words).config
-    expected = room.state_bytes(build.check(composed).game)
+    expected = disk_room.state_bytes(build.check(composed).game)
     runs.train(composed, tmp_path)
     size = (tmp_path / "checkpoints" / "last.pt").stat().st_size
     assert expected <= size < 1.05 * expected + 50_000
@@ -318,15 +321,15 @@ def test_a_run_that_goes_on_needs_no_room_for_what_is_there(tmp_path, monkeypatc
     composed = composer.compose([*TINY, QUIET, "metric.mode_coverage.radius_sigmas=40.0"]).config  # so that there is a best.pt
     runs.train(composed, tmp_path)
     assembly = build.check(composed)
-    each, files = room.state_bytes(assembly.game), {p.stat().st_ino: p.stat().st_size for p in (tmp_path / "checkpoints").iterdir()}
+    each, files = disk_room.state_bytes(assembly.game), {p.stat().st_ino: p.stat().st_size for p in (tmp_path / "checkpoints").iterdir()}
     assert len(files) == 3  # two of their own, and best.pt; last.pt is a second name
     for free, enough in ((4 * each - sum(files.values()), True), (4 * each - sum(files.values()) - 1, False)):
-        monkeypatch.setattr(room.shutil, "disk_usage", lambda folder, free=free: type("usage", (), {"free": free}))
+        monkeypatch.setattr(disk_room.shutil, "disk_usage", lambda folder, free=free: type("usage", (), {"free": free}))
         if enough:
-            room.refuse_shortage(assembly, tmp_path)
+            disk_room.refuse_shortage(assembly, tmp_path)
         else:
             with pytest.raises(UserError, match=r"more than the 0\.\d MiB that are there: make room"):
-                room.refuse_shortage(assembly, tmp_path)
+                disk_room.refuse_shortage(assembly, tmp_path)
 
 
 # ---- a file in the place of a folder ----------------------------------------------------------------------------------------------------

@@ -13,12 +13,15 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from gan_runner import build, distributed, evaluation, runs
+from gan_runner import distributed, evaluation
+from gan_runner.assembly import build
 from gan_runner.config.composer import compose
 from gan_runner.config.groups import config_dir
 from gan_runner.errors import Failed, UserError
 from gan_runner.evaluation.reference import Reference
-from gan_runner.launch import Workers, devices_of
+from gan_runner.execution.hardware import devices_of
+from gan_runner.lifecycle import runs
+from gan_runner.lifecycle.launch import Workers
 from gan_runner.sampling.subjects import Generated
 from gan_runner.storage import checkpoint, directory
 from played import floats, furthest

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from games import adam, everything, flat, images, make, play, sgd
-from gan_runner import engine
 from gan_runner.architectures import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
 from gan_runner.datasets import Samples
 from gan_runner.datasets.batches import Streamed
 from gan_runner.errors import UserError
-from gan_runner.execution import Ambitious, Compiled, Engine, Replayed, Staged, engine_of, uncapturable
+from gan_runner.execution import hardware
+from gan_runner.execution.engines import Ambitious, Compiled, Engine, Replayed, Staged, engine_of, uncapturable
 from gan_runner.game import DiscriminatorOutput
 from gan_runner.losses import NonSaturating
 from gan_runner.penalties import R1
@@ -391,7 +391,7 @@ def convolutional(last):
     spec, samples = images(64, 8)
     nets = {"discriminator": partial(DCGANDiscriminator, width=4), "generator": partial(DCGANGenerator, width=4)}
     if last:
-        nets = {side: (lambda spec, make=make: engine.lay_out(make(spec), torch.device("cpu"))) for side, make in nets.items()}
+        nets = {side: (lambda spec, make=make: hardware.lay_out(make(spec), torch.device("cpu"))) for side, make in nets.items()}
     return {"nets": nets, "data": (spec, samples), "batch_size": 8, "optimizer": partial(torch.optim.SGD, lr=0.01)}
 
 
@@ -423,16 +423,16 @@ def test_a_state_of_the_other_layout_continues():
 
 @pytest.mark.parametrize("has", [False, True])
 def test_auto_takes_bf16_for_images_where_it_is_multiplied_in_hardware(monkeypatch, has):
-    monkeypatch.setattr(engine, "multiplies_bf16", lambda device: has)
+    monkeypatch.setattr(hardware, "multiplies_bf16", lambda device: has)
     cpu = torch.device("cpu")
-    assert engine.precision_of("auto", cpu, True) == ("bf16" if has else 32)
-    assert engine.precision_of("auto", cpu, False) == 32
-    assert engine.precision_of(16, cpu, True) == 16
+    assert hardware.precision_of("auto", cpu, True) == ("bf16" if has else 32)
+    assert hardware.precision_of("auto", cpu, False) == 32
+    assert hardware.precision_of(16, cpu, True) == 16
 
 
 def test_in_bf16_losses_and_penalties_are_float32():
     cpu = torch.device("cpu")
-    game, batches = make(terms={"loss": NonSaturating(), "r1": R1(1.0)}, precision=engine.autocast("bf16", cpu))
+    game, batches = make(terms={"loss": NonSaturating(), "r1": R1(1.0)}, precision=hardware.autocast("bf16", cpu))
     exact, same = make(terms={"loss": NonSaturating(), "r1": R1(1.0)})
     a, b = game.round(batches), exact.round(same)
     assert all(value.dtype == torch.float32 for value in a.values())
@@ -449,7 +449,7 @@ def test_memory_that_a_round_has_freed_is_kept_for_the_next():
             torch.full((2**24,), 1.0)  # 64 MiB
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-    with engine.kept_memory(torch.device("cpu")):
+    with hardware.kept_memory(torch.device("cpu")):
         faults()
         assert faults() < 1000
     assert faults() > 30_000  # pages, of 4 KiB, are cleared again every time

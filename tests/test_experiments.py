@@ -9,10 +9,12 @@ import torch
 
 import golden
 from games import flat, images
-from gan_runner import build, engine, execution, runs
+from gan_runner.assembly import build, parts
 from gan_runner.config import composer, groups
 from gan_runner.datasets import CIFAR10, MNIST, Dataset, FashionMNIST, ImageFolder, Samples, stream
 from gan_runner.errors import UserError
+from gan_runner.execution import engines, hardware
+from gan_runner.lifecycle import runs
 
 CONFIGS = groups.config_dir()
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
@@ -94,7 +96,7 @@ def weights_after(name, rounds, executor, device="cpu", seen=None):
     settings = tiny(f"+experiment={name}", **{"trainer.steps": rounds})
     assembly = build.assemble(settings, device=torch.device(device))
     batches = stream(assembly.dataset, "train", assembly.game.batch_size, 0, device)
-    with execution.one_stream(torch.device(device)):
+    with engines.one_stream(torch.device(device)):
         turns = executor(assembly.game)
         for _ in range(rounds):
             logs = assembly.game.round(batches, turns.turn)
@@ -107,9 +109,9 @@ def weights_after(name, rounds, executor, device="cpu", seen=None):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_rounds_have_the_golden_losses_and_replayed_ones_are_the_same_bits(name):
     seen = []
-    eager, _ = weights_after(name, 30, lambda game: execution.Engine(game, print), seen=seen)
+    eager, _ = weights_after(name, 30, lambda game: engines.Engine(game, print), seen=seen)
     golden.check(name, seen)
-    replayed, turns = weights_after(name, 30, lambda game: execution.Replayed(game, print))
+    replayed, turns = weights_after(name, 30, lambda game: engines.Replayed(game, print))
     assert turns.ready
     assert torch.equal(eager, replayed)
 
@@ -119,7 +121,7 @@ def test_an_experiment_on_points_is_replayed_and_compared(name):
     """As the trainer does it, and every round is compared with an eager one."""
     assembly = build.assemble(tiny(f"+experiment={name}"))
     said = []
-    executor = execution.engine_of("auto", assembly.game, said.append, assembly.spec.is_image, assembly.dataset)
+    executor = engines.engine_of("auto", assembly.game, said.append, assembly.spec.is_image, assembly.dataset)
     executor.one_in = 1
     batches = stream(assembly.dataset, "train", assembly.game.batch_size, 0, "cpu")
     for _ in range(8):
@@ -132,8 +134,8 @@ def test_an_experiment_on_points_is_replayed_and_compared(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_compiled_rounds_give_the_eager_result(name):
-    eager, _ = weights_after(name, 30, lambda game: execution.Engine(game, print))
-    traced, _ = weights_after(name, 30, lambda game: execution.Compiled(game, print, backend="aot_eager"))
+    eager, _ = weights_after(name, 30, lambda game: engines.Engine(game, print))
+    traced, _ = weights_after(name, 30, lambda game: engines.Compiled(game, print, backend="aot_eager"))
     assert (eager - traced).norm() <= 1e-4 * eager.norm()
 
 
@@ -141,12 +143,12 @@ def test_compiled_rounds_give_the_eager_result(name):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_captured_rounds_give_the_eager_result(name):
-    engine.determine(True)
+    hardware.determine(True)
     try:
-        eager, _ = weights_after(name, 30, lambda game: execution.Engine(game, print), "cuda")
-        captured, turns = weights_after(name, 30, lambda game: execution.Graphed(game, print), "cuda")
+        eager, _ = weights_after(name, 30, lambda game: engines.Engine(game, print), "cuda")
+        captured, turns = weights_after(name, 30, lambda game: engines.Graphed(game, print), "cuda")
     finally:
-        engine.determine(False)
+        hardware.determine(False)
     assert turns.ready
     assert (eager - captured).norm() <= 1e-5 * eager.norm()
 
@@ -158,8 +160,8 @@ def test_between_log_points_the_host_does_not_wait_for_the_device(name):
     device = torch.device("cuda")
     assembly = build.assemble(tiny(f"+experiment={name}", **{"trainer.steps": 40}), device=device)
     batches = stream(assembly.dataset, "train", assembly.game.batch_size, 0, device)
-    with execution.one_stream(device):
-        turns = execution.Graphed(assembly.game, print)
+    with engines.one_stream(device):
+        turns = engines.Graphed(assembly.game, print)
         for _ in range(20):
             assembly.game.round(batches, turns.turn)
         torch.cuda.synchronize()
@@ -230,12 +232,12 @@ def test_every_file_says_what_it_is_and_gives_all_defaults(group, name):
     """The first line is for --help; every parameter of the constructor is there to be seen."""
     text = (CONFIGS / group / f"{name}.yaml").read_text()
     assert text.startswith("# ")
-    for part in build.parts_of(
+    for part in parts.parts_of(
         build.plain(tiny(f"{group}=[{name}]" if group in groups.LISTS else f"{group}={name}", *around(group, name)))
     ):
         if part.path.startswith(group) and (group not in groups.LISTS or part.path == f"{group}.{name}") and group != "optimizer":
-            cls = build.locate(part.node["_target_"], part.base, part.path, ())
-            assert set(build.signature(cls)) == set(part.node) - {"_target_"}, cls
+            cls = parts.locate(part.node["_target_"], part.base, part.path, ())
+            assert set(parts.signature(cls)) == set(part.node) - {"_target_"}, cls
 
 
 # ---- what does not fit together -----------------------------------------------------------------------------------------------------
@@ -304,10 +306,10 @@ def test_a_part_of_a_package_that_the_user_names(tmp_path, monkeypatch):
     (tmp_path / "mygan.py").write_text("from gan_runner import Term\n\n\nclass Mine(Term):\n    pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(UserError, match="is not allowed"):
-        build.locate("mygan.Mine", build.Term, "loss", ())
-    assert build.locate("mygan.Mine", build.Term, "loss", ["mygan"]).__name__ == "Mine"
+        parts.locate("mygan.Mine", build.Term, "loss", ())
+    assert parts.locate("mygan.Mine", build.Term, "loss", ["mygan"]).__name__ == "Mine"
     monkeypatch.setenv("GAN_RUNNER_PACKAGES", "other,mygan")
-    assert build.locate("mygan.Mine", build.Term, "loss", ()).__name__ == "Mine"
+    assert parts.locate("mygan.Mine", build.Term, "loss", ()).__name__ == "Mine"
 
 
 def test_data_sets_touch_no_file_when_they_are_made():

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from gan_runner import build, cli, runs, trained
+from gan_runner import cli, trained
+from gan_runner.assembly import parts
 from gan_runner.config.composer import Composer
 from gan_runner.errors import UserError
+from gan_runner.lifecycle import runs
 from gan_runner.storage import documents
 from gan_runner.usage import catalogue
 
@@ -474,7 +476,7 @@ def test_a_value_that_would_be_resolved_a_second_time_is_refused(tmp_path):
     hidden = "${oc.create:{_target_:os.mkdir,path:OWNED}}"
     node = {"_target_": "gan_runner.losses.Hinge", "x": [hidden]}
     with pytest.raises(UserError, match="must not hold"):
-        build.make(node, [], build.ONE["loss"], "loss")
+        parts.make(node, [], parts.ONE["loss"], "loss")
     with pytest.raises(UserError, match="must not hold"):
         Composer().compose(["+trainer.x=\\${seed}"]).plain()
     import json

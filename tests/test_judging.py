@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_runner import cli, runs
+from gan_runner import cli
 from gan_runner.config import composer
+from gan_runner.lifecycle import runs
 from gan_runner.storage import records
 
 PIXELS = np.random.default_rng(0).integers(256, size=(40, 8, 8, 3), dtype=np.uint8)

@@ -12,10 +12,11 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from gan_runner import distributed, runs
+from gan_runner import distributed
 from gan_runner.config import composer
 from gan_runner.errors import Failed, Interrupted, UserError
-from gan_runner.trainer import Signals
+from gan_runner.lifecycle import runs
+from gan_runner.training.signals import Signals
 from played import curves, floats, furthest, lines, same, state_of, status_of
 from processes import COMMAND, command, ended
 

@@ -16,7 +16,7 @@ from gan_runner import elsewhere
 from gan_runner.config.composer import compose
 from gan_runner.errors import UserError
 from gan_runner.storage import checkpoint
-from gan_runner.trainer import Signals
+from gan_runner.training.signals import Signals
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "import sys; from gan_runner import cli; sys.exit(cli.train())"

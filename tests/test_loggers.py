@@ -16,9 +16,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_runner import runs
 from gan_runner.config import composer
 from gan_runner.errors import UserError
+from gan_runner.lifecycle import runs
 from gan_runner.loggers import CSV, MLflow, TensorBoard, Tracker, Trackio, WandB, tracker
 from gan_runner.pruning import LEFT_BEHIND, files_of
 from gan_runner.pruning import fnmatch as matches
@@ -343,6 +343,6 @@ def test_every_logger_is_chosen_by_its_name():
 
 @pytest.mark.slow
 def test_trackers_are_imported_only_where_they_are_chosen():
-    code = "import sys, gan_runner.build; print([name for name in ('wandb', 'mlflow', 'trackio') if name in sys.modules])"
+    code = "import sys, gan_runner.assembly.build; print([name for name in ('wandb', 'mlflow', 'trackio') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout == "[]\n"

@@ -13,11 +13,14 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import gan_runner
-from gan_runner import cli, engine, provenance, runs
+from gan_runner import cli
 from gan_runner.config import composer
 from gan_runner.datasets import Gaussians25, Samples
 from gan_runner.errors import UserError
+from gan_runner.execution import hardware
+from gan_runner.lifecycle import runs
 from gan_runner.storage import checkpoint, contents, directory
+from gan_runner.training import provenance
 from played import same, state_of
 from test_strangers import content
 
@@ -508,7 +511,7 @@ def test_where_a_run_is_no_longer_bit_for_bit_it_says_why(run, shell):
 
 @pytest.mark.parametrize("key", ["torch", "device", "instructions of the CPU", "threads", "precision"])
 def test_whatever_bits_depend_on_is_compared(key):
-    facts = engine.facts(torch.device("cpu"), 32)
+    facts = hardware.facts(torch.device("cpu"), 32)
     assert key in facts
     assert provenance.inexact(facts | {key: "another"}, facts, deterministic=True) == [f"{key} was another and is {facts[key]}"]
 

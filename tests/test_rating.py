@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_runner import runs
 from gan_runner.config import composer
 from gan_runner.errors import UserError
+from gan_runner.lifecycle import runs
 from gan_runner.rating import make, page, score
 from gan_runner.rating.raters import chances, expected, fit, simulated, uncertainty
 from gan_runner.rating.scorer import interval, scored, session, shares, threshold, weights

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import gan_runner
-from gan_runner import runs
 from gan_runner.config import composer
 from gan_runner.datasets import Gaussians25
+from gan_runner.lifecycle import runs
 from gan_runner.metrics.mode_coverage import nearest_mode
 
 

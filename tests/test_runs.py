@@ -15,11 +15,13 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import rundirs
-from gan_runner import build, callbacks, runs
-from gan_runner.callbacks import Callback
+from gan_runner.assembly import build
+from gan_runner.callbacks import evaluate
 from gan_runner.config import composer
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
+from gan_runner.lifecycle import runs
 from gan_runner.storage import files, records
+from gan_runner.training.callback import Callback
 from played import curves, lines, same, state_of
 
 TINY = ["trainer.accelerator=cpu", "callback.log.every_steps=2", "callback.checkpoint.every_steps=4", "~callback.progress"]
@@ -115,7 +117,9 @@ def test_without_callbacks_the_weights_are_the_same(tmp_path):
     unwatched = [word for word in EVERYTHING if not word.startswith("callback")]
     assembly = build.assemble(composed(*unwatched, "trainer.steps=7", "callback=[]", "logger=[]", "metric=[]"))
     from gan_runner.reporting import Reporter
-    from gan_runner.trainer import Run, Signals, play
+    from gan_runner.training.loop import play
+    from gan_runner.training.run import Run
+    from gan_runner.training.signals import Signals
 
     run = Run(assembly, tmp_path, Reporter())
     play(run, Signals())
@@ -467,7 +471,7 @@ def test_a_run_that_was_compared_with_the_first_real_samples_is_measured_by_anot
     (tmp_path / "metrics.jsonl").write_text(rundirs.line(4, {"seed": 0} | said, fd__lenet=3.0) + "\n")
     measures = {"n_fake": 100, "seed": 0, "split": "train", "n_real": 500}
     best = {"metric": "fd/lenet", "mode": "min"}
-    found = callbacks.recalled(tmp_path, measures, best, 3.0)
+    found = evaluate.recalled(tmp_path, measures, best, 3.0)
     assert found == {"followed": measures | {"n_real": n_real} | best, "first": measures | {"n_real": n_real}}
 
 

@@ -12,12 +12,14 @@ import torch
 from PIL import Image
 
 import gan_runner
-from gan_runner import Generator, build, runs, trained
+from gan_runner import Generator, trained
 from gan_runner.architectures import DCGANGenerator, MLPGenerator
+from gan_runner.assembly import build, parts
 from gan_runner.commands import sample
 from gan_runner.config import composer
 from gan_runner.datasets import Spec
 from gan_runner.errors import UserError
+from gan_runner.lifecycle import runs
 from gan_runner.sampling.subjects import samples
 from gan_runner.sampling.walks import interpolation, slerp
 from gan_runner.tricks import SpectralNorm
@@ -148,7 +150,7 @@ def test_every_kind_of_generator_is_exported_with_its_tricks_folded_in(pictures,
     spec = gan_runner.load(pictures).spec
     words = [f"architecture={architecture}", "architecture.generator.width=8", "dataset=cifar10", "dataset.resolution=16"]
     settings = build.plain(composer.compose(words).config)
-    made = build.make(settings["architecture"]["generator"], (), Generator, "generator", spec=spec)
+    made = parts.make(settings["architecture"]["generator"], (), Generator, "generator", spec=spec)
     wrapped = SpectralNorm(["generator"]).wrap(made, "generator")
     for _ in range(3):
         wrapped(torch.randn(4, wrapped.latent))

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from gan_runner import build, engine
+from gan_runner.assembly import build, parts
 from gan_runner.config import composer
 from gan_runner.datasets import Gaussians25, Triangles
 from gan_runner.datasets.batches import Order
 from gan_runner.draws import Draws, NumberedDraws, seeded
+from gan_runner.execution import hardware
 from gan_runner.extractors import RandomConv
 from gan_runner.studies import OptunaSweeper
 
@@ -33,13 +34,13 @@ def weights(seed):
 
 def after_weights(seed):
     """What a network that draws inside forward would get."""
-    engine.seed_weights(seed)
+    hardware.seed_weights(seed)
     return torch.rand(8)
 
 
 def of_process(seed, monkeypatch):
-    monkeypatch.setattr(engine.distributed, "rank", lambda: 1)
-    engine.draw_apart(seed)
+    monkeypatch.setattr(hardware.distributed, "rank", lambda: 1)
+    hardware.draw_apart(seed)
     return torch.rand(8)
 
 
@@ -93,7 +94,7 @@ def test_seeds_of_32_bits_keep_the_weights_that_they_had(seed):
     assert torch.equal(after_weights(seed), expected)
     node, spec = settings()["architecture"]["discriminator"], Gaussians25().spec
     torch.manual_seed(seed)
-    net = build.make(node, (), torch.nn.Module, "architecture.discriminator", spec=spec)
+    net = parts.make(node, (), torch.nn.Module, "architecture.discriminator", spec=spec)
     made = game(seed).D.state_dict()
     assert all(torch.equal(made[name], value) for name, value in net.state_dict().items())
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_runner import cli, runs, sweeps
+from gan_runner import cli, sweeps
 from gan_runner.config import composer
 from gan_runner.errors import UserError
+from gan_runner.lifecycle import runs
 from gan_runner.storage import checkpoint
 from gan_runner.trained import load_generator
 from played import same, state_of

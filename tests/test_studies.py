@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from gan_runner import runs, spaces, studies
+from gan_runner import spaces, studies
 from gan_runner.config.command_line import parsed
 from gan_runner.errors import Diverged, Failed, UserError
+from gan_runner.lifecycle import runs
 from gan_runner.storage import directory
 from gan_runner.storage.directory import locked
 from test_runs import TINY, disturbed, lines, same, state_of

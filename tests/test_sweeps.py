@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from gan_runner import cli, runs
+from gan_runner import cli
 from gan_runner.errors import Diverged, Interrupted, UserError
+from gan_runner.lifecycle import runs
 from gan_runner.storage.directory import locked
 from test_runs import TINY, At, composed, disturbed, lines, same, state_of
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from benchmarks.wire import Wire, device_mib, wait_for
-from gan_runner.callbacks import Callback
 from gan_runner.game import Logs
 from gan_runner.storage import checkpoint
-from gan_runner.trainer import Run
+from gan_runner.training.callback import Callback
+from gan_runner.training.run import Run
 
 
 class Turns(Callback):

@@ -17,7 +17,7 @@ from benchmarks.textbook import AHEAD, images, loop_of, points
 from benchmarks.wire import Wire, Work, serve, wait_for
 from gan_runner.datasets.batches import PREFETCH, Streamed
 from gan_runner.datasets.dataset import Dataset
-from gan_runner.engine import kept_memory
+from gan_runner.execution.hardware import kept_memory
 
 READ = 60  # batches after which the rate of a loader is known
 

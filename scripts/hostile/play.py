@@ -64,6 +64,7 @@ def cases(n: int, seed: int) -> list[Case]:
 
 def ready() -> None:
     """Import all that a command could, on one thread: only such a process can be forked safely."""
+    import gan_runner.runs
     import pydantic.main  # noqa: F401
     import torch
 
@@ -74,7 +75,6 @@ def ready() -> None:
     import gan_runner.pruning
     import gan_runner.rating
     import gan_runner.report
-    import gan_runner.runs
     import gan_runner.sampling
     import gan_runner.studies
     import gan_runner.sweeps  # noqa: F401

@@ -1,7 +1,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from gan_runner.callbacks import Callback as Callback
 from gan_runner.datasets.dataset import Dataset as Dataset
 from gan_runner.datasets.dataset import Samples as Samples
 from gan_runner.draws import Draws as Draws
@@ -18,9 +17,10 @@ from gan_runner.game.spec import Exact as Exact
 from gan_runner.game.spec import Spec as Spec
 from gan_runner.game.term import Term as Term
 from gan_runner.game.trick import Trick as Trick
-from gan_runner.loggers.logger import Logger as Logger
 from gan_runner.schedules import Schedule as Schedule
 from gan_runner.trained import load as load
 from gan_runner.trained import load_generator as load_generator
+from gan_runner.training.callback import Callback as Callback
+from gan_runner.training.logger import Logger as Logger
 
 def lazy(init: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]: ...

@@ -204,7 +204,7 @@ def _resume(resumed: Any, line: list[Any], multirun: bool) -> int:
     rest = [o.input_line for o in line if o.key_or_group not in ("resume", "packages")]
 
     from gan_runner.jobs import joined
-    from gan_runner.runs import resume
+    from gan_runner.lifecycle.runs import resume
 
     with joined():
         resume(folder, rest, named_packages(line))

@@ -205,7 +205,7 @@ def check(launcher: DictConfig) -> None:
     if not str(launcher.get("_target_")).startswith(f"{ours}."):
         return
 
-    from gan_runner.build import Part, make, mistakes_in
+    from gan_runner.assembly.parts import Part, make, mistakes_in
 
     node: Any = OmegaConf.to_container(launcher, resolve=True)
     if mistakes := list(mistakes_in(Part("hydra.launcher", node, Launcher), [ours])):

@@ -46,7 +46,7 @@ def run(composer: Composer, name: str, overrides: list[str]) -> int:
             return _run(composer, name, overrides)
 
         from gan_runner import distributed
-        from gan_runner.runs import train
+        from gan_runner.lifecycle.runs import train
 
         mistake = ""
         if distributed.is_first():
@@ -132,8 +132,8 @@ def check(composed: Composed, place: str = "run.dir") -> None:
 
     place: the setting of Hydra's that names the folder.
     """
-    from gan_runner.build import check
-    from gan_runner.room import refuse_shortage
+    from gan_runner.assembly.build import check
+    from gan_runner.training.disk_room import refuse_shortage
 
     try:
         composed.plain()
@@ -197,7 +197,7 @@ class Job:
         return outcome if self.returns_outcome else outcome.value
 
     def _trained(self, config: Any, folder: Path, overrides: list[str]) -> float | None:
-        from gan_runner.runs import complete, train
+        from gan_runner.lifecycle.runs import complete, train
 
         play = train if self.jobs is None else complete
         return play(without_line_keys(config), folder, overrides, named_packages(parsed(overrides)))

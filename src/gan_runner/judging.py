@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gan_runner import build, engine
+from gan_runner.assembly import build, parts
 from gan_runner.datasets import Dataset
 from gan_runner.datasets.stored import Stored
 from gan_runner.errors import UserError
@@ -20,6 +20,7 @@ from gan_runner.evaluation.extractor import Extractor
 from gan_runner.evaluation.findings import Findings, evaluate, refuse_same_keys, unmeasurable
 from gan_runner.evaluation.metric import Metric
 from gan_runner.evaluation.reference import Reference
+from gan_runner.execution import hardware
 from gan_runner.game.spec import Spec
 from gan_runner.loggers import add_to_curves
 from gan_runner.reporting import Countdown, Reporter
@@ -43,24 +44,24 @@ def main(settings: dict[str, Any]) -> None:
     """gan-eval: measure what the line asks for, print it, and add it to the run."""
     if (settings["run"] is None) == (settings["samples"] is None):
         raise UserError("say what to judge: either run=RUN_DIR or samples=FOLDER_OR_NPZ")
-    engine.use_threads(settings["threads"])
-    device, packages = engine.device_of(settings["accelerator"]), settings["packages"]
+    hardware.use_threads(settings["threads"])
+    device, packages = hardware.device_of(settings["accelerator"]), settings["packages"]
     out = Path(settings["out"] or settings["run"]) if settings["out"] or settings["run"] else None
     for folder in {settings["run"], settings["out"]} - {None}:
         contents.refuse_foreign(Path(folder))
     saved = build.plain(directory.read_config(Path(settings["run"]))) if settings["run"] else {}
     if saved and settings["root"] is not None and "root" in saved["dataset"]:
         saved["dataset"]["root"] = settings["root"]
-    config = parts(settings, saved, packages)
+    config = chosen(settings, saved, packages)
     with Reporter() as reporter:
         countdown = Countdown(reporter)
-        extractor: Extractor | None = build.make_one(config, packages, "extractor") if config["extractor"] else None
+        extractor: Extractor | None = parts.make_one(config, packages, "extractor") if config["extractor"] else None
         reference, metrics = None, None
         for judged in subjects(settings, packages, device, reporter.say):
             if metrics is None:
                 dataset, first = real(settings, config, packages), judged.subjects[0]
                 spec = known(dataset, first)
-                metrics = build.make_list(config, packages, "metric", spec=spec)
+                metrics = parts.make_list(config, packages, "metric", spec=spec)
                 refuse_same_keys(metrics, extractor)
                 if dataset is not None:
                     if found := dataset.summary():
@@ -73,18 +74,18 @@ def main(settings: dict[str, Any]) -> None:
             measure(judged, metrics, extractor, reference, settings | {"metric": config["metric"]}, out, reporter)
 
 
-def parts(settings: dict[str, Any], saved: dict[str, Any], packages: Sequence[str]) -> dict[str, Any]:
+def chosen(settings: dict[str, Any], saved: dict[str, Any], packages: Sequence[str]) -> dict[str, Any]:
     """What the line chose, else what the run was trained with. UserError for parts that cannot be built, or if there is no metric."""
     config = {"metric": settings["metric"] or saved.get("metric") or {}, "extractor": settings["extractor"] or saved.get("extractor")}
     if "_target_" in settings["dataset"]:
-        known = build.signature(build.locate(settings["dataset"]["_target_"], Dataset, "dataset", packages))
+        known = parts.signature(parts.locate(settings["dataset"]["_target_"], Dataset, "dataset", packages))
         unasked = {"root"} - known.keys() if settings["root"] is None else set()  # evaluate.yaml has one for all data sets
         config["dataset"] = {key: value for key, value in settings["dataset"].items() if key not in unasked}
     elif saved:
         config["dataset"] = saved["dataset"]
     if not config["metric"]:
         raise UserError("no metric is chosen: say metric=[...]; gan-eval --help lists them")
-    mistakes = [line for part in build.parts_of(config) if part.path.split(".")[0] in config for line in build.mistakes_in(part, packages)]
+    mistakes = [line for part in parts.parts_of(config) if part.path.split(".")[0] in config for line in parts.mistakes_in(part, packages)]
     if mistakes:
         raise UserError("\n".join(mistakes))
     return config
@@ -94,7 +95,7 @@ def real(settings: dict[str, Any], config: dict[str, Any], packages: Sequence[st
     """The real samples that the line names, else those of the run."""
     if settings["reference"] is not None and "_target_" not in settings["dataset"]:
         return Stored(settings["reference"])
-    return build.make_one(config, packages, "dataset") if "dataset" in config else None
+    return parts.make_one(config, packages, "dataset") if "dataset" in config else None
 
 
 def known(dataset: Dataset | None, subject: Subject) -> Spec:

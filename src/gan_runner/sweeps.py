@@ -186,7 +186,7 @@ def refuse_others(known: Mapping[int, Known], accept: Sequence[str]) -> None:
         if found:
             raise UserError(f"{job.folder} holds another job: {found}; choose another folder with hydra.sweep.dir=...")
         if directory.state_of(job.folder) in directory.GOES_ON:
-            from gan_runner.runs import saved_state
+            from gan_runner.lifecycle.runs import saved_state
 
             saved_state(job.folder, job.composed.config, job.composed.packages, accept, say=lambda message: None)
 

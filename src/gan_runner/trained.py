@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from gan_runner import build, provenance
+from gan_runner.assembly import build, parts
 from gan_runner.datasets import Dataset
 from gan_runner.datasets.classes import label_of
 from gan_runner.errors import UserError
@@ -22,6 +22,7 @@ from gan_runner.game.spec import Spec
 from gan_runner.sampling import subjects
 from gan_runner.sampling.subjects import Snapshot
 from gan_runner.storage import checkpoint, contents, directory, files
+from gan_runner.training import provenance
 
 
 class TrainedRun:
@@ -35,14 +36,14 @@ class TrainedRun:
         contents.refuse_foreign(folder)
         self.config: dict[str, Any] = build.plain(directory.read_config(folder))
         self.path, state = read_state(folder, which)
-        mistakes = [line for part in build.parts_of(self.config) for line in build.mistakes_in(part, packages)]
+        mistakes = [line for part in parts.parts_of(self.config) for line in parts.mistakes_in(part, packages)]
         if mistakes:
             raise UserError(f"{folder / 'config.yaml'}: " + "\n".join(mistakes))
         provenance.refuse_other_networks(self.path, state, folder)
-        self.dataset: Dataset = build.make_one(self.config, packages, "dataset")
+        self.dataset: Dataset = parts.make_one(self.config, packages, "dataset")
         try:
             spec = named(Spec.restored(state["spec"]), self.dataset)
-            game = build.build_game(self.config, packages, build.make_one(self.config, packages, "trainer"), spec, self.device)
+            game = build.build_game(self.config, packages, parts.make_one(self.config, packages, "trainer"), spec, self.device)
             game.load_state_dict(state["game"])
         except checkpoint.MISFIT as error:
             raise UserError(f"{self.path} does not fit {folder / 'config.yaml'}: {checkpoint.misfit(error)}") from error
@@ -115,7 +116,7 @@ def export(run: TrainedRun, path: Path, packages: Sequence[str] = ()) -> None:
     The weights are put into a new network of its kind, so that what tricks had wrapped around them (spectral norm) is folded in.
     """
     node = run.config["architecture"]["generator"]
-    net = build.make(node, packages, Generator, "architecture.generator", spec=run.spec).eval()
+    net = parts.make(node, packages, Generator, "architecture.generator", spec=run.spec).eval()
     with torch.no_grad():
         for name, mine in net.named_modules():
             if "parametrizations" in name.split("."):
@@ -140,7 +141,7 @@ def load_generator(path: str | Path, packages: Sequence[str] = ()) -> Generator:
         node, spec = json.loads(metadata["generator"]), Spec.restored(json.loads(metadata["spec"]))
     except Exception as error:
         raise UserError(f"{path} is not a generator that gan-sample exported: {error}") from error
-    made = build.make(node, packages, Generator, "generator", spec=spec)
+    made = parts.make(node, packages, Generator, "generator", spec=spec)
     made.load_state_dict(weights)
     return made.eval().requires_grad_(False)
 

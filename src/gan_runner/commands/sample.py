@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from gan_runner import engine
 from gan_runner.datasets import to_uint8
 from gan_runner.datasets.stored import NAMES
 from gan_runner.errors import UserError
+from gan_runner.execution import hardware
 from gan_runner.reporting import Reporter
 from gan_runner.sampling import walks
 from gan_runner.storage import directory, files
@@ -22,7 +22,7 @@ def main(config: dict[str, Any]) -> None:
     """gan-sample: write the samples, or the generator, that the line asks for."""
     folder = Path(config["run"])
     out = Path(config["out"]) if config["out"] else None
-    run = TrainedRun(folder, config["checkpoint"], config.get("packages") or (), engine.device_of(config["accelerator"]))
+    run = TrainedRun(folder, config["checkpoint"], config.get("packages") or (), hardware.device_of(config["accelerator"]))
     with Reporter() as reporter:
         if config["export"]:
             path = Path(config["export"])

@@ -5,13 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from gan_runner.evaluation.findings import Findings
-
-if TYPE_CHECKING:
-    pass
-
 
 T_975 = (
     12.706,

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from gan_runner.errors import Failed
-from gan_runner.loggers.logger import Logger
 from gan_runner.storage import contents, files
 from gan_runner.storage.untrusted import content
+from gan_runner.training.logger import Logger
 
 if TYPE_CHECKING:
-    from gan_runner.trainer import Run
+    from gan_runner.training.run import Run
 
 HEADER = ["step", "name", "value"]
 

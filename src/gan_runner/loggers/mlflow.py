@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from gan_runner.loggers.logger import hyperparameters
+from gan_runner.loggers.hyperparameters import hyperparameters
 from gan_runner.loggers.tracker import Entry, Said, Tracker, refuse_password
 
 if TYPE_CHECKING:
-    from gan_runner.trainer import Run
+    from gan_runner.training.run import Run
 
 STATUS = {"finished": "FINISHED", "interrupted": "KILLED"}
 FORBIDDEN = re.compile(r"[^/\w.\- ]")  # in the name of a metric, such as the brackets of `fd/lenet (n=500)`

@@ -14,11 +14,12 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from gan_runner.errors import Failed
-from gan_runner.loggers.logger import Logger, hyperparameters
+from gan_runner.loggers.hyperparameters import hyperparameters
 from gan_runner.storage.untrusted import content
+from gan_runner.training.logger import Logger
 
 if TYPE_CHECKING:
-    from gan_runner.trainer import Run
+    from gan_runner.training.run import Run
 
 
 LAYOUT = {

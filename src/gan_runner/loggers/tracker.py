@@ -16,13 +16,13 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from gan_runner.errors import UserError, printable
-from gan_runner.loggers.logger import Logger
 from gan_runner.reporting import log
 from gan_runner.storage import directory, files
 from gan_runner.storage.untrusted import content, parsed_json, parsed_yaml
+from gan_runner.training.logger import Logger
 
 if TYPE_CHECKING:
-    from gan_runner.trainer import Run
+    from gan_runner.training.run import Run
 
 EVERY_S = 5.0  # between two deliveries; after one that failed twice as long, then four times as long, ...
 LONGEST_S = 1800.0

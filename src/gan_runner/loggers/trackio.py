@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gan_runner.loggers.tracker import Entry, Said, Tracker, new_id
 
 if TYPE_CHECKING:
-    from gan_runner.trainer import Run
+    from gan_runner.training.run import Run
 
 PATIENCE_S = 10.0  # for trackio's own thread to write what it was given
 

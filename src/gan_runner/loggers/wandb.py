@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gan_runner.loggers.tracker import Entry, Said, Tracker, new_id
 
 if TYPE_CHECKING:
-    from gan_runner.trainer import Run
+    from gan_runner.training.run import Run
 
 
 class WandB(Tracker):

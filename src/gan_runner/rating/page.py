@@ -28,11 +28,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from gan_runner import engine, trained
+from gan_runner import trained
 from gan_runner.datasets import Stored, pictures, to_float, to_uint8
 from gan_runner.datasets.classes import refuse_labels, translated
 from gan_runner.draws import Draws, seeded
 from gan_runner.errors import UserError, printable
+from gan_runner.execution import hardware
 from gan_runner.rating.raters import INTERCEPT, PRECISION
 from gan_runner.reporting import log
 from gan_runner.storage import contents, files
@@ -107,7 +108,7 @@ def gathered(settings: dict[str, Any], say: Callable[[str], None] = log.info) ->
     source = {name: str(path) for name, path in paths.items() if path is not None} | {"seed": seed}
     run, y = None, None
     if paths["run"] is not None:
-        device = engine.device_of(settings["accelerator"])
+        device = hardware.device_of(settings["accelerator"])
         run = trained.TrainedRun(Path(paths["run"]), settings["checkpoint"], settings.get("packages") or (), device)
         source["step"] = run.step
         if not run.spec.is_image:

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gan_runner.datasets import to_uint8
-from gan_runner.draws import NumberedDraws
-from gan_runner.errors import UserError
-from gan_runner.game.network import Generator
-from gan_runner.game.spec import Spec
-
-if TYPE_CHECKING:
-    pass
-
-import contextlib
-from collections.abc import Callable, Iterable
-
-from torch import nn
-
-from gan_runner.datasets import Items, to_float
+from gan_runner.datasets import Items, to_float, to_uint8
 from gan_runner.datasets.classes import refuse_labels
-from gan_runner.draws import chosen
-from gan_runner.game.network import Discriminator
+from gan_runner.draws import NumberedDraws, chosen
+from gan_runner.errors import UserError
+from gan_runner.game.network import Discriminator, Generator
+from gan_runner.game.spec import Spec
 
 
 def samples(

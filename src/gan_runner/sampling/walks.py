@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
@@ -11,10 +9,6 @@ from gan_runner.draws import Draws, NumberedDraws
 from gan_runner.errors import UserError
 from gan_runner.game.network import Generator
 from gan_runner.sampling.subjects import evaluating, labels_for
-
-if TYPE_CHECKING:
-    pass
-
 
 TINY = 2.0**-26  # half of the step between the uniform numbers that are drawn: keeps Phi^-1 finite
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gan_runner.datasets.dataset import Dataset
     from gan_runner.game.game import Game
 
+
 OURS = frozenset({"gan_runner", "torch"})
 KNOWN = OURS | sys.stdlib_module_names | {"typing_extensions"}  # torch marks what is deprecated by it
 DATA = (bool, int, float, complex, str, bytes, range, type(None), type, types.ModuleType, enum.Enum, torch.dtype, torch.device, PurePath)

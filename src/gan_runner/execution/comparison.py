@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gan_runner import engine
-from gan_runner.capturable import DATA, Found, namespace
 from gan_runner.draws import seeded
+from gan_runner.execution import hardware
+from gan_runner.execution.capturable import DATA, Found, namespace
 
 if TYPE_CHECKING:
     from gan_runner.game.game import Game
     from gan_runner.game.play import Logs
+
 
 Outcome = dict[str, Tensor]
 FACTOR = 10  # times the difference of two eager plays
@@ -110,11 +111,11 @@ class Before:
             p.grad = gradient
         vars(self.source).update(self.position)
         self.watched.game.generator.set_state(self.random["draws"])
-        engine.set_rng_state(self.random, self.watched.game.generator.device)
+        hardware.set_rng_state(self.random, self.watched.game.generator.device)
 
 
 def random_states(game: Game) -> dict[str, Tensor]:
-    return {"draws": game.generator.get_state(), **engine.rng_state(game.generator.device)}
+    return {"draws": game.generator.get_state(), **hardware.rng_state(game.generator.device)}
 
 
 def in_place(game: Game) -> Iterator[tuple[str, Tensor]]:

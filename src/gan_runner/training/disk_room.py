@@ -16,7 +16,7 @@ from gan_runner.errors import UserError
 
 if TYPE_CHECKING:
     from gan_runner.game.game import Game
-    from gan_runner.trainer import Assembly
+    from gan_runner.training.run import Assembly
 
 
 def refuse_shortage(assembly: Assembly, folder: Path) -> None:

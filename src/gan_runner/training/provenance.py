@@ -14,7 +14,8 @@ from gan_runner.storage import checkpoint, directory
 from gan_runner.storage.directory import Difference
 
 if TYPE_CHECKING:
-    from gan_runner.trainer import Run
+    from gan_runner.training.run import Run
+
 
 WATCHING = ("trainer", "callback", "logger", "metric", "extractor")  # keys on which no network depends
 NETWORKS = ("architecture", "trick")  # keys that make networks what they are, weights apart

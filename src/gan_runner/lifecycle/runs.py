@@ -15,19 +15,25 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from gan_runner import distributed, engine, provenance
-from gan_runner.build import assemble, check, make_one, plain
+from gan_runner import distributed
+from gan_runner.assembly.build import assemble, check, plain
+from gan_runner.assembly.parts import make_one
 from gan_runner.config.command_line import accepted, lasting, parsed
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
+from gan_runner.execution import hardware
+from gan_runner.execution.hardware import devices_of
 from gan_runner.game.game import Game
-from gan_runner.launch import devices_of, launch
-from gan_runner.loggers import flat
+from gan_runner.lifecycle.launch import launch
 from gan_runner.reporting import Reporter, log
-from gan_runner.room import refuse_shortage
 from gan_runner.schedules import Schedule
 from gan_runner.storage import checkpoint, contents, directory
 from gan_runner.storage.records import best_of, numbered, read
-from gan_runner.trainer import Run, Signals, play
+from gan_runner.storage.untrusted import flat
+from gan_runner.training import provenance
+from gan_runner.training.disk_room import refuse_shortage
+from gan_runner.training.loop import play
+from gan_runner.training.run import Run
+from gan_runner.training.signals import Signals
 
 RESUMABLE = ("trainer", "callback", "logger", "dataset.root", "dataset.path")  # what the line of a resume may change
 
@@ -156,15 +162,15 @@ def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None,
                 if begun:
                     status.write("running", 0, 0)
                 assembly = assemble(config, packages)
-                engine.determine(assembly.config["deterministic"])
-                engine.use_threads(assembly.trainer.threads)
-                engine.draw_apart(assembly.config["seed"])
+                hardware.determine(assembly.config["deterministic"])
+                hardware.use_threads(assembly.trainer.threads)
+                hardware.draw_apart(assembly.config["seed"])
                 run = Run(assembly, folder, reporter)
                 reporter.say(f"run directory: {folder}")
                 if found := assembly.dataset.summary():
                     reporter.say(f"data: {found}")
                 if assembly.trainer.precision == "auto":
-                    picked = engine.precision_of("auto", run.device, run.spec.is_image)
+                    picked = hardware.precision_of("auto", run.device, run.spec.is_image)
                     reporter.say(f"precision: {picked} (trainer.precision=auto)")
                 if distributed.size() > 1:
                     reporter.say(together(run))

@@ -1,5 +1,7 @@
 """On what a round is executed: device, precision, layout in memory, threads, and whether it is bit for bit the same every time."""
 
+from __future__ import annotations
+
 import ctypes
 import os
 from collections.abc import Callable, Iterator
@@ -143,3 +145,16 @@ def set_rng_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
     torch.set_rng_state(state["cpu"].cpu())
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+
+
+def devices_of(devices: int | Literal["auto"], accelerator: Accelerator) -> int:
+    """How many processes train together. UserError where there are not so many devices; CPU processes share the cores."""
+    kind = device_of(accelerator).type
+    there = torch.cuda.device_count() if kind == "cuda" else 1
+    if devices == "auto":
+        return there
+    if devices > there and kind == "cuda":
+        raise UserError(f"trainer.devices={devices}: there are {there} GPUs; say trainer.devices={there}, or trainer.accelerator=cpu")
+    if devices > 1 and kind == "mps":
+        raise UserError(f"trainer.devices={devices}: there is one MPS device; say trainer.devices=1, or trainer.accelerator=cpu")
+    return devices

@@ -15,15 +15,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from gan_runner import distributed, engine
-from gan_runner.capturable import authors, refused, theirs, walk
-from gan_runner.comparison import Before, Outcome, Remembered, Watched, first_beyond, first_unequal, shake
+from gan_runner import distributed
 from gan_runner.datasets import Dataset, Resident, Streamed
 from gan_runner.draws import falls_on
 from gan_runner.errors import Failed, UserError
+from gan_runner.execution import hardware
+from gan_runner.execution.capturable import authors, refused, theirs, walk
+from gan_runner.execution.comparison import Before, Outcome, Remembered, Watched, first_beyond, first_unequal, shake
+from gan_runner.execution.replay import Line, Recorder, Replay, departure, difference
 from gan_runner.game.game import Game
 from gan_runner.game.play import Batch, Logs
-from gan_runner.recording import Line, Recorder, Replay, departure, difference
 
 Name = Literal["auto", "eager", "compile", "cuda_graph", "replay"]
 Due = frozenset[str]  # the terms of a round
@@ -58,7 +59,7 @@ class Ambitious(Engine):
         if due in self.proven:
             return self.execute(due, batches)
         device = self.game.generator.device
-        before = Remembered(walk({"game": self.game})), batches.state_dict(), engine.rng_state(device)
+        before = Remembered(walk({"game": self.game})), batches.state_dict(), hardware.rng_state(device)
         try:
             return self.execute(due, batches)
         except (UserError, Failed):
@@ -69,7 +70,7 @@ class Ambitious(Engine):
         game.restore()
         self.stop()
         batches.load_state_dict(read)
-        engine.set_rng_state(rng, device)
+        hardware.set_rng_state(rng, device)
         self.game.prepare(batches)
         logs = self.game.turn(batches)  # what a part raises is raised here, too, and is not the engine's
         self.tell(reason)

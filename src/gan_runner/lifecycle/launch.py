@@ -19,37 +19,23 @@ from collections.abc import Callable, Sequence
 from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
-import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from omegaconf import OmegaConf
 
-from gan_runner import distributed, engine
+from gan_runner import distributed
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 from gan_runner.reporting import log
 from gan_runner.storage import directory
-from gan_runner.trainer import SIGNALS
+from gan_runner.training.signals import SIGNALS
 
 GRACE_S = 10.0  # that the other workers have to end by themselves once one has failed
 KINDS = {kind.__name__: kind for kind in (UserError, Failed, Diverged)}
 
 Work = Callable[[Path, Any, Sequence[str], Path | None], float | None]
 """(folder, config, packages, the checkpoint to go on from) -> the run's objective. A function of a module, for workers import it."""
-
-
-def devices_of(devices: int | Literal["auto"], accelerator: engine.Accelerator) -> int:
-    """How many processes train together. UserError where there are not so many devices; CPU processes share the cores."""
-    kind = engine.device_of(accelerator).type
-    there = torch.cuda.device_count() if kind == "cuda" else 1
-    if devices == "auto":
-        return there
-    if devices > there and kind == "cuda":
-        raise UserError(f"trainer.devices={devices}: there are {there} GPUs; say trainer.devices={there}, or trainer.accelerator=cpu")
-    if devices > 1 and kind == "mps":
-        raise UserError(f"trainer.devices={devices}: there is one MPS device; say trainer.devices=1, or trainer.accelerator=cpu")
-    return devices
 
 
 def launch(work: Work, devices: int, folder: Path, config: Any, packages: Sequence[str], start: Path | None) -> float | None:

@@ -1,0 +1,5 @@
+"""What watches a run."""
+
+from gan_runner import lazy
+
+__getattr__, __dir__, __all__ = lazy(__file__)

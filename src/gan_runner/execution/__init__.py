@@ -1,0 +1,1 @@
+"""Where a round is computed, and how it is executed."""

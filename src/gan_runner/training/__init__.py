@@ -1,0 +1,1 @@
+"""The outer loop, and the base classes of callbacks and loggers."""

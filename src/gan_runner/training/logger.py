@@ -1,0 +1,33 @@
+"""Base class of loggers: where numbers and pictures of a run go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from gan_runner.training.run import Run
+
+
+class Logger:
+    """A place for the numbers and pictures of a run; the step is the number of rounds played.
+
+    addresses: the keys of the constructor that say to whom data are sent. They count only where the line names them.
+    """
+
+    addresses: ClassVar[tuple[str, ...]] = ()
+
+    def begin(self, run: Run) -> None:
+        """The run starts, or goes on after `run.step` rounds."""
+
+    def scalars(self, step: int, values: dict[str, float]) -> None: ...
+
+    def picture(self, step: int, name: str, picture: Tensor) -> None:
+        """A picture, uint8 3 H W."""
+
+    def flush(self) -> None:
+        """What was written is on the disk after this."""
+
+    def close(self, state: str) -> None:
+        """The run ended in `state`, as status.json has it."""

@@ -1,0 +1,183 @@
+"""A run as callbacks and loggers see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gan_runner import distributed
+from gan_runner.datasets import Dataset, stream
+from gan_runner.datasets.classes import refuse_renamed
+from gan_runner.errors import Diverged, UserError
+from gan_runner.execution import hardware
+from gan_runner.game.spec import Spec
+from gan_runner.reporting import Countdown, Reporter
+from gan_runner.storage import checkpoint
+from gan_runner.trainer import Trainer
+from gan_runner.training import provenance
+
+if TYPE_CHECKING:
+    from gan_runner.evaluation.extractor import Extractor
+    from gan_runner.evaluation.metric import Metric
+    from gan_runner.game.game import Game
+    from gan_runner.game.play import Logs
+    from gan_runner.training.callback import Callback
+    from gan_runner.training.logger import Logger
+
+
+@dataclass
+class Assembly:
+    """The objects of a run."""
+
+    config: dict[str, Any]
+    dataset: Dataset
+    spec: Spec
+    trainer: Trainer
+    game: Game
+    extractor: Extractor | None
+    metrics: dict[str, Metric]
+    callbacks: dict[str, Callback]
+    loggers: dict[str, Logger]
+    made_with: dict[str, Any]  # the configuration as a state keeps it
+
+
+class Run:
+    """A run as callbacks and loggers see it: the objects of its assembly, the folder it leaves behind and how far it is."""
+
+    def __init__(self, assembly: Assembly, folder: Path, reporter: Reporter):
+        self.config, self.dataset, self.spec, self.made_with = assembly.config, assembly.dataset, assembly.spec, assembly.made_with
+        self.trainer, self.game, self.extractor = assembly.trainer, assembly.game, assembly.extractor
+        self.metrics, self.callbacks = assembly.metrics, assembly.callbacks
+        self.loggers: list[Logger] = []  # those that have begun
+        self.folder, self.reporter = folder, reporter
+        self.device = self.game.generator.device
+        self.batch_size = self.game.batch_size
+        tick = Countdown(reporter).at
+        labelled = getattr(self.game.D, "classes", None) is not None or any(term.labelled for term in self.game.terms.values())
+        self.batches = stream(self.dataset, "train", self.batch_size, assembly.config["seed"], self.device, tick, labelled)
+        self.recent: list[Logs] = []  # of the rounds whose losses have not been looked at
+        self.saved_at: int | None = None
+        self.writer = checkpoint.Writer()
+        self.objective: float | None = None  # the best value of the metric that best.pt follows
+
+    @property
+    def step(self) -> int:
+        """Rounds played."""
+        return self.game.step
+
+    @property
+    def steps(self) -> int:
+        """Length of the run, in rounds."""
+        return self.trainer.steps
+
+    @property
+    def images(self) -> int:
+        """Real images that made up the rounds, one batch a round."""
+        return self.step * self.batch_size
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What the bits of the run depend on besides its configuration and its data."""
+        return hardware.facts(self.device, hardware.precision_of(self.trainer.precision, self.device, self.spec.is_image))
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next round depends on, and what it was made with."""
+        return {
+            "version": checkpoint.VERSION,
+            "step": self.step,
+            "images": self.images,
+            "spec": self.spec.saved(),
+            "config": self.made_with,
+            "data": self.batches.fingerprint,
+            "machine": self.machine,
+            "game": dict(self.game.state_dict()),
+            "batches": self.batches.state_dict(),
+            "callbacks": {name: callback.state_dict() for name, callback in self.callbacks.items()},
+            "rng": distributed.everyones({name: each.cpu() for name, each in hardware.rng_state(self.device).items()}),
+        }
+
+    def restore(self, state: dict[str, Any], other_data: bool = False) -> None:
+        """Go back to a saved state. UserError where it is of other networks, of classes of other names, or of another number of samples.
+
+        other_data: there may be more or fewer samples than then.
+        """
+        batches = state["batches"] | ({"samples": self.batches.order.n} if other_data else {})
+        try:
+            refuse_renamed(Spec.restored(state["spec"]), self.spec, self.dataset.name)
+            self.game.load_state_dict(state["game"])
+            self.batches.load_state_dict(batches)
+            for name, callback in self.callbacks.items():
+                callback.load_state_dict(state["callbacks"].get(name, {}))
+            if distributed.rank() < len(state["rng"]):
+                hardware.set_rng_state(state["rng"][distributed.rank()], self.device)
+        except checkpoint.MISFIT as error:
+            raise UserError(f"the checkpoint does not fit the run's configuration: {checkpoint.misfit(error)}") from error
+        if len(state["rng"]) != distributed.size():
+            self.reporter.say(
+                f"played by {len(state['rng'])} processes until now and by {distributed.size()} from here on: the same run up to rounding, "
+                "but for networks that couple samples (batch norm) or draw inside forward (dropout)"
+            )
+        if reasons := provenance.inexact(state.get("machine"), self.machine, self.config["deterministic"]):
+            self.reporter.say(f"from here on not bit for bit what an uninterrupted run would be: {'; '.join(reasons)}")
+        self.saved_at = self.step
+
+    def save(self, path: Path, then: Callable[[], None] = lambda: None) -> None:
+        """Write the state, once every loss so far is known to be finite and every logger has its numbers on the disk.
+
+        Every process has to call this; the first writes, and does `then`, while rounds go on.
+        """
+        self.look()
+        for logger in self.loggers:
+            logger.flush()
+        state = self.state()
+        if distributed.is_first():
+            state = checkpoint.snapshot(state)
+
+            def write() -> None:
+                checkpoint.save(path, state, self.folder)
+                then()
+
+            self.writer.submit(write)
+
+    def look(self) -> None:
+        """Wait for the losses of the recent rounds. Diverged, with term, step and last checkpoint, where one is not finite."""
+        recent, self.recent = self.recent, []
+        first = self.step - len(recent) + 1
+        seen = [(first + i, name, value) for i, logs in enumerate(recent) for name, value in logs.items()]
+        if not seen:
+            return
+        finite = torch.stack([value.float() for _, _, value in seen]).isfinite().cpu()
+        if not finite.all():
+            step, name, value = seen[int((~finite).nonzero()[0])]
+            self.writer.wait()
+            found = next(iter(checkpoint.candidates(self.folder / "checkpoints")), None)
+            raise Diverged(
+                f"{name} is {float(value)} in round {step}; "
+                + (f"the last checkpoint is {found}" if found else "there is no checkpoint yet")
+            )
+
+    def last_checkpoint(self, step: int) -> Path | None:
+        """The newest checkpoint of at most `step` rounds; None where there is none."""
+        self.writer.wait()
+        there = {int(path.stem.removeprefix("step_")): path for path in checkpoint.numbered(self.folder / "checkpoints")}
+        return there[max(rounds)] if (rounds := [n for n in there if n <= step]) else None
+
+    def log_to(self, logger: Logger) -> None:
+        """Let a logger take part from here on."""
+        logger.begin(self)
+        self.loggers.append(logger)
+
+    def write(self, values: dict[str, float]) -> None:
+        """Numbers of this step, to every logger."""
+        for logger in self.loggers:
+            logger.scalars(self.step, values)
+
+    def draw(self, name: str, picture: Tensor) -> None:
+        """A picture (uint8 3 H W) of this step, to every logger."""
+        for logger in self.loggers:
+            logger.picture(self.step, name, picture)

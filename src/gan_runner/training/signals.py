@@ -1,0 +1,45 @@
+"""Signals that ask a run to stop."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from types import FrameType
+
+from gan_runner import distributed
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Signals:
+    """Turns SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 into a wish to stop at the end of the round; the second of its kind kills.
+
+    Clusters warn by several kinds, one after another.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def __enter__(self) -> Signals:
+        self.before = {number: signal.signal(number, self.note) for number in SIGNALS}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.before)  # workers are born with these held back
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if multiprocessing.parent_process() is not None:  # Linux sends SIGINT once for each thread of a parent that dies: one death
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if self.received is None and distributed.is_first():
+            os.write(2, b"\nstopping after this round, once the state is saved; a second signal kills\n")
+        self.received = self.received or number
+
+    def agreed(self) -> bool:
+        """Whether to stop: as soon as one process has received a signal, all of them know."""
+        greatest = distributed.agree(self.received or 0)  # a signal that comes meanwhile is for the next round
+        self.received = greatest or self.received
+        return greatest > 0
