@@ -25,8 +25,9 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from gan_runner import cli, jobs
+from gan_runner import cli
 from gan_runner.config.composer import compose
+from gan_runner.jobs import job
 from gan_runner.usage import catalogue
 
 KEYS = {  # key -> values that it cannot take
@@ -99,7 +100,7 @@ def line(chance: random.Random, options: dict[str, list[str]]) -> tuple[str, lis
 def is_right(words: list[str]) -> bool:
     """Whether a line composes and fits, so that there is nothing to refuse."""
     try:
-        jobs.check(compose(words))
+        job.check(compose(words))
     except Exception:
         return False
     return True

@@ -18,7 +18,7 @@ import gan_runner
 from gan_runner import cli
 from gan_runner.config.command_line import parsed
 from gan_runner.config.composer import Composer, compose
-from gan_runner.studies import OptunaSweeper
+from gan_runner.jobs.search import OptunaSweeper
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_runner import elsewhere
 from gan_runner.config.composer import compose
 from gan_runner.errors import UserError
+from gan_runner.jobs import submitit_launcher
 from gan_runner.storage import checkpoint
 from gan_runner.training.signals import Signals
 
@@ -337,14 +337,14 @@ def launcher(*words):
 
 def test_settings_of_a_launcher_are_checked_before_anything_is_created(slurm, monkeypatch):
     with pytest.raises(UserError, match="gan_slurm needs sbatch, srun, sacct, scontrol: start it where jobs are submitted"):
-        elsewhere.check(launcher("hydra/launcher=gan_slurm"))
+        submitit_launcher.check(launcher("hydra/launcher=gan_slurm"))
     monkeypatch.setenv("PATH", str(slurm / "bin"))
-    elsewhere.check(launcher("hydra/launcher=gan_slurm"))
-    elsewhere.check(launcher("hydra/launcher=basic"))
+    submitit_launcher.check(launcher("hydra/launcher=gan_slurm"))
+    submitit_launcher.check(launcher("hydra/launcher=basic"))
     with pytest.raises(UserError, match=r"hydra\.launcher\.gpus=-1: .*\nhydra\.launcher\.cpus='two'"):
-        elsewhere.check(launcher("hydra/launcher=gan_slurm", "hydra.launcher.gpus=-1", "hydra.launcher.cpus=two"))
+        submitit_launcher.check(launcher("hydra/launcher=gan_slurm", "hydra.launcher.gpus=-1", "hydra.launcher.cpus=two"))
     with pytest.raises(UserError, match=r"hydra\.launcher\.n_jobs=0"):
-        elsewhere.check(launcher("hydra/launcher=gan_local", "hydra.launcher.n_jobs=0"))
+        submitit_launcher.check(launcher("hydra/launcher=gan_local", "hydra.launcher.n_jobs=0"))
 
 
 @pytest.mark.parametrize("value", ["gpu\ntouch escaped", "gpu\r#", "50%j"])
@@ -354,11 +354,13 @@ def test_a_line_that_breaks_does_not_reach_a_script(slurm, monkeypatch, key, val
     settings = launcher("hydra/launcher=gan_slurm")
     settings[key] = value
     with pytest.raises(UserError, match=rf"hydra\.launcher\.{key}=.*expected one line of text without %"):
-        elsewhere.check(settings)
+        submitit_launcher.check(settings)
 
 
 def test_without_submitit_a_launcher_is_refused_with_what_to_install(monkeypatch):
     settings, find = launcher("hydra/launcher=gan_local"), importlib.util.find_spec
-    monkeypatch.setattr(elsewhere.importlib.util, "find_spec", lambda name, *more: None if name == "submitit" else find(name, *more))
+    monkeypatch.setattr(
+        submitit_launcher.importlib.util, "find_spec", lambda name, *more: None if name == "submitit" else find(name, *more)
+    )
     with pytest.raises(UserError, match=r"needs submitit, .* pip install gan-runner\[cluster\]"):
-        elsewhere.check(settings)
+        submitit_launcher.check(settings)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gan_runner import sweeps
-from gan_runner.jobs import Outcome
+from gan_runner.jobs import table
+from gan_runner.jobs.job import Outcome
 from gan_runner.storage import records
 from gan_runner.storage.protocols import Protocol
 from gan_runner.storage.untrusted import flat
@@ -151,7 +151,7 @@ def test_the_table_of_a_sweep_compares_what_was_measured_alike(tmp_path, capsys)
     for number, (n, value) in enumerate(zip(ns, (2.0, 9.0, 3.0, 8.0))):
         make(tmp_path / str(number), lines=(line(10, {"n_fake": n}, cs__lenet=value),))
     outcomes = [Outcome(number, [f"callback.evaluate.n={n}"], tmp_path / str(number), "finished") for number, n in enumerate(ns)]
-    sweeps.report(tmp_path, outcomes, None)
+    table.report(tmp_path, outcomes, None)
     said = capsys.readouterr().out.splitlines()
     assert "best cs/lenet: 3, of job 2" in said
     assert "best cs/lenet (n=500): 9, of job 1" in said

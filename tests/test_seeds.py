@@ -14,7 +14,7 @@ from gan_runner.datasets.batches import Order
 from gan_runner.draws import Draws, NumberedDraws, seeded
 from gan_runner.execution import hardware
 from gan_runner.extractors import RandomConv
-from gan_runner.studies import OptunaSweeper
+from gan_runner.jobs.search import OptunaSweeper
 
 LINE = ["+experiment=gaussians25", "architecture.generator.width=8", "architecture.discriminator.width=8", "dataset.n=100"]
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_runner import cli, sweeps
+from gan_runner import cli
 from gan_runner.config import composer
 from gan_runner.errors import UserError
+from gan_runner.jobs import sweep
 from gan_runner.lifecycle import runs
 from gan_runner.storage import checkpoint
 from gan_runner.trained import load_generator
@@ -288,7 +289,7 @@ SWEEPS = {
 @pytest.mark.parametrize("name", SWEEPS)
 def test_a_link_in_the_directory_of_a_sweep_is_not_followed(tmp_path, monkeypatch, shell, precious, name):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sweeps, "check", lambda *_: None)  # of configurations, which are good
+    monkeypatch.setattr(sweep, "check", lambda *_: None)  # of configurations, which are good
     folder, keep = precious
     (folder / "x").write_text("precious")
     keep()

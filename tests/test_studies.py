@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from gan_runner import spaces, studies
 from gan_runner.config.command_line import parsed
 from gan_runner.errors import Diverged, Failed, UserError
+from gan_runner.jobs import search, space
 from gan_runner.lifecycle import runs
 from gan_runner.storage import directory
 from gan_runner.storage.directory import locked
@@ -71,13 +71,13 @@ def played(monkeypatch):
     ],
 )
 def test_hydras_syntax_is_the_space(said, log, expected):
-    assert spaces.distribution(parsed([f"key={said}"])[0], log) == expected
+    assert space.distribution(parsed([f"key={said}"])[0], log) == expected
 
 
 @pytest.mark.parametrize("said", ["range(3,1)", "interval(2,1)", "tag(log,interval(0,1))", "range(0,1,0.0)"])
 def test_a_space_that_is_none_is_refused(said):
     with pytest.raises(UserError, match="key="):
-        spaces.distribution(parsed([f"key={said}"])[0], False)
+        space.distribution(parsed([f"key={said}"])[0], False)
 
 
 def test_both_ends_and_every_choice_are_checked_before_anything_is_created(shell):  # noqa: F811
@@ -102,8 +102,8 @@ def test_both_ends_and_every_choice_are_checked_before_anything_is_created(shell
     ],
 )
 def test_a_setting_that_is_wrong_is_named(key, value, expected):
-    assert studies.mistakes_in({}) == []
-    assert studies.mistakes_in({key: value}) == [f"hydra.sweeper.{key}={value}: expected {expected}"]
+    assert search.mistakes_in({}) == []
+    assert search.mistakes_in({key: value}) == [f"hydra.sweeper.{key}={value}: expected {expected}"]
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_a_setting_that_is_wrong_is_named(key, value, expected):
         (["metric=[]"], "no metric is measured"),
         (["callback.evaluate.n=choice(100,500)"], "callback.evaluate.n: trials that are measured differently cannot be compared"),
         (["metric.mode_coverage.radius_sigmas=interval(1,4)"], "radius_sigmas: trials that are measured differently cannot be compared"),
-        (["hydra.sweeper._target_=gan_runner.studies.Study"], "is refused: only code of hydra"),
-        (["hydra.launcher._target_=gan_runner.studies.OptunaSweeper"], "is refused: only code of hydra"),
+        (["hydra.sweeper._target_=gan_runner.jobs.search.Study"], "is refused: only code of hydra"),
+        (["hydra.launcher._target_=gan_runner.jobs.search.OptunaSweeper"], "is refused: only code of hydra"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused_before_anything_is_created(shell, more, said):  # noqa: F811

@@ -1,6 +1,7 @@
 """Plays the cases: for each command a process, forked from one that has imported everything, and killed where it does not end."""
 
 import contextlib
+import importlib
 import os
 import random
 import shutil
@@ -62,24 +63,18 @@ def cases(n: int, seed: int) -> list[Case]:
 # ---- forking --------------------------------------------------------------------------------------------------------
 
 
+IMPORTED = (
+    "pydantic.main", "gan_runner.cli", "gan_runner.commands.evaluate", "gan_runner.commands.sample", "gan_runner.inventory.curves",
+    "gan_runner.inventory.overview", "gan_runner.inventory.page", "gan_runner.inventory.prune", "gan_runner.jobs.search",
+    "gan_runner.jobs.single", "gan_runner.jobs.sweep", "gan_runner.lifecycle.runs", "gan_runner.rating.page", "gan_runner.rating.scorer",
+)  # fmt: skip
+
+
 def ready() -> None:
     """Import all that a command could, on one thread: only such a process can be forked safely."""
-    import gan_runner.runs
-    import pydantic.main  # noqa: F401
-    import torch
-
-    import gan_runner.cli
-    import gan_runner.curves
-    import gan_runner.judging
-    import gan_runner.overview
-    import gan_runner.pruning
-    import gan_runner.rating
-    import gan_runner.report
-    import gan_runner.sampling
-    import gan_runner.studies
-    import gan_runner.sweeps  # noqa: F401
-
-    torch.set_num_threads(1)
+    for name in IMPORTED:
+        importlib.import_module(name)
+    importlib.import_module("torch").set_num_threads(1)
     for thread in threading.enumerate():  # a timer of matplotlib's, while it looks for fonts
         if thread is not threading.current_thread():
             thread.join()

@@ -105,7 +105,7 @@ def _shown(command: str, arguments: Namespace, composer: Any, name: str) -> bool
     """Answers the flags of Hydra that only show something; False where none is given."""
     from hydra._internal.utils import get_args_parser
 
-    from gan_runner.jobs import runner
+    from gan_runner.jobs.job import runner
 
     if not (arguments.cfg or arguments.info or arguments.hydra_help or arguments.shell_completion):
         return False
@@ -176,8 +176,8 @@ def _train(argv: list[str]) -> int:
     from hydra.types import RunMode
 
     from gan_runner.config.command_line import parsed
-    from gan_runner.jobs import run
-    from gan_runner.sweeps import sweep
+    from gan_runner.jobs.single import run
+    from gan_runner.jobs.sweep import sweep
 
     overrides = arguments.overrides
     line = parsed(overrides)
@@ -203,7 +203,7 @@ def _resume(resumed: Any, line: list[Any], multirun: bool) -> int:
         raise UserError(f"resume={folder}: there is no run (a folder with config.yaml, such as outputs/NAME/DATE_TIME)")
     rest = [o.input_line for o in line if o.key_or_group not in ("resume", "packages")]
 
-    from gan_runner.jobs import joined
+    from gan_runner.jobs.job import joined
     from gan_runner.lifecycle.runs import resume
 
     with joined():

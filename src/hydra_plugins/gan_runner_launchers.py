@@ -12,11 +12,11 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt
 
-from gan_runner.elsewhere import FOREVER_MIN, Elsewhere, Task
 from gan_runner.errors import UserError, say
+from gan_runner.jobs.submitit_launcher import FOREVER_MIN, SubmititLauncher, Task
 
 
-class GanLocal(Elsewhere):
+class GanLocal(SubmititLauncher):
     """hydra/launcher=gan_local: n_jobs at once on this machine, each with its share of the GPUs and cores ($OMP_NUM_THREADS, if set)."""
 
     def __init__(self, n_jobs: Annotated[int, Ge(1)] = 2):
@@ -75,7 +75,7 @@ def inherited(**environment: str) -> Iterator[None]:
             del os.environ[key]
 
 
-class GanSlurm(Elsewhere):
+class GanSlurm(SubmititLauncher):
     """hydra/launcher=gan_slurm: jobs of an array, each with gpus, cpus and mem_gb on one node, for time_min minutes; n_jobs at once.
 
     warn_s before its time is up, or when SLURM warns it, a job saves and is put back into the queue; for want of time `requeues` times.

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_runner.config.command_line import named_packages, parsed
 from gan_runner.config.groups import LINE_ONLY, MAIN, config_dir
-from gan_runner.config.trust import BASIC, FILLED_IN, OPTUNA_SWEEPER, OWN_LAUNCHERS
+from gan_runner.config.trust import BASIC, FILLED_IN, OPTUNA_SWEEPERS, OWN_LAUNCHERS
 from gan_runner.errors import UserError, did_you_mean, printable
 from gan_runner.storage.documents import MARK, SIZE, asks_only, document
 from gan_runner.storage.untrusted import content
@@ -59,7 +59,7 @@ SETTABLE: dict[str, Callable[[Any], bool]] = {  # setting of Hydra's, with all t
 }
 UNSETTABLE = ("sweeper.storage",)  # an address, which only the line names
 TRUSTED = {
-    "sweeper": (f"{BASIC}.basic_sweeper.BasicSweeper", OPTUNA_SWEEPER),
+    "sweeper": (f"{BASIC}.basic_sweeper.BasicSweeper", *OPTUNA_SWEEPERS),
     "launcher": (f"{BASIC}.basic_launcher.BasicLauncher", *OWN_LAUNCHERS),
 }
 PARAMS = "sweeper.params"  # what a study puts on the line of each job

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from gan_runner.errors import UserError, printable
 from gan_runner.storage.documents import asks_only
 
-OPTUNA_SWEEPER = "gan_runner.studies.OptunaSweeper"
-OWN_PLUGINS = {"hydra.sweeper": (OPTUNA_SWEEPER,)}  # of our own code, all that Hydra's settings may name
+OPTUNA_SWEEPERS = ("gan_runner.jobs.search.OptunaSweeper", "gan_runner.studies.OptunaSweeper")  # the second is its name in version 0.1.0
+OWN_PLUGINS = {"hydra.sweeper": OPTUNA_SWEEPERS}  # of our own code, all that Hydra's settings may name
 BASIC = "hydra._internal.core_plugins"
 OWN_LAUNCHERS = tuple(f"hydra_plugins.gan_runner_launchers.{name}" for name in ("GanLocal", "GanSlurm"))
 CALLED = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")  # settings that Hydra makes objects of

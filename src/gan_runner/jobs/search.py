@@ -25,13 +25,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_runner.config.command_line import lasting, parsed
 from gan_runner.errors import UserError, did_you_mean, printable
-from gan_runner.spaces import distribution, sides_of, suggested
+from gan_runner.jobs.space import distribution, line_of, sides_of, suggested
 from gan_runner.storage import contents, records
 from gan_runner.storage.untrusted import flat
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.samplers import BaseSampler
+
 
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler"}
 DIRECTIONS: dict[str | None, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
@@ -80,8 +81,6 @@ class OptunaSweeper(Sweeper):
             import optuna
         except ImportError as error:
             raise UserError("a search needs Optuna: pip install 'gan-runner[optuna]'") from error
-
-        from gan_runner.sweeps import line_of  # it is what calls this
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         settings: dict[str, Any] = OmegaConf.to_container(frame.hydra.sweeper, resolve=True)  # type: ignore[assignment]

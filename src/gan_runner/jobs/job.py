@@ -10,14 +10,13 @@ from typing import Any
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner.config.command_line import accepted, lasting, named_packages, parsed, recorded
+from gan_runner.config.command_line import lasting, named_packages, parsed, recorded
 from gan_runner.config.composed import Composed, without_line_keys
 from gan_runner.config.composer import Composer
-from gan_runner.errors import DIVERGED, DONE, WRONG, Interrupted, UserError, say, verdict
+from gan_runner.errors import DIVERGED, WRONG, Interrupted, UserError, say, verdict
 from gan_runner.storage.documents import rendered
 
 
@@ -27,40 +26,6 @@ def runner(command: str, composer: Composer) -> Hydra:
     hydra = Hydra(task_name=command, config_loader=composer)
     GlobalHydra.instance().initialize(hydra)
     return hydra
-
-
-def run(composer: Composer, name: str, overrides: list[str]) -> int:
-    """One run, in a directory that is made only after its configuration was found good."""
-    composed = composer.compose(overrides, name)
-    if composed.hydra.mode == RunMode.MULTIRUN:  # an experiment that is a sweep
-        from gan_runner.sweeps import sweep  # it is made of what stands here
-
-        return sweep(composer, name, overrides)
-    for note in composed.notes if speaks() else ():
-        say("gan-train", f"note: {note}")
-    refuse_missing(composed.hydra, "run.dir")
-    accepted(overrides)
-    with joined() as with_others:
-        if not with_others:
-            check(composed)
-            return _run(composer, name, overrides)
-
-        from gan_runner import distributed
-        from gan_runner.lifecycle.runs import train
-
-        mistake = ""
-        if distributed.is_first():
-            try:
-                check(composed)  # and download
-            except UserError as error:
-                mistake = str(error)
-        if mistake := distributed.shared(mistake):
-            distributed.leave()
-            return refused(mistake)
-        if distributed.is_first():
-            return _run(composer, name, overrides)
-        train(composed.config, Path(), overrides, composed.packages)  # in the directory that the first has made
-        return DONE
 
 
 def started_by_others() -> bool:
@@ -98,20 +63,6 @@ def joined() -> Iterator[bool]:
             distributed.leave()
             raise
         distributed.leave()
-
-
-def _run(composer: Composer, name: str, overrides: list[str]) -> int:
-    """A run in the directory that Hydra makes for it."""
-    job = Job()
-    try:
-        runner("gan-train", composer).run(config_name=name, task_function=job, overrides=overrides)
-    except OSError as error:  # what happens inside the run is in job.error
-        raise UserError(f"cannot create the run directory: {error}; choose another with hydra.run.dir=...") from error
-    except OmegaConfBaseException as error:
-        raise UserError(rendered(error)) from error
-    if job.error is not None:
-        raise job.error
-    return DONE
 
 
 def refuse_missing(hydra: DictConfig, *keys: str) -> None:

@@ -87,7 +87,7 @@ def _preemption() -> signal.Signals:
     return signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"]
 
 
-class Elsewhere(Launcher):
+class SubmititLauncher(Launcher):
     """What the launchers share. UserError where submitit is missing, or a setting cannot stand in a line of a script."""
 
     def __init__(self, **settings: Any) -> None:
@@ -157,7 +157,7 @@ class Elsewhere(Launcher):
 
 def result(task: Task, job: Any) -> tuple[JobReturn, list[Any]]:
     """What a job that is done has returned and kept; of one that left nothing behind, what its directory says."""
-    from gan_runner.jobs import Outcome
+    from gan_runner.jobs.job import Outcome
 
     try:
         returned, outcomes = job.result()

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 
+from gan_runner.config.command_line import recorded
+from gan_runner.config.groups import LINE_ONLY
 from gan_runner.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,3 +59,11 @@ def suggested(trial: Trial, key: str, each: Any) -> Any:
     if isinstance(each, FloatDistribution):
         return trial.suggest_float(key, each.low, each.high, step=each.step, log=each.log)
     return trial.suggest_int(key, each.low, each.high, step=each.step, log=each.log)
+
+
+def line_of(frame: DictConfig) -> list[str]:
+    """What a study has every job say, and after it the line, which wins."""
+    params = dict(frame.hydra.sweeper.params or {})
+    if any(str(key).lstrip("+~") in LINE_ONLY for key in params):
+        raise UserError("hydra.sweeper.params: packages, resume and accept are read from the command line only")
+    return [*(f"{key}={value}" for key, value in params.items()), *recorded(frame.hydra.overrides.task)]

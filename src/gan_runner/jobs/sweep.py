@@ -16,21 +16,22 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner import elsewhere
 from gan_runner.config.command_line import accepted, gathered, lasting, parsed, quoted, recorded
 from gan_runner.config.composed import Composed
 from gan_runner.config.composer import Composer
-from gan_runner.config.groups import LINE_ONLY
-from gan_runner.config.trust import OPTUNA_SWEEPER
-from gan_runner.errors import DONE, FAILED, Failed, UserError, plain, say
-from gan_runner.jobs import Job, Outcome, check, refuse_missing, refused, runner, started_by_others
-from gan_runner.storage import contents, files, records
+from gan_runner.config.trust import OPTUNA_SWEEPERS
+from gan_runner.errors import DONE, FAILED, UserError, say
+from gan_runner.jobs import submitit_launcher
+from gan_runner.jobs.job import Job, Outcome, check, refuse_missing, refused, runner, started_by_others
+from gan_runner.jobs.space import line_of
+from gan_runner.jobs.table import report, state_of
+from gan_runner.storage import contents
 from gan_runner.storage.documents import rendered
-from gan_runner.storage.protocols import Protocol
 from gan_runner.storage.untrusted import content, parsed_yaml
 
 if TYPE_CHECKING:
-    from gan_runner.studies import OptunaSweeper
+    from gan_runner.jobs.search import OptunaSweeper as Search
+
 
 BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
 
@@ -54,7 +55,7 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
     overrides = gathered(overrides)
     frame = composer.load_configuration(name, overrides, RunMode.MULTIRUN)
     refuse_missing(frame.hydra, "sweep.dir", "sweeper", "launcher")
-    elsewhere.check(frame.hydra.launcher)
+    submitit_launcher.check(frame.hydra.launcher)
     try:
         folder = Path(frame.hydra.sweep.dir).absolute()
     except OmegaConfBaseException as error:
@@ -64,11 +65,11 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
         frame = composer.load_configuration(name, overrides, RunMode.MULTIRUN)
 
     known: dict[int, Known] = {}
-    search: OptunaSweeper | None = None
-    if frame.hydra.sweeper._target_ == OPTUNA_SWEEPER:
-        from gan_runner import studies
+    search: Search | None = None
+    if frame.hydra.sweeper._target_ in OPTUNA_SWEEPERS:
+        from gan_runner.jobs.search import OptunaSweeper
 
-        search = studies.OptunaSweeper.of(frame)
+        search = OptunaSweeper.of(frame)
         ends = checked(composer, frame, search.ends(), "trial")
         search.follow(ends[0].composed.plain())
         known = checked(composer, frame, search.taken_up(folder))
@@ -94,7 +95,7 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
 
 
 def run(
-    composer: Composer, name: str, overrides: list[str], folder: Path, known: Mapping[int, Known], search: "OptunaSweeper | None"
+    composer: Composer, name: str, overrides: list[str], folder: Path, known: Mapping[int, Known], search: "Search | None"
 ) -> list[Outcome]:
     """Has the jobs done, and shows what came of all that the folder has, whatever ends the sweep."""
     task = Job(jobs=search.n_trials if search else len(known), returns_outcome=bool(search or known))
@@ -205,14 +206,6 @@ def _jobs(composer: Composer, frame: DictConfig) -> Jobs:
     return {number: list(job) for number, job in enumerate(jobs)}
 
 
-def line_of(frame: DictConfig) -> list[str]:
-    """What a study has every job say, and after it the line, which wins."""
-    params = dict(frame.hydra.sweeper.params or {})
-    if any(str(key).lstrip("+~") in LINE_ONLY for key in params):
-        raise UserError("hydra.sweeper.params: packages, resume and accept are read from the command line only")
-    return [*(f"{key}={value}" for key, value in params.items()), *recorded(frame.hydra.overrides.task)]
-
-
 def _but_for_the_seed(composed: Composed) -> str:
     """What tells one configuration from another, for the check: whether it is good does not depend on which seed it has."""
     settings = composed.plain()
@@ -232,44 +225,3 @@ def _jobs_named(numbers: list[int], jobs: Jobs, word: str) -> str:
     if len(numbers) == 1:
         return f"job {numbers[0]} ({' '.join(jobs[numbers[0]])})"
     return f"jobs {', '.join(map(str, numbers))} (first: {' '.join(jobs[numbers[0]])})"
-
-
-# ---------------------------------------------------------------------------------------------------------------------------- afterwards
-
-
-def state_of(folder: Path) -> str:
-    """The state of a job that this process has not run."""
-    return records.read(folder, folder.parent).state if records.is_run(folder) else "waiting"
-
-
-def report(folder: Path, outcomes: list[Outcome], followed: tuple[str | None, Any] | None) -> None:
-    """The table of a sweep, on the terminal and beside its jobs; followed: (metric, mode) where all jobs are compared by one."""
-    rows: list[tuple[str, ...]] = []
-    best: dict[tuple[str, Any], tuple[float, int]] = {}  # of those that finished, by (name, mode)
-    owner: dict[str, Protocol] = {}  # the protocol of the first job that was measured by a metric; another one has another name
-    for outcome in outcomes:
-        metric, mode, value = None, None, outcome.value
-        if records.is_run(Path(outcome.folder)):
-            run = records.read(Path(outcome.folder), Path(outcome.folder).parent)
-            metric, mode = followed or records.best_of(run.config)
-            value = run.objective(metric, mode)
-            if value is not None and metric:
-                own = owner.setdefault(metric, run.owners[metric])
-                metric += f" ({differs})" if (differs := own.described(metric, run.owners[metric])) else ""
-        if value is not None and metric and outcome.state == "finished":
-            before = best.get((metric, mode), (value, outcome.number))
-            best[metric, mode] = (max if mode == "max" else min)(before, (value, outcome.number), key=lambda pair: pair[0])
-        shown = "" if value is None else f"{value:.6g}"
-        rows.append((str(outcome.number), outcome.state, shown, metric or "", " ".join(outcome.overrides)))
-    if not rows:
-        return
-    rows.insert(0, ("job", "state", "best", "of", "overrides"))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[4]]) for row in rows]
-    lines += [f"best {metric}: {value:.6g}, of job {number}" for (metric, _), (value, number) in best.items() if len(rows) > 2]
-    text = "\n".join(lines)
-    print(plain(f"{text}\n{folder}"), flush=True)
-    try:
-        files.write_bytes(folder / "table.txt", f"{text}\n".encode(), folder)
-    except Failed as error:
-        say("gan-train", f"table.txt was not written: {error}")

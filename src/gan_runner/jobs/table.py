@@ -1,0 +1,47 @@
+"""The table of a sweep."""
+
+from pathlib import Path
+from typing import Any
+
+from gan_runner.errors import Failed, plain, say
+from gan_runner.jobs.job import Outcome
+from gan_runner.storage import files, records
+from gan_runner.storage.protocols import Protocol
+
+
+def state_of(folder: Path) -> str:
+    """The state of a job that this process has not run."""
+    return records.read(folder, folder.parent).state if records.is_run(folder) else "waiting"
+
+
+def report(folder: Path, outcomes: list[Outcome], followed: tuple[str | None, Any] | None) -> None:
+    """The table of a sweep, on the terminal and beside its jobs; followed: (metric, mode) where all jobs are compared by one."""
+    rows: list[tuple[str, ...]] = []
+    best: dict[tuple[str, Any], tuple[float, int]] = {}  # of those that finished, by (name, mode)
+    owner: dict[str, Protocol] = {}  # the protocol of the first job that was measured by a metric; another one has another name
+    for outcome in outcomes:
+        metric, mode, value = None, None, outcome.value
+        if records.is_run(Path(outcome.folder)):
+            run = records.read(Path(outcome.folder), Path(outcome.folder).parent)
+            metric, mode = followed or records.best_of(run.config)
+            value = run.objective(metric, mode)
+            if value is not None and metric:
+                own = owner.setdefault(metric, run.owners[metric])
+                metric += f" ({differs})" if (differs := own.described(metric, run.owners[metric])) else ""
+        if value is not None and metric and outcome.state == "finished":
+            before = best.get((metric, mode), (value, outcome.number))
+            best[metric, mode] = (max if mode == "max" else min)(before, (value, outcome.number), key=lambda pair: pair[0])
+        shown = "" if value is None else f"{value:.6g}"
+        rows.append((str(outcome.number), outcome.state, shown, metric or "", " ".join(outcome.overrides)))
+    if not rows:
+        return
+    rows.insert(0, ("job", "state", "best", "of", "overrides"))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[4]]) for row in rows]
+    lines += [f"best {metric}: {value:.6g}, of job {number}" for (metric, _), (value, number) in best.items() if len(rows) > 2]
+    text = "\n".join(lines)
+    print(plain(f"{text}\n{folder}"), flush=True)
+    try:
+        files.write_bytes(folder / "table.txt", f"{text}\n".encode(), folder)
+    except Failed as error:
+        say("gan-train", f"table.txt was not written: {error}")

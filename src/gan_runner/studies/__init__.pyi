@@ -1,0 +1,1 @@
+from gan_runner.jobs.search import OptunaSweeper as OptunaSweeper
