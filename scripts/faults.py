@@ -26,9 +26,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gan_runner import cli
+from gan_runner.commands.usage import catalogue
 from gan_runner.config.composer import compose
 from gan_runner.jobs import job
-from gan_runner.usage import catalogue
 
 KEYS = {  # key -> values that it cannot take
     "batch_size": ["0", "-4", "many", "1.5", "null", "[64]", "true"],

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from gan_runner.commands.usage import catalogue, documented_keys
 from gan_runner.config import command_line, groups, trust
 from gan_runner.config.composed import Composed
 from gan_runner.config.composer import Composer, compose
 from gan_runner.config.groups import config_dir
 from gan_runner.errors import UserError
-from gan_runner.usage import catalogue, documented_keys
 
 R1, GP = {"_target_": "x.R1", "weight": 10, "every": 1}, {"_target_": "x.GP", "weight": 10}
 

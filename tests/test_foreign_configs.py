@@ -13,11 +13,11 @@ from omegaconf import OmegaConf
 
 from gan_runner import cli, trained
 from gan_runner.assembly import parts
+from gan_runner.commands.usage import catalogue
 from gan_runner.config.composer import Composer
 from gan_runner.errors import UserError
 from gan_runner.lifecycle import runs
 from gan_runner.storage import documents
-from gan_runner.usage import catalogue
 
 SECRET = "s3cr3t-of-the-user"
 CODE = "{_target_: os.mkdir, path: OWNED}"  # Hydra's own list of forbidden names does not have it

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import rundirs
-from gan_runner import cli, pruning
+from gan_runner import cli
 from gan_runner.errors import printable
+from gan_runner.inventory import prune
 from gan_runner.storage import contents, records
 from gan_runner.storage.untrusted import content, flat, moment, number, parsed_yaml, whole
 from rundirs import line, make
@@ -434,11 +435,11 @@ def test_a_run_that_begins_between_question_and_answer_stays(many):
     run = records.read(many / "c", many)
     with (many / "c" / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(pruning.UserError, match="a process is writing it"):
-            pruning.delete(run, many)
+        with pytest.raises(prune.UserError, match="a process is writing it"):
+            prune.delete(run, many)
     (many / "c" / "status.json").write_text('{"state": "finished"}')
-    with pytest.raises(pruning.UserError, match="it has changed meanwhile"):
-        pruning.delete(run, many)
+    with pytest.raises(prune.UserError, match="it has changed meanwhile"):
+        prune.delete(run, many)
     assert (many / "c" / "config.yaml").exists()
 
 
@@ -493,9 +494,9 @@ def test_a_lock_that_is_a_link_is_not_opened(many, shown):
 
 def test_a_checkpoint_with_two_names_counts_once(tmp_path):
     folder = make(tmp_path / "run")
-    before = pruning.size(folder)
+    before = prune.size(folder)
     os.link(folder / "checkpoints" / "step_00000040.pt", folder / "checkpoints" / "last.pt")
-    assert pruning.size(folder) == before
+    assert prune.size(folder) == before
     assert before > 1000 + len(rundirs.png())
 
 

@@ -18,10 +18,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from gan_runner.config import composer
 from gan_runner.errors import UserError
+from gan_runner.inventory.prune import LEFT_BEHIND, files_of
+from gan_runner.inventory.prune import fnmatch as matches
 from gan_runner.lifecycle import runs
 from gan_runner.loggers import CSV, MLflow, TensorBoard, Tracker, Trackio, WandB, tracker
-from gan_runner.pruning import LEFT_BEHIND, files_of
-from gan_runner.pruning import fnmatch as matches
 from gan_runner.storage import checkpoint
 
 WORDS = [

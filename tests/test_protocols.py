@@ -2,12 +2,12 @@
 
 import pytest
 
+from gan_runner.inventory.tables import side_by_side, unlike
 from gan_runner.jobs import table
 from gan_runner.jobs.job import Outcome
 from gan_runner.storage import records
 from gan_runner.storage.protocols import Protocol
 from gan_runner.storage.untrusted import flat
-from gan_runner.tables import side_by_side, unlike
 from rundirs import line, make
 
 KEYS = {

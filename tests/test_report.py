@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_runner import cli, curves, report
+from gan_runner import cli
+from gan_runner.inventory import curves, page
+from gan_runner.inventory.tables import short_names
 from gan_runner.storage import records
-from gan_runner.tables import short_names
 from rundirs import line, make, png
 
 EVIL = """</script><img src=x onerror=alert(1)>"'&`|[x](http://evil.example)$\\frac"""
@@ -264,10 +265,10 @@ def test_a_picture_that_is_no_png_is_left_out(two, data):
     folder = two / "some" / "first"
     (folder / "samples" / "step_00000050.png").write_bytes(data)
     (run,) = read(two, "some/first")
-    assert report.newest_picture(run) == (40, png())
+    assert page.newest_picture(run) == (40, png())
     (folder / "samples" / "step_00000040.png").unlink()
-    assert report.newest_picture(run) is None
-    assert "No samples" in report.html("title", [run], None)
+    assert page.newest_picture(run) is None
+    assert "No samples" in page.html("title", [run], None)
 
 
 def test_a_picture_behind_a_link_is_not_shown(two, tmp_path):
@@ -275,7 +276,7 @@ def test_a_picture_behind_a_link_is_not_shown(two, tmp_path):
     private.write_bytes(png(9))
     (two / "some" / "first" / "samples" / "step_00000050.png").symlink_to(private)
     (run,) = read(two, "some/first")
-    assert report.newest_picture(run) == (40, png())
+    assert page.newest_picture(run) == (40, png())
 
 
 def test_a_run_without_anything_has_its_place_on_the_page(two, shown):
@@ -294,7 +295,7 @@ def test_what_gan_eval_measured_stands_below_with_its_interval(two):
     later = {"checkpoint": "best.pt", "n_fake": 50000, "intervals_95": {"cs/lenet": [3.5, 4.5]}}
     with (two / "some" / "first" / "metrics.jsonl").open("a") as file:
         file.write(line(40, later, cs__lenet=4.0) + "\n")
-    text = report.html("title", read(two, "some/first"), None)
+    text = page.html("title", read(two, "some/first"), None)
     assert "best.pt: cs/lenet 4 [3.5, 4.5]\n  n_fake 50000, generator G" in text
 
 

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from gan_runner import reporting
 from gan_runner.errors import say, verdict
+from gan_runner.inventory.tables import print_table
 from gan_runner.reporting import Countdown, Reporter, duration
-from gan_runner.tables import print_table
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gan_runner.commands.settings import EVALUATE, RATE, SAMPLE, Keys, mistakes_in
 from gan_runner.config.groups import config_dir
 from gan_runner.errors import DONE, FAILED, KEYBOARD, UserError, plain, say, verdict
-from gan_runner.keys import EVALUATE, RATE, SAMPLE, Keys, mistakes_in
 
 
 def train() -> int:
@@ -155,7 +155,7 @@ def _complete(hydra: Any, arguments: Namespace, name: str) -> None:
 
 def _train(argv: list[str]) -> int:
     if "--help" in argv or "-h" in argv:
-        from gan_runner.usage import train_help
+        from gan_runner.commands.usage import train_help
 
         print(plain(train_help(_config_dirs(_arguments(argv)))))
         return DONE
@@ -217,7 +217,7 @@ def _resume(resumed: Any, line: list[Any], multirun: bool) -> int:
 def _settings(command: str, argv: list[str], name: str, keys: Keys, needed: str) -> dict[str, Any] | None:
     """What the line of a command says, once every value is of its kind; None where a flag asked to be shown something."""
     if "--help" in argv or "-h" in argv:
-        from gan_runner import usage
+        from gan_runner.commands import usage
 
         print(usage.HELP[command]())
         return None
@@ -249,7 +249,7 @@ def _sample(argv: list[str]) -> int:
 def _evaluate(argv: list[str]) -> int:
     argv = [*argv, *(f"dataset={word.removeprefix('reference=')}" for word in argv if _names_dataset(word))]
     if (settings := _settings("gan-eval", argv, "evaluate", EVALUATE, "say what to judge")) is not None:
-        from gan_runner.judging import main
+        from gan_runner.commands.evaluate import main
 
         moved = [word.removeprefix("dataset.root=") for word in argv if word.startswith("dataset.root=")]
         main(settings | {"root": moved[-1] if moved else None})
@@ -276,6 +276,6 @@ def _names_dataset(word: str) -> bool:
 
 
 def _runs(argv: list[str]) -> int:
-    from gan_runner.overview import main
+    from gan_runner.inventory.overview import main
 
     return main(argv)

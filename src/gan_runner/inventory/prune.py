@@ -9,9 +9,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from gan_runner.errors import DONE, FAILED, Failed, UserError, printable, say
+from gan_runner.inventory.tables import print_table, since
 from gan_runner.storage.records import Run, last_written
 from gan_runner.storage.untrusted import content, parsed_json
-from gan_runner.tables import print_table, since
 
 LEFT_BEHIND = (
     "config.yaml", "overrides.yaml", "env.json", "status.json", "metrics.jsonl", "changes.jsonl", "train.log", ".lock", ".*.part",

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_runner.errors import UserError
+from gan_runner.inventory.tables import amount, arrow
 from gan_runner.storage import files
 from gan_runner.storage.records import Run
-from gan_runner.tables import amount, arrow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")  # Okabe and Ito (2008), without yellow
 DASHES = ("-", "--", "-.", ":")

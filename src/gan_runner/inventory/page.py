@@ -10,12 +10,12 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from gan_runner.curves import draw, svg
 from gan_runner.errors import Failed, UserError, printable
+from gan_runner.inventory.curves import draw, svg
+from gan_runner.inventory.tables import amount, arrow, counted, row, shown, unlike, when
 from gan_runner.storage import files
 from gan_runner.storage.records import Run, numbered
 from gan_runner.storage.untrusted import content
-from gan_runner.tables import amount, arrow, counted, row, shown, unlike, when
 
 LEGEND = "In the curves, a ring marks the best value and a dot the last; images are rounds times batch size."
 MOST_CURVES = 6  # of a run

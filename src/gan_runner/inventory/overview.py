@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gan_runner.errors import DONE, UserError, printable, say
+from gan_runner.inventory.tables import as_json, counted, print_table, short_names, show, shown, side_by_side, standing
 from gan_runner.storage import records
 from gan_runner.storage.records import STATES, Run
-from gan_runner.tables import as_json, counted, print_table, short_names, show, shown, side_by_side, standing
 
 SORTS = ("name", "state", "step", "started", "metric")
 ABOUT = "Shows the runs in a folder: their state, how far they came, their best and last figure, and what was changed on their line."
@@ -119,11 +119,11 @@ def main(argv: list[str]) -> int:
     chosen = [run for run in found if run.state in states and all(matches(run, text) for text in asked.filter)]
     chosen = ordered(chosen, asked.sort, asked.metric)[: asked.limit]
     if asked.prune:
-        from gan_runner.pruning import prune
+        from gan_runner.inventory.prune import prune
 
         return prune(chosen, root, asked.yes)
     if asked.report:
-        from gan_runner.report import write
+        from gan_runner.inventory.page import write
 
         write(asked.report, chosen, root, asked.metric)
         say("gan-runs", f"{asked.report}: {counted(chosen)}")
@@ -202,7 +202,7 @@ def compare(runs: list[Run], metric: str | None, plot: Path | None, as_lines: bo
             if rows:
                 print_table(["", *short_names([run.name for run in runs])], [[key, *map(shown, cells)] for key, cells in rows.items()])
     if plot:
-        from gan_runner.curves import draw, shared_keys
+        from gan_runner.inventory.curves import draw, shared_keys
 
         keys = shared_keys(runs, metric)
         if not keys:
