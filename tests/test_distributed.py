@@ -24,8 +24,8 @@ from gan_runner.lifecycle import runs
 from gan_runner.lifecycle.launch import Workers
 from gan_runner.sampling.subjects import Generated
 from gan_runner.storage import checkpoint, directory
-from played import floats, furthest
 from processes import spawn
+from read_runs import floats, furthest
 
 # ---- cases ------------------------------------------------------------------------------------------------------------------------------
 

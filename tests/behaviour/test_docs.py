@@ -1,0 +1,207 @@
+"""The pages: what they print can be typed, what they point to is there, and what they say of the code is in the code."""
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.types import RunMode
+
+import gan_runner
+from gan_runner import cli
+from gan_runner.config.command_line import parsed
+from gan_runner.config.composer import Composer, compose
+from gan_runner.jobs.search import OptunaSweeper
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src"
+DESIGN, EXTENDING = ROOT / "docs" / "design.md", ROOT / "docs" / "extending.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words of every gan-train and gan-sample that a page prints, in blocks and in lines of text."""
+    text = page.read_text(encoding="utf-8")
+    lines = [line for kind, block in BLOCK.findall(text) if kind in ("sh", "") for line in block.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"`(gan-[^`]+)`", BLOCK.sub("", text))
+    found = []
+    for line in lines:
+        words = line.strip().removeprefix("$ ")
+        if re.match(r"(\S+/)?gan-(train|sample) ", words):
+            name, *rest = shlex.split(words, comments=True)
+            found.append([Path(name).name, *rest])
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------------- docs/extending.md
+
+
+RECIPES = commands(EXTENDING)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every file that docs/extending.md prints."""
+    folder = tmp_path_factory.mktemp("project")
+    text = EXTENDING.read_text(encoding="utf-8")
+    for name, content in re.findall(r"^`(\w+/[\w/.]+)`\n\n```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        assert not (folder / name).exists(), f"{name} is printed twice"
+        (folder / name).write_text(content, encoding="utf-8")
+    (folder / "mygan" / "__init__.py").touch()
+    return folder
+
+
+@pytest.fixture
+def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The same folder as the place where commands are typed, with the package in it to be imported."""
+    monkeypatch.chdir(project)
+    monkeypatch.syspath_prepend(str(project))
+    yield project
+    for name in [name for name in sys.modules if name.split(".")[0] == "mygan"]:
+        del sys.modules[name]
+
+
+def typed(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of a command line."""
+    monkeypatch.setattr(sys, "argv", words)
+    return (cli.train if words[0] == "gan-train" else cli.sample)()
+
+
+@pytest.mark.slow
+def test_the_loss_of_the_page_trains_in_a_process_of_its_own(project: Path):
+    """As a user types it: the package is found by what the page exports, and not by where Python was started."""
+    exported = dict(re.findall(r"^export (\w+)=(\S+)", EXTENDING.read_text(encoding="utf-8"), re.MULTILINE))
+    environment = {**os.environ, **exported, "PYTHONPATH": os.pathsep.join([str(SOURCE), exported["PYTHONPATH"]]), "OMP_NUM_THREADS": "1"}
+    words = next(words for words in RECIPES if "loss=lsgan" in words)[1:]
+    code = "import sys; from gan_runner.cli import train; sys.exit(train())"
+    line = [sys.executable, "-P", "-c", code, *words, "trainer.steps=2", "hydra.run.dir=first", "callback.grid.n=8"]
+    done = subprocess.run(line, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "mygan.losses.LeastSquares" in (project / "first" / "config.yaml").read_text(encoding="utf-8")
+
+
+TRAINED = [words for words in RECIPES if "RUN_DIR" not in " ".join(words)]
+MARKS = {True: [], False: [pytest.mark.slow]}  # one of them in every run of the tests
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [pytest.param(words, id=" ".join(words), marks=MARKS["loss=lsgan" in words]) for words in TRAINED])
+def test_every_command_of_the_page_trains(here: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], capfd: pytest.CaptureFixture[str]):
+    assert typed([*words, "trainer.steps=2", "callback.grid.n=8"], monkeypatch) == 0, capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_of_one_s_own_is_read_again_as_the_page_says(here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    start = next(words for words in RECIPES if "+experiment=moons" in words)
+    assert typed([*start, "trainer.steps=2", "callback.grid.n=8", "hydra.run.dir=again"], monkeypatch) == 0, capfd.readouterr().err
+    for words in (words for words in RECIPES if "RUN_DIR" in " ".join(words)):
+        line = [word.replace("RUN_DIR", "again") for word in words]
+        tiny = {"gan-train": "trainer.steps=3", "gan-sample": "n=8"}[words[0]]
+        assert typed([*line, tiny], monkeypatch) == 0, capfd.readouterr().err
+        without = [word for word in line if not word.startswith("packages=")]
+        assert typed([*without, tiny], monkeypatch) == 2
+        assert "packages=[...]" in capfd.readouterr().err
+    script = next(block for kind, block in BLOCK.findall(EXTENDING.read_text(encoding="utf-8")) if "gan_runner.load(" in block)
+    exec(compile(script.replace("RUN_DIR", "again"), str(EXTENDING), "exec"), {})
+    assert "tensor(" in capfd.readouterr().out
+
+
+def test_every_file_of_the_page_belongs_to_a_command(project: Path):
+    """Of every printed YAML file, the choice is on a command line of the page or in its experiment."""
+    said = " ".join(" ".join(words) for words in RECIPES) + (project / "my_configs/experiment/moons.yaml").read_text(encoding="utf-8")
+    files = [file.relative_to(project / "my_configs") for file in (project / "my_configs").rglob("*.yaml")]
+    assert len(files) >= 9
+    for file in files:
+        assert re.search(rf"{file.parts[0]}(=|: )\[?[\w, ]*\b{file.stem}\b", said), file
+
+
+# -------------------------------------------------------------------------------------------------------------------------- every page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path):
+    links = re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", page.read_text(encoding="utf-8")))
+    for link in links:
+        if not link.startswith(("http://", "https://", "mailto:", "#")):
+            assert (page.parent / link.partition("#")[0]).exists(), f"{page.name}: {link}"
+
+
+PRINTED = {" ".join(words): words for page in PAGES if page != EXTENDING for words in commands(page)}
+SHOWN_ONLY = ("--help", "--version", "-h")
+STANDS_FOR = re.compile(r"\b(KEY|NAME|GROUP|OPTION|VALUE)\b|\.\.\.")  # a form, rather than a command
+
+
+@pytest.mark.parametrize("line", [line for line in PRINTED if not STANDS_FOR.search(line) and not set(PRINTED[line]) & {*SHOWN_ONLY}])
+def test_every_printed_command_composes(line: str, here: Path):
+    name, *words = PRINTED[line]
+    arguments = get_args_parser().parse_intermixed_args(words)
+    config_name = {"gan-train": "train", "gan-sample": "sample"}[name]
+    jobs = [arguments.overrides]
+    if any(word.startswith("resume=") for word in words):  # it is laid over the configuration of a run, which has the loggers that it names
+        jobs = [[*arguments.overrides, *(f"+logger={found}" for found in re.findall(r"\blogger\.(\w+)\.", line))]]
+    if "hydra/sweeper=gan_optuna" in words:
+        pytest.importorskip("optuna")
+        jobs = list(OptunaSweeper.of(Composer().load_configuration(config_name, arguments.overrides, RunMode.MULTIRUN)).ends().values())
+    elif arguments.multirun:
+        jobs = [list(job) for job in BasicSweeper.split_arguments(parsed(arguments.overrides), max_batch_size=None)[0]]
+        assert len(jobs) > 1
+    for job in (jobs[0], jobs[-1]):
+        composed = compose(job, [arguments.config_dir] if arguments.config_dir else [], config_name)
+        assert composed.config
+
+
+# ---------------------------------------------------------------------------------------------------------------------- docs/design.md
+
+
+def test_every_file_that_the_design_names_is_there():
+    named = set(re.findall(r"[\w/.]*\w+\.(?:py|yaml)\b", DESIGN.read_text(encoding="utf-8"))) - {"config.yaml", "overrides.yaml"}
+    present = [
+        path.relative_to(ROOT).as_posix() for folder in ("src", "tests", "configs", "scripts") for path in (ROOT / folder).rglob("*")
+    ]
+    missing = [name for name in named if not any(path == name or path.endswith(f"/{name}") for path in present)]
+    assert len(named) > 30
+    assert not missing
+
+
+def test_the_design_names_every_module_of_the_core():
+    text = DESIGN.read_text(encoding="utf-8")
+    core = [path.name for path in (SOURCE / "gan_runner").glob("*.py") if not path.name.startswith("__")]
+    assert [name for name in core if not re.search(rf"(?<!\w){name}\b", text)] == []
+
+
+def declared(cls: ast.ClassDef) -> dict[str, str]:
+    """What a class body promises: name -> signature, or the type of an attribute; a property is an attribute."""
+    found = {}
+    for node in cls.body:
+        if isinstance(node, ast.AnnAssign):
+            found[ast.unparse(node.target)] = ast.unparse(node.annotation)
+        elif isinstance(node, ast.FunctionDef):
+            arguments, returned = ast.unparse(node.args), ast.unparse(node.returns) if node.returns else ""
+            attribute = any(ast.unparse(decorator) in ("property", "cached_property") for decorator in node.decorator_list)
+            found[node.name] = returned if attribute else f"({arguments}) -> {returned}"
+    return found
+
+
+def test_the_interfaces_of_the_design_are_those_of_the_code():
+    code = {
+        node.name: declared(node)
+        for path in SOURCE.rglob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    }
+    blocks = [block for kind, block in BLOCK.findall(DESIGN.read_text(encoding="utf-8")) if kind == "python"]
+    told = {node.name: declared(node) for block in blocks for node in ast.parse(block).body if isinstance(node, ast.ClassDef)}
+    bases = {name for name in gan_runner.__all__ if name[0].isupper()} - {"Logger", "Extractor"}
+    assert told.keys() >= bases
+    for cls, members in told.items():
+        wrong = {name: (said, code[cls].get(name)) for name, said in members.items() if code[cls].get(name) != said}
+        assert not wrong, f"{cls}: {wrong}"

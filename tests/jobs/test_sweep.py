@@ -1,0 +1,221 @@
+"""Sweeps: that a job goes on with what stands in its folder, and that a sweep runs only what is missing."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from gan_runner import cli
+from gan_runner.errors import Diverged, Interrupted, UserError
+from gan_runner.lifecycle import runs
+from gan_runner.storage.directory import locked
+from read_runs import lines, same, state_of
+from tiny_runs import JOB, SMALL, TINY, At, check_survives_kill_9, composed, content, disturbed, on_seed, states
+
+# ---- one job --------------------------------------------------------------------------------------------------------------------------
+
+
+def complete(folder, *more, **kw):
+    return runs.complete(composed(*JOB, *more), Path(folder), [*JOB, *more], **kw)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """(folder, objective) of the job that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole") / "0"
+    return folder, complete(folder)
+
+
+def check_is_whole(folder, whole):
+    assert same(state_of(folder), state_of(whole[0])) is None
+    assert lines(folder) == lines(whole[0])
+    assert json.loads((folder / "status.json").read_text())["state"] == "finished"
+
+
+def test_an_interrupted_job_that_is_called_again_is_the_undisturbed_one(tmp_path, monkeypatch, whole):
+    with monkeypatch.context() as patch:
+        disturbed(patch, At(5, lambda run: os.kill(os.getpid(), signal.SIGTERM)))
+        with pytest.raises(Interrupted):
+            complete(tmp_path / "0")
+    assert state_of(tmp_path / "0")["step"] == 5
+    assert complete(tmp_path / "0") == whole[1]
+    check_is_whole(tmp_path / "0", whole)
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]
+
+
+def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path, monkeypatch, whole, capfd):
+    def leave_behind(run):  # what a kill in this round does: a copy of the files, once the state of round 4 is among them
+        run.writer.wait()
+        shutil.copytree(run.folder, tmp_path / "0")
+
+    with monkeypatch.context() as patch:
+        disturbed(patch, At(6, leave_behind))
+        complete(tmp_path / "elsewhere")
+    assert json.loads((tmp_path / "0" / "status.json").read_text())["state"] == "running"
+    assert complete(tmp_path / "0") == whole[1]
+    assert "going on after round 4" in capfd.readouterr().err.replace("\n", "")
+    check_is_whole(tmp_path / "0", whole)
+
+
+def test_a_job_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path, monkeypatch, whole):
+    with monkeypatch.context() as patch:
+        disturbed(patch, At(3, lambda run: shutil.copytree(run.folder, tmp_path / "0")))
+        complete(tmp_path / "elsewhere")
+    assert complete(tmp_path / "0") == whole[1]
+    check_is_whole(tmp_path / "0", whole)
+    assert json.loads((tmp_path / "0.attempt_1" / "status.json").read_text())["state"] == "running"
+
+
+def test_a_finished_job_is_not_played_again(tmp_path, monkeypatch, whole):
+    shutil.copytree(whole[0], tmp_path / "0")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "0").rglob("*") if path.name != ".lock"}
+    monkeypatch.delattr(runs, "played")
+    assert complete(tmp_path / "0") == whole[1]
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert whole[1] == min(line["metrics"]["modes/kl"] for line in lines(tmp_path / "0"))
+
+
+@pytest.mark.parametrize("name", ["0", "a folder [with] brackets"])
+def test_a_failed_job_begins_anew_and_what_it_left_stays_beside_it(tmp_path, monkeypatch, whole, name):
+    def fail(run):
+        raise Diverged("loss/d is nan")
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            disturbed(patch, At(5, fail))
+            with pytest.raises(Diverged):
+                complete(tmp_path / name)
+    assert complete(tmp_path / name) == whole[1]
+    check_is_whole(tmp_path / name, whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, f"{name}.attempt_1", f"{name}.attempt_2"]
+    assert {json.loads((tmp_path / f"{name}.attempt_{n}" / "status.json").read_text())["state"] for n in (1, 2)} == {"diverged"}
+
+
+def test_a_folder_with_another_run_is_refused_and_stays_as_it_is(tmp_path, whole):
+    shutil.copytree(whole[0], tmp_path / "0")
+    for state in ("finished", "failed", "running"):
+        (tmp_path / "0" / "status.json").write_text(json.dumps({"state": state, "step": 8, "images": 128}))
+        before = {path: path.read_bytes() for path in (tmp_path / "0").rglob("*") if path.is_file()}
+        with pytest.raises(UserError, match=r"holds another run: seed is 0 there and 1 here"):
+            complete(tmp_path / "0", "seed=1")
+        assert before == {path: path.read_bytes() for path in (tmp_path / "0").rglob("*") if path.is_file()}
+
+
+# ---- a sweep --------------------------------------------------------------------------------------------------------------------------
+
+LINE = ("-m", *JOB, "trainer.steps=6", "seed=0,1,2")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The folder of the sweep that nothing disturbed, and its table."""
+    folder = tmp_path_factory.mktemp("sweep")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["gan-train", *LINE, "hydra.sweep.dir=all"])
+        assert cli.train() == 0
+    return folder / "all", (folder / "all" / "table.txt").read_text()
+
+
+def test_a_sweep_that_was_interrupted_is_finished_by_the_same_line(shell, monkeypatch, undisturbed):
+    with monkeypatch.context() as patch:
+        disturbed(patch, on_seed(1, 3, lambda run: os.kill(os.getpid(), signal.SIGTERM)))
+        code, out, _ = shell(*LINE, "hydra.sweep.dir=all")
+    assert (code, states(out)) == (143, ["finished", "interrupted", "waiting"])
+    assert (Path("all") / "table.txt").read_text() in out
+    before = content("all/0")
+    code, out, err = shell(*LINE, "hydra.sweep.dir=all")
+    assert (code, states(out)) == (0, ["finished"] * 3)
+    assert content("all/0") == before
+    assert "going on after round 3" in err
+    for job in "012":
+        state = state_of(f"all/{job}")
+        state["callbacks"].pop("at", None)  # what disturbed job 1 was also in job 0
+        assert same(state, state_of(undisturbed[0] / job)) is None
+        assert lines(f"all/{job}") == lines(undisturbed[0] / job)
+    assert (Path("all") / "table.txt").read_text() == undisturbed[1]
+
+
+def test_only_the_job_that_failed_is_run_again(shell, monkeypatch, undisturbed):
+    def fail(run):
+        raise Diverged("loss/d is nan")
+
+    with monkeypatch.context() as patch:
+        disturbed(patch, on_seed(1, 3, fail))
+        code, out, _ = shell(*LINE, "hydra.sweep.dir=all")
+    assert (code, states(out)) == (1, ["finished", "diverged", "finished"])
+    before = content("all/0"), content("all/2")
+    assert shell(*LINE, "hydra.sweep.dir=all")[0] == 0
+    assert (content("all/0"), content("all/2")) == before
+    assert same(state_of("all/1"), state_of(undisturbed[0] / "1")) is None
+    assert Path("all/1.attempt_1/status.json").is_file()
+
+
+def test_a_longer_sweep_in_the_same_folder_adds_its_jobs(shell, undisturbed):
+    shutil.copytree(undisturbed[0], "all")
+    before = content("all")
+    code, out, _ = shell(*LINE, "seed=0,1,2,3", "hydra.sweep.dir=all")
+    after = content("all")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[1:5]] == list("0123")
+    assert {name for name in before if after[name] != before[name]} <= {"table.txt", "multirun.yaml"}
+    assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"3"}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["seed=0,2,1"], r"all/1 holds another job: seed=1 there and seed=2 here"),
+        (["trainer.steps=7"], r"all/0 holds another job: trainer.steps=6 there and trainer.steps=7 here"),
+        (["rule.d_steps=2"], r"all/0 holds another job: nothing there and rule.d_steps=2 here"),
+    ],
+)
+def test_another_line_is_refused_and_nothing_is_changed(shell, undisturbed, more, said):
+    shutil.copytree(undisturbed[0], "all")
+    before = content("all")
+    code, out, err = shell(*LINE, *more, "hydra.sweep.dir=all")
+    assert (code, out) == (2, "")
+    assert said in err
+    assert content("all") == before
+
+
+def test_a_line_that_means_something_else_by_now_is_refused(shell, undisturbed):
+    shutil.copytree(undisturbed[0], "all")
+    config = Path("all/2/config.yaml")
+    config.write_text(config.read_text().replace("width: 128", "width: 64", 1))
+    before = content("all")
+    code, _, err = shell(*LINE, "hydra.sweep.dir=all")
+    assert code == 2
+    assert "all/2 holds another job: architecture.generator.width is 64 there and 128 here" in err
+    assert content("all") == before
+
+
+def test_two_sweeps_do_not_share_a_folder(shell, undisturbed):
+    shutil.copytree(undisturbed[0], "all")
+    before = content("all")
+    with locked(Path("all"), "sweep"):
+        code, _, err = shell(*LINE, "hydra.sweep.dir=all")
+    assert code == 2
+    assert "another process is writing the sweep in" in err
+    assert content("all") == before
+
+
+def test_the_table_tells_the_best_value_of_what_is_followed(undisturbed):
+    folder, table = undisturbed
+    head, *rows, best = table.splitlines()
+    values = [min(line["metrics"]["modes/kl"] for line in lines(folder / job)) for job in "012"]
+    assert head.split() == ["job", "state", "best", "of", "overrides"]
+    assert [row.split()[:4] for row in rows] == [[job, "finished", f"{value:.6g}", "modes/kl"] for job, value in zip("012", values)]
+    assert best == f"best modes/kl: {min(values):.6g}, of job {values.index(min(values))}"
+
+
+# ---- killed ---------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on(tmp_path):
+    check_survives_kill_9(tmp_path, ["-m", *SMALL, *TINY, "seed=0,1,2"], 160)

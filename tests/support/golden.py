@@ -1,0 +1,43 @@
+"""Losses of the first rounds of every experiment at tiny size, as text: a change of the code that moves a number is seen.
+
+`WRITE_GOLDEN=1 python -m pytest -n0 tests/assembly/test_experiments.py -k golden` writes the files again, after a change that is meant
+to move one.
+"""
+
+import os
+import platform
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[1] / "golden"
+EXACT_ELSEWHERE = 3  # rounds that agree, to 1e-3, on other processors and with other versions of torch
+
+
+def made_by() -> str:
+    """Processor, version of torch and number of threads: with the same ones, losses are the same to the last bit."""
+    cpuinfo = Path("/proc/cpuinfo")
+    models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+    processor = " ".join(models[:1]) or platform.machine()
+    return f"{processor}, {torch.backends.cpu.get_cpu_capability()}; torch {torch.__version__}; {torch.get_num_threads()} threads"
+
+
+def check(name: str, rounds: list[dict[str, float]]) -> None:
+    """Compare the logs of the rounds of an experiment with its file. The test's output says how closely that was possible here."""
+    path = FOLDER / f"{name}.txt"
+    if os.environ.get("WRITE_GOLDEN"):
+        lines = [" ".join(f"{key}={value:.9g}" for key, value in logs.items()) for logs in rounds]  # 9 digits are a float32
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("\n".join([f"# {made_by()}", *lines, ""]))
+        return
+    head, *lines = path.read_text().splitlines()
+    golden = [{key: float(value) for key, value in (entry.split("=") for entry in line.split())} for line in lines]
+    assert [list(logs) for logs in rounds] == [list(logs) for logs in golden]
+    if head == f"# {made_by()}":
+        print(f"{name}: compared to the last bit")
+        assert [{key: float(f"{value:.9g}") for key, value in logs.items()} for logs in rounds] == golden
+    else:
+        print(f"{name}: {EXACT_ELSEWHERE} rounds compared to 1e-3 relative, as the file is by {head[2:]}")
+        for logs, expected in zip(rounds[:EXACT_ELSEWHERE], golden):
+            assert logs == pytest.approx(expected, rel=1e-3, abs=1e-5)
