@@ -258,7 +258,7 @@ def test_a_tensor_made_of_numbers_is_told_in_the_author_s_words(made):
     game, batches = make(tricks={"mine": Numbers(made)})
     said = []
     played(game, batches, Replayed(game, said.append), 6)
-    assert re.search(r"trick\.mine\S* \(\S*test_execution\.[<\w>.]+\), test_execution\.py:\d+ makes a tensor", said[0])
+    assert re.search(r"trick\.mine\S* \(\S*test_engines\.[<\w>.]+\), test_engines\.py:\d+ makes a tensor", said[0])
     assert "makes a tensor of Python numbers in every round" in said[0]
     assert "register_buffer" in said[0]
     assert torch.equal(flat(straight), flat(game))
@@ -269,7 +269,7 @@ def test_the_part_that_cannot_be_replayed_is_named(settings):
     game, batches = make(**copy.deepcopy(settings))
     said = []
     played(game, batches, Replayed(game, said.append), 5)
-    assert re.search(r"loss \(\S*test_execution\.\w+\), test_execution\.py:\d+", said[0])
+    assert re.search(r"loss \(\S*test_engines\.\w+\), test_engines\.py:\d+", said[0])
 
 
 class Raises(Trick):
