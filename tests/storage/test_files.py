@@ -19,9 +19,9 @@ ELSEWHERE = {  # what writes, and where: a cache, a temporary folder, or a folde
     "datasets/archives.py": "the folder of data sets",
     "datasets/decoded.py": "the cache of decoded images",
     "extractors/downloads.py": "the cache of weights",
-    "launch.py": "a temporary folder of its own",
+    "lifecycle/launch.py": "a temporary folder of its own",
     "storage/directory.py": "rename of a whole run directory, which follows nothing",
-    "pruning.py": "shutil.rmtree, which follows no link",
+    "inventory/prune.py": "shutil.rmtree, which follows no link",
 }
 
 
