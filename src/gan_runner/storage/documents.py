@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -44,6 +45,15 @@ def document(data: bytes | None, name: str, ours: bool = False) -> DictConfig:
     if data is None:
         raise UserError(f"{name} cannot be read: expected a regular file of at most {SIZE // 1024} KiB")
     try:
+        return OmegaConf.create(_tree(data, name, ours))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{name}: {rendered(error)}") from error
+
+
+@lru_cache(1000)
+def _tree(data: bytes, name: str, ours: bool) -> Tree:
+    """Parse a document; cached by its bytes, since a sweep reads the same files for every job."""
+    try:
         stream = io.StringIO(data.decode())
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
@@ -54,7 +64,7 @@ def document(data: bytes | None, name: str, ours: bool = False) -> DictConfig:
         loader = get_yaml_loader()(stream)
         node = loader.get_single_node()
         if node is None:
-            return OmegaConf.create()
+            return {}
         _measure(node, name, {})
         tree = loader.construct_document(node)
     except RecursionError as error:
@@ -65,10 +75,7 @@ def document(data: bytes | None, name: str, ours: bool = False) -> DictConfig:
         raise UserError(f"{name}: expected KEY: VALUE, got {printable(str(tree), 50)}")
     if not ours:
         refuse_interpolations(tree, name)
-    try:
-        return OmegaConf.create(tree)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{name}: {rendered(error)}") from error
+    return tree
 
 
 def _too_large(name: str, line: int) -> UserError:
