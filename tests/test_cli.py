@@ -370,6 +370,7 @@ def test_a_sweep_runs_every_combination_side_by_side(bench: Bench):
     assert (sweep / "table.txt").read_text() in out
 
 
+@pytest.mark.slow
 def test_every_job_of_a_sweep_over_experiments_is_repaired_by_itself(bench: Bench, mine: Path):
     line = ["-m", "+experiment=one,two", "+penalty=feature_matching,gradient_penalty", "packages=[mypkg]", "--config-dir", str(mine)]
     code, _, err = bench(*line)
@@ -400,6 +401,7 @@ def test_several_additions_survive_the_sweeper(bench: Bench):
     assert [list(run[0]["penalty"]) for run in bench.trained] == [["r1", "gradient_penalty"]] * 2
 
 
+@pytest.mark.slow
 def test_a_value_of_a_part_that_only_the_swept_experiment_chooses_is_legal(bench: Bench, mine: Path):
     code, _, err = bench("-m", "+experiment=one", "seed=0,1", "penalty.r1.weight=5", "--config-dir", str(mine))
     assert code == 0, err
@@ -445,11 +447,13 @@ def test_all_mistakes_of_a_sweep_are_told_with_their_jobs(bench: Bench):
     assert bench.left_behind == []
 
 
+@pytest.mark.slow
 def test_jobs_that_differ_in_the_seed_are_checked_once(bench: Bench):
     bench("-m", "seed=0,1,2", "loss=hinge,wasserstein")
     assert (len(bench.checked), len(bench.trained)) == (2, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "state"), [(Failed("no disk"), "failed"), (Diverged("nan"), "diverged")])
 def test_a_failed_job_does_not_stop_the_others(bench: Bench, error: Exception, state: str):
     bench.play = lambda config: raising(error)(config) if config["seed"] == 1 else config["seed"] / 4
@@ -469,6 +473,7 @@ def test_a_sweep_with_a_failure_and_a_divergence_failed(bench: Bench):
     assert bench("-m", "seed=0,1")[0] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "code"), [(Interrupted(signal.SIGTERM), 143), (KeyboardInterrupt(), 130)])
 def test_an_interruption_stops_the_sweep(bench: Bench, error: BaseException, code: int):
     bench.play = lambda config: raising(error)(config) if config["seed"] == 1 else None

@@ -18,6 +18,7 @@ from gan_runner.lifecycle import runs
 
 CONFIGS = groups.config_dir()
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
+WIDE = {"sngan_cifar10", "cgan_pd_cifar10", "wgan_gp_cifar10"}  # residual networks, which take seconds
 GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name not in ("experiment", "study"))
 PARTS = [(group, path.stem) for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]
 TINY = {
@@ -106,7 +107,7 @@ def weights_after(name, rounds, executor, device="cpu", seen=None):
     return flat(assembly.game).cpu(), turns
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in WIDE else ()) for name in EXPERIMENTS])
 def test_rounds_have_the_golden_losses_and_replayed_ones_are_the_same_bits(name):
     seen = []
     eager, _ = weights_after(name, 30, lambda game: engines.Engine(game, print), seen=seen)

@@ -151,6 +151,7 @@ def test_a_wrong_sweep_or_resume_is_refused(terminal: Terminal, line: list[str],
     assert list(terminal.folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_is_refused_is_legal_when_it_is_spelt_right(terminal: Terminal) -> None:
     """Else the tests above would pass with a command that refuses everything."""
     good = [

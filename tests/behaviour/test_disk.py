@@ -281,6 +281,7 @@ def test_a_disk_without_room_for_the_checkpoints_is_refused_before_the_start(mon
     assert [path.name for path in disk.iterdir()] == ["ballast"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [False, True], ids=["with room", "full"])
 def test_a_disk_that_is_read_only_is_refused_before_the_start(monkeypatch, capfd, disk, full):
     """Also to a run that was begun there. One that is full besides is not said to lack room."""

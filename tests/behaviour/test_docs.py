@@ -140,6 +140,7 @@ SHOWN_ONLY = ("--help", "--version", "-h")
 STANDS_FOR = re.compile(r"\b(KEY|NAME|GROUP|OPTION|VALUE)\b|\.\.\.")  # a form, rather than a command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in PRINTED if not STANDS_FOR.search(line) and not set(PRINTED[line]) & {*SHOWN_ONLY}])
 def test_every_printed_command_composes(line: str, here: Path):
     name, *words = PRINTED[line]

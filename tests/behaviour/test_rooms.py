@@ -1,6 +1,7 @@
 """The layout: who may import whom (docs/design.md, Layout)."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ def room(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
+@cache
 def arrows(package: Path = PACKAGE) -> set[tuple[str, str]]:
     """(room that imports, room that is imported), for types and inside functions as well; an __init__ only hands names on."""
     found = set()

@@ -43,6 +43,7 @@ def rounds(game, batches, executor, n):
 # ---- a run that is right ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, everything(), {"accumulate": 2, "rule": Alternate(2, 1)}], ids=["loss", "everything", "rule"])
 def test_comparisons_leave_no_trace(settings):
     """State, logs, gradients, generators and data are those of a run without comparisons, bit for bit, and no round is found wrong."""

@@ -36,6 +36,7 @@ def played(game, batches, executor, rounds):
 # ---- compiled -----------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_compiled_networks_give_the_eager_result():
     eager, _ = play(6, **everything())
     game, batches = make(**everything())
@@ -316,6 +317,7 @@ class CountingLayer(MLPDiscriminator):
         return DiscriminatorOutput(logits / 2 if self.calls % 3 == 0 else logits, features)
 
 
+@pytest.mark.slow
 def test_compiled_networks_see_what_a_part_counts():
     """torch.compile looks at the Python numbers that a network has read, and compiles again where one has changed."""
     settings = {

@@ -345,6 +345,7 @@ def test_lenet_recognises_mnist(real_data):
     assert accuracy(extractor, data.data[:, None], data.targets) == pytest.approx(0.9908, abs=2e-4)  # its file's name says 0.991
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_cifar_resnet_recognises_a_part_of_cifar10(real_data):
     extractor = CifarResNet(str(real_data / "classifiers" / "resnet20-12fca82f.th"), depth=20)

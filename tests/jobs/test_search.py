@@ -152,6 +152,7 @@ def test_trials_are_jobs_and_the_best_is_told(shell, played):
     assert (Path("all") / "table.txt").read_text() in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("direction", "bad"), [("maximize", -1e12), ("minimize", 1e12)])
 def test_a_trial_without_a_value_is_a_bad_one_and_a_failed_one_has_failed(shell, played, direction, bad):
     values = iter([None, Diverged("loss/d is nan"), Failed("the disk is full"), 0.5])
@@ -238,6 +239,7 @@ def test_a_trial_that_was_interrupted_goes_on_with_its_parameters(shell, monkeyp
     assert lines("all/1") == lines("whole/1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -258,6 +260,7 @@ def test_another_search_is_refused_and_nothing_is_changed(shell, played, more, s
     assert content("all") == before
 
 
+@pytest.mark.slow
 def test_a_trial_of_somebody_else_is_not_put_on_the_line(shell, played):
     """The database of a search holds its choices a second time: one that was changed there could ask for the environment."""
     line = (*LINE, "loss=choice(hinge,wasserstein)", "hydra.sweeper.n_trials=1")
@@ -274,6 +277,7 @@ def test_a_trial_of_somebody_else_is_not_put_on_the_line(shell, played):
     assert content("all") == before
 
 
+@pytest.mark.slow
 def test_a_search_does_not_begin_among_the_jobs_of_a_sweep(shell, played):
     shell("-m", "+experiment=gaussians25", "seed=0,1", "hydra.sweep.dir=all")
     before = content("all")
@@ -283,6 +287,7 @@ def test_a_search_does_not_begin_among_the_jobs_of_a_sweep(shell, played):
     assert content("all") == before
 
 
+@pytest.mark.slow
 def test_two_searches_do_not_share_a_folder(shell, played):
     shell(*LINE, WEIGHT, "hydra.sweeper.n_trials=1")
     with locked(Path("all"), "sweep"):
@@ -304,6 +309,7 @@ def test_a_search_may_be_kept_elsewhere(shell, played, tmp_path):
     assert not Path("all/study.db").exists()
 
 
+@pytest.mark.slow
 def test_the_shipped_search_is_one(shell, played):
     code, _, err = shell("study=optuna_gaussians25", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=all")
     assert code == 0, err

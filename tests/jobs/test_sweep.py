@@ -36,6 +36,7 @@ def check_is_whole(folder, whole):
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
 
 
+@pytest.mark.slow
 def test_an_interrupted_job_that_is_called_again_is_the_undisturbed_one(tmp_path, monkeypatch, whole):
     with monkeypatch.context() as patch:
         disturbed(patch, At(5, lambda run: os.kill(os.getpid(), signal.SIGTERM)))
@@ -47,6 +48,7 @@ def test_an_interrupted_job_that_is_called_again_is_the_undisturbed_one(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["0"]
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path, monkeypatch, whole, capfd):
     def leave_behind(run):  # what a kill in this round does: a copy of the files, once the state of round 4 is among them
         run.writer.wait()
@@ -61,6 +63,7 @@ def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path, monkeypatch, whole, 
     check_is_whole(tmp_path / "0", whole)
 
 
+@pytest.mark.slow
 def test_a_job_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path, monkeypatch, whole):
     with monkeypatch.context() as patch:
         disturbed(patch, At(3, lambda run: shutil.copytree(run.folder, tmp_path / "0")))
@@ -79,6 +82,7 @@ def test_a_finished_job_is_not_played_again(tmp_path, monkeypatch, whole):
     assert whole[1] == min(line["metrics"]["modes/kl"] for line in lines(tmp_path / "0"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["0", "a folder [with] brackets"])
 def test_a_failed_job_begins_anew_and_what_it_left_stays_beside_it(tmp_path, monkeypatch, whole, name):
     def fail(run):
@@ -121,6 +125,7 @@ def undisturbed(tmp_path_factory):
     return folder / "all", (folder / "all" / "table.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_interrupted_is_finished_by_the_same_line(shell, monkeypatch, undisturbed):
     with monkeypatch.context() as patch:
         disturbed(patch, on_seed(1, 3, lambda run: os.kill(os.getpid(), signal.SIGTERM)))
@@ -140,6 +145,7 @@ def test_a_sweep_that_was_interrupted_is_finished_by_the_same_line(shell, monkey
     assert (Path("all") / "table.txt").read_text() == undisturbed[1]
 
 
+@pytest.mark.slow
 def test_only_the_job_that_failed_is_run_again(shell, monkeypatch, undisturbed):
     def fail(run):
         raise Diverged("loss/d is nan")
@@ -155,6 +161,7 @@ def test_only_the_job_that_failed_is_run_again(shell, monkeypatch, undisturbed):
     assert Path("all/1.attempt_1/status.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_longer_sweep_in_the_same_folder_adds_its_jobs(shell, undisturbed):
     shutil.copytree(undisturbed[0], "all")
     before = content("all")
@@ -166,6 +173,7 @@ def test_a_longer_sweep_in_the_same_folder_adds_its_jobs(shell, undisturbed):
     assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"3"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -72,6 +72,7 @@ def test_a_run_leaves_behind_what_other_tools_rely_on(tmp_path):
     assert env["torch"] == torch.__version__
 
 
+@pytest.mark.slow
 def test_tensorboard_has_every_curve(tmp_path):
     train(tmp_path, *EVERYTHING[1:], "trainer.steps=6", base=["+experiment=gaussians25"])
     tags = set(curves(tmp_path))
@@ -106,6 +107,7 @@ def test_the_saved_configuration_does_not_hold_the_place_of_the_data(tmp_path, m
 # ---- exactness ----------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_callbacks_the_weights_are_the_same(tmp_path):
     train(tmp_path / "watched", *EVERYTHING[1:], "trainer.steps=7", base=["+experiment=gaussians25"])
     unwatched = [word for word in EVERYTHING if not word.startswith("callback")]
@@ -129,6 +131,7 @@ def test_resident_and_streamed_data_give_the_same_weights(tmp_path, pictures):
         assert same(state_of(tmp_path / "resident")["game"], state_of(tmp_path / f"streamed{workers}")["game"]) is None
 
 
+@pytest.mark.slow
 def test_micro_batches_make_up_one_batch(tmp_path):
     words = ["loss=non_saturating", "penalty=[r1]", "trick=[ema,instance_noise,label_smoothing]", "trainer.steps=6"]
     for k in (1, 4):
@@ -139,6 +142,7 @@ def test_micro_batches_make_up_one_batch(tmp_path):
     assert all((one[name] - four[name]).abs().max() < 1e-5 for name in weights)
 
 
+@pytest.mark.slow
 def test_a_longer_run_is_a_resumed_shorter_one(tmp_path):
     """With schedules of fixed length the run of 10 is the run of 6 gone on with."""
     fixed = ["optimizer.generator.lr=1e-3", "optimizer.discriminator.lr=1e-3"]
@@ -358,6 +362,7 @@ def test_a_missing_extractor_gives_null_and_a_reason(tmp_path, capfd):
     assert "classifier_score will be null" in capfd.readouterr().err.replace("\n", "")
 
 
+@pytest.mark.slow
 def test_schedules_that_follow_the_run_are_named_when_it_grows(tmp_path, capfd):
     train(tmp_path, "trainer.steps=4")
     runs.resume(tmp_path, ["trainer.steps=6"])
@@ -391,6 +396,7 @@ def resumed(half, folder, *words, older=False):
     return records.read(folder, folder), (folder / "train.log").read_text(), before["callbacks"]["evaluate"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("older", [False, True])
 def test_the_best_value_of_a_resumed_run_is_kept(half, tmp_path, older):
     run, said, before = resumed(half, tmp_path / "run", older=older)
@@ -458,6 +464,7 @@ def test_an_extractor_that_does_not_take_the_images_is_refused_before_the_start(
         build.check(composed(*images, "metric=[frechet_distance]", "extractor=random_conv"))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_after_its_last_round_is_finished_by_a_resume(tmp_path):
     train(tmp_path / "run", "trainer.steps=4", "callback.evaluate.every_steps=2")
     before = {name: (tmp_path / "run" / name).read_bytes() for name in ("metrics.jsonl", "checkpoints/last.pt")}

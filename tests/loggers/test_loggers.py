@@ -270,6 +270,7 @@ def test_a_tracker_is_told_everything_once(frail):
     assert Frail.said.config["architecture"]["generator"]["width"] == 16
 
 
+@pytest.mark.slow
 def test_a_tracker_that_fails_is_told_once_and_changes_nothing(tmp_path, frail, capfd):
     bare = train(tmp_path / "bare", "logger=[]", "trainer.steps=8")
     for away in (["open"], ["send", "end"]):
@@ -281,6 +282,7 @@ def test_a_tracker_that_fails_is_told_once_and_changes_nothing(tmp_path, frail, 
         assert same_weights(folder, bare)
 
 
+@pytest.mark.slow
 def test_what_could_not_be_sent_is_sent_later(frail, monkeypatch):
     frail()
     expected = list(Frail.kept)

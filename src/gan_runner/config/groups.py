@@ -1,5 +1,6 @@
 """The groups of the configuration, and where its files are."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ LINE_ONLY = ("packages", "resume", "accept")  # a file must not decide whose cod
 Names = tuple[str, ...]
 
 
+@cache
 def config_dir() -> Path:
     """The folder of the YAML files, in an installed wheel, an editable install and a source checkout alike."""
     here = Path(__file__).resolve().parent
