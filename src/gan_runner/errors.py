@@ -2,9 +2,13 @@
 
 import difflib
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 
 class UserError(Exception):
@@ -22,9 +26,23 @@ class Diverged(Exception):
 class Interrupted(Exception):
     """A signal asked the run to stop; its state was saved first. Exit code 128 + signal."""
 
-    def __init__(self, signal: int):
-        super().__init__(f"interrupted by signal {signal}")
-        self.signal = signal
+    def __init__(self, number: int):
+        super().__init__(f"interrupted by signal {number}")
+        self.signal = number
+
+
+Handler = Callable[[int, FrameType | None], Any] | signal.Handlers
+
+
+@contextmanager
+def handled(numbers: Iterable[int], handler: Handler) -> Iterator[None]:
+    """Handle signals by `handler`, and restore the handlers of before at the end."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 DONE, FAILED, WRONG, DIVERGED, KEYBOARD = 0, 1, 2, 3, 130  # exit codes

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt
 
-from gan_runner.errors import UserError, say
+from gan_runner.errors import UserError, handled, say
 from gan_runner.jobs.submitit_launcher import FOREVER_MIN, SubmititLauncher, Task
 
 
@@ -66,11 +66,10 @@ def inherited(**environment: str) -> Iterator[None]:
     """What processes that are started meanwhile find: variables, unless the user has set them; Ctrl-C, which is this process's affair."""
     new = {key: value for key, value in environment.items() if key not in os.environ}
     os.environ.update(new)
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        yield
+        with handled((signal.SIGINT,), signal.SIG_IGN):
+            yield
     finally:
-        signal.signal(signal.SIGINT, before)
         for key in new:
             del os.environ[key]
 

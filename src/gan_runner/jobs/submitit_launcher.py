@@ -25,7 +25,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gan_runner.config.command_line import recorded
-from gan_runner.errors import Failed, UserError, say
+from gan_runner.errors import Failed, UserError, handled, say
 from gan_runner.storage.files import make_folder
 from gan_runner.storage.untrusted import content, parsed_json
 
@@ -185,12 +185,8 @@ def noted_signals() -> Iterator[list[int]]:
     def note(number: int, frame: FrameType | None) -> None:
         numbers.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    try:
+    with handled((signal.SIGINT, signal.SIGTERM, signal.SIGUSR1), note):
         yield numbers
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def refuse_lines(key: str, value: Any) -> None:

@@ -20,7 +20,7 @@ from gan_runner.config.command_line import accepted, gathered, lasting, parsed, 
 from gan_runner.config.composed import Composed
 from gan_runner.config.composer import Composer
 from gan_runner.config.trust import OPTUNA_SWEEPERS
-from gan_runner.errors import DONE, FAILED, UserError, say
+from gan_runner.errors import DONE, FAILED, UserError, handled, say
 from gan_runner.jobs import submitit_launcher
 from gan_runner.jobs.job import Job, Outcome, check, refuse_missing, refused, runner, started_by_others
 from gan_runner.jobs.space import line_of
@@ -126,12 +126,8 @@ def stopping() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
+    with handled((signal.SIGTERM, signal.SIGUSR1), stop):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # ---------------------------------------------------------------------------------------------------------------------- before the start

@@ -26,7 +26,7 @@ import torch.multiprocessing as mp
 from omegaconf import OmegaConf
 
 from gan_runner import distributed
-from gan_runner.errors import Diverged, Failed, Interrupted, UserError
+from gan_runner.errors import Diverged, Failed, Interrupted, UserError, handled
 from gan_runner.reporting import log
 from gan_runner.storage import directory
 from gan_runner.training.signals import SIGNALS
@@ -43,7 +43,9 @@ def launch(work: Work, devices: int, folder: Path, config: Any, packages: Sequen
     if devices == 1 or distributed.size() > 1:
         return work(folder, config, packages, start)
     with tempfile.TemporaryDirectory(prefix="gan-runner-") as room:
-        return Workers(work, devices, Path(room)).run(folder, directory.portable(config), list(packages), start)
+        workers = Workers(work, devices, Path(room))
+        with handled(SIGNALS, workers.forward):
+            return workers.run(folder, directory.portable(config), list(packages), start)
 
 
 class Workers:
@@ -57,7 +59,6 @@ class Workers:
     def run(self, folder: Path, config: dict[str, Any], packages: list[str], start: Path | None) -> float | None:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DistributedDataParallel warns of find_unused_parameters in every process
         store = dist.TCPStore("127.0.0.1", 0, world_size=None, is_master=True, wait_for_workers=False)
-        before = {number: signal.signal(number, self.forward) for number in SIGNALS}
         resource_tracker.ensure_running()  # starting it later would unblock signals
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # workers are born so, until trainer.Signals can save what they do
         try:
@@ -79,8 +80,6 @@ class Workers:
                     process.kill()
                 process.join()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def forward(self, number: int, frame: FrameType | None) -> None:
         """Pass a signal on; the second of its kind kills."""

@@ -8,6 +8,7 @@ import signal
 from types import FrameType
 
 from gan_runner import distributed
+from gan_runner.errors import handled
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -22,13 +23,13 @@ class Signals:
         self.received: int | None = None
 
     def __enter__(self) -> Signals:
-        self.before = {number: signal.signal(number, self.note) for number in SIGNALS}
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.before)  # workers are born with these held back
+        self.handled = handled(SIGNALS, self.note)
+        self.handled.__enter__()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # worker processes start with these blocked
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+        self.handled.__exit__(None, None, None)
 
     def note(self, number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
