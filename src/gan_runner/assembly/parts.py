@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import typing
@@ -15,7 +14,7 @@ from hydra.utils import instantiate
 
 from gan_runner.config.command_line import allowed_packages
 from gan_runner.datasets import Dataset
-from gan_runner.errors import UserError, printable
+from gan_runner.errors import UserError, did_you_mean, printable
 from gan_runner.evaluation.extractor import Extractor
 from gan_runner.evaluation.metric import Metric
 from gan_runner.game.network import Discriminator, Generator
@@ -112,10 +111,7 @@ def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
         if key == "_target_":
             continue
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            yield f"unknown key {path}.{key}; {cls.__name__} takes {', '.join(known) or 'no keys'}" + (
-                f" (did you mean {near[0]}?)" if near else ""
-            )
+            yield f"unknown key {path}.{key}; {cls.__name__} takes {', '.join(known) or 'no keys'}{did_you_mean(key, list(known))}"
         elif isinstance(value, dict) and "_target_" in value:
             nested = list(mistakes_in(Part(f"{path}.{key}", value, Schedule), packages))
             yield from nested
