@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gan_runner.commands.settings import Rate
 from gan_runner.errors import UserError, printable
 from gan_runner.rating.raters import Array, expected, fit
 from gan_runner.storage import files
@@ -244,17 +245,17 @@ def told(found: dict[str, Any]) -> list[str]:
 CHECKS = {"consistent": "repeats answered alike", "practice": "right in practice"}
 
 
-def score(settings: dict[str, Any], say: Callable[[str], None]) -> None:
+def score(settings: Rate, say: Callable[[str], None]) -> None:
     """Score the files `answers` with the file `key` (None: the one in the folder `out`); say it, and write score.json beside the key."""
-    path = Path(settings["key"] or Path(settings["out"]) / "key.json")
+    path = Path(settings.key or Path(settings.out) / "key.json")
     key = read_key(path)
-    sessions = [session(read_json(Path(name)), key, Path(name)) for name in settings["answers"]]
+    sessions = [session(read_json(Path(name)), key, Path(name)) for name in settings.answers]
     if not sessions:
         raise UserError("there are no answers to score: answers=[FILE, ...] names what raters saved")
     out = path.with_name("score.json")
     try:
         with np.errstate(all="ignore"):
-            found = scored(key, sessions, settings["seed"])
+            found = scored(key, sessions, settings.seed)
         data = json.dumps(found, indent=2, allow_nan=False)
     except (np.linalg.LinAlgError, ValueError, OverflowError) as error:  # covariates or chances that no page has
         raise UserError(f"these answers and {path} make no error rate: their chances q or covariates are none that a page has") from error
