@@ -248,8 +248,8 @@ def test_every_file_says_what_it_is_and_gives_all_defaults(group, name):
     ("words", "message"),
     [
         (["optimizer.generator.lr=-1"], r"optimizer\.generator: Invalid learning rate: -1"),
-        (["batch_size=0"], "batch_size=0: must be at least 1"),
-        (["batch_size=x"], r"batch_size='x': expected a whole number"),
+        (["batch_size=0"], "batch_size=0: expected a whole number, 1 or more"),
+        (["batch_size=x"], r"batch_size='x': expected a whole number, 1 or more"),
         (["trainer.steps=1.5"], r"trainer\.steps=1\.5: expected a whole number, 1 or more"),
         (["rule.d_steps=0"], "d_steps and g_steps are at least 1"),
         (["+rule.dsteps=2"], r"unknown key rule\.dsteps; Alternate takes d_steps, g_steps \(did you mean d_steps\?\)"),

@@ -93,7 +93,7 @@ WRONG = {
     "os.system as Hydra's callback": (["+hydra.callbacks.x._target_=os.system"], "is refused"),
     "wrong type": (["trainer.steps=many"], "trainer.steps='many': expected a whole number, 1 or more"),
     "no value": (["trainer.steps="], "trainer.steps='': expected a whole number, 1 or more"),
-    "a list for a number": (["batch_size=[1]"], "batch_size=[1]: expected a whole number"),
+    "a list for a number": (["batch_size=[1]"], "batch_size=[1]: expected a whole number, 1 or more"),
     "negative learning rate": (["optimizer.discriminator.lr=-1e-4"], "optimizer.discriminator: Invalid learning rate"),
     "unknown experiment": (["+experiment=gaussians52"], "there is no experiment gaussians52 (did you mean gaussians25?)"),
     "experiment without plus": (["experiment=gaussians25"], "an experiment is added, with a plus: +experiment=gaussians25"),

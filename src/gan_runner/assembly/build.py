@@ -147,8 +147,6 @@ def check(config: Any, packages: Sequence[str] = (), line: Sequence[str] | None 
         typed = parsed(line)
         mistakes += [said for part in parts_of(config) for said in unnamed_addresses(part, packages, typed)]
     mistakes += mistyped("", PLAIN, {key: config.get(key) for key in PLAIN})
-    if not mistakes and config["batch_size"] < 1:
-        mistakes.append(f"batch_size={config['batch_size']}: must be at least 1")
     if mistakes:
         raise UserError("\n".join(mistakes))
     assembly = assemble(config, packages, device=torch.device("cpu"))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from annotated_types import Ge
 from hydra.utils import instantiate
 
 from gan_runner.assembly.signatures import converted, mistyped, signature
@@ -31,7 +32,7 @@ ONE: dict[str, type] = {"dataset": Dataset, "loss": Term, "rule": Rule, "trainer
 LIST: dict[str, type] = {"penalty": Penalty, "trick": Trick, "metric": Metric, "callback": Callback, "logger": Logger}
 OPTIONAL: dict[str, type] = {"extractor": Extractor}
 SIDES: dict[str, type] = {"generator": Generator, "discriminator": Discriminator}
-PLAIN = {"seed": int, "batch_size": int, "deterministic": bool}
+PLAIN: dict[str, Any] = {"seed": int, "batch_size": Annotated[int, Ge(1)], "deterministic": bool}
 
 
 class Part(NamedTuple):
