@@ -54,6 +54,7 @@ def expected(annotation: Any) -> str:
 
 
 def _alternatives(annotation: Any) -> list[str]:
+    """The kinds of values that an annotation takes, in words: a type, a number in its range, each option of a Literal, null."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return [each for one in arguments for each in _alternatives(one)]
@@ -61,9 +62,11 @@ def _alternatives(annotation: Any) -> list[str]:
         return [str(each) for each in arguments]
     if origin is Annotated:
         rules = [rule for group in arguments[1:] for rule in (group if isinstance(group, GroupedMetadata) else [group])]
-        bounds = [bound for rule in rules if (bound := _bound(rule))]
         names = [rule.documentation for rule in rules if isinstance(rule, Doc)]
-        return [", ".join([names[-1] if names else expected(arguments[0]), *bounds])] if names or bounds else _alternatives(arguments[0])
+        bounds = [bound for rule in rules if (bound := _bound(rule))]
+        if not names and not bounds:
+            return _alternatives(arguments[0])
+        return [", ".join([*(names or [expected(arguments[0])]), *bounds])]
     if annotation is bool:
         return ["true", "false"]
     if annotation in (None, types.NoneType):
@@ -72,14 +75,14 @@ def _alternatives(annotation: Any) -> list[str]:
         each = [expected(one) for one in arguments if one is not ...]
         return [f"a list, each {each[0]}" if origin is list or ... in arguments else f"[{', '.join(each)}]"]
     if is_typeddict(annotation):
-        return [
-            "{" + ", ".join(f"{key}: {expected(one)}" for key, one in typing.get_type_hints(annotation, include_extras=True).items()) + "}"
-        ]
-    noun = NOUNS.get(origin or annotation)
-    return [noun or (f"a {annotation.__name__}" if isinstance(annotation, type) else str(annotation).replace("typing.", ""))]
+        keys = typing.get_type_hints(annotation, include_extras=True)
+        return ["{" + ", ".join(f"{key}: {expected(one)}" for key, one in keys.items()) + "}"]
+    other = f"a {annotation.__name__}" if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+    return [NOUNS.get(origin or annotation, other)]
 
 
 def _bound(rule: Any) -> str | None:
+    """A limit in words; None for what limits nothing."""
     match rule:
         case Ge(ge=least):
             return f"{least} or more"
