@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 from annotated_types import Ge, Gt, Interval, Le, Lt, MultipleOf
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 from typing_extensions import Doc, TypedDict
 
 from gan_runner.assembly.signatures import expected, mistyped
@@ -40,7 +40,7 @@ class Schedule:
         (Annotated[int, Ge(1)] | None, "a whole number, 1 or more, or null"),
         (Annotated[float, Gt(0), Lt(1)], "a number, above 0, below 1"),
         (Annotated[int, Interval(ge=1, le=3)], "a whole number, 1 or more, at most 3"),
-        (Annotated[int, MultipleOf(3)], "a whole number, MultipleOf(multiple_of=3)"),
+        (Annotated[int, Field(ge=1, le=3)], "a whole number, 1 or more, at most 3"),
         (Annotated[Literal["a", "b"], "a note"] | None, "a, b or null"),
         (Annotated[float, Le(1), Doc("a share")], "a share, at most 1"),
         (
@@ -70,6 +70,11 @@ def even(number: int) -> int:
         (Annotated[float, Gt(0)], float("nan"), ["loss.x=nan: expected a number, above 0"]),
         (tuple[int, ...], [1, 2], []),
         (tuple[int, ...], [1, "a"], ["loss.x=[1, 'a']: expected a list, each a whole number"]),
+        (Annotated[int, Ge(1), MultipleOf(3)], 4, ["loss.x=4: expected a whole number, 1 or more; input should be a multiple of 3"]),
+        (Annotated[float, Field(allow_inf_nan=False)], float("inf"), ["loss.x=inf: expected a number; input should be a finite number"]),
+        (Literal["a", "b"] | None, "c", ["loss.x='c': expected a, b or null"]),
+        (Schedule | float, "c", ["loss.x='c': expected a Schedule or a number"]),
+        (Best, {"metric": 3, "mode": "max"}, ["loss.x={'metric': 3, 'mode': 'max'}: expected {metric: a text or null, mode: max or min}"]),
         (Annotated[int, AfterValidator(even)], 3, ["loss.x=3: expected a whole number; the number has to be even"]),
         (Annotated[int, AfterValidator(even)], "3", ["loss.x='3': expected a whole number"]),
     ],

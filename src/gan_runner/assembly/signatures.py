@@ -5,15 +5,27 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 import pydantic
-from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Le, Lt
+from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
+from pydantic.fields import FieldInfo
 from typing_extensions import Doc, is_typeddict
 
 GIVEN = frozenset({"self", "spec", "params"})  # what the build supplies itself
 NOUNS = {int: "a whole number", float: "a number", str: "a text", dict: "a mapping", list: "a list", tuple: "a list"}
+# ends of the names of those errors of pydantic that `expected` has words for
+IN_WORDS = (
+    "_type",
+    "is_instance_of",
+    "literal_error",
+    "int_from_float",
+    "greater_than",
+    "less_than",
+    "greater_than_equal",
+    "less_than_equal",
+)
 
 
 def signature(cls: type) -> dict[str, tuple[Any, Any]]:
@@ -34,7 +46,7 @@ def converted(annotation: Any, value: Any) -> Any:
 def mistyped(path: str, annotations: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
     """Say of each value that does not fit its annotation what is expected: `trainer.steps=0: expected a whole number, 1 or more`.
 
-    The message of a ValueError that a validator of the annotation raises is added.
+    What the words of an annotation leave open is added: the message of a ValueError from a validator, else that of pydantic.
     """
     strict = pydantic.ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=())
     for key, annotation in annotations.items():
@@ -42,8 +54,13 @@ def mistyped(path: str, annotations: dict[str, Any], values: dict[str, Any]) -> 
         try:
             model(value=converted(annotation, values[key]))
         except pydantic.ValidationError as error:
-            reasons = {str(line["ctx"]["error"]): None for line in error.errors() if line["type"] == "value_error"}
+            reasons = {_reason(line): None for line in error.errors() if not line["type"].endswith(IN_WORDS)}
             yield "; ".join([f"{f'{path}.{key}'.lstrip('.')}={values[key]!r}: expected {expected(annotation)}", *reasons])
+
+
+def _reason(line: Any) -> str:
+    """The message of one error of pydantic, which begins with a capital; of a ValueError its own."""
+    return str(line["ctx"]["error"]) if line["type"] == "value_error" else line["msg"][0].lower() + line["msg"][1:]
 
 
 def expected(annotation: Any) -> str:
@@ -61,7 +78,7 @@ def _alternatives(annotation: Any) -> list[str]:
     if origin is Literal:
         return [str(each) for each in arguments]
     if origin is Annotated:
-        rules = [rule for group in arguments[1:] for rule in (group if isinstance(group, GroupedMetadata) else [group])]
+        rules = [rule for group in arguments[1:] for rule in _rules(group)]
         names = [rule.documentation for rule in rules if isinstance(rule, Doc)]
         bounds = [bound for rule in rules if (bound := _bound(rule))]
         if not names and not bounds:
@@ -81,8 +98,13 @@ def _alternatives(annotation: Any) -> list[str]:
     return [NOUNS.get(origin or annotation, other)]
 
 
+def _rules(group: Any) -> Iterable[Any]:
+    """The single rules of Interval(ge=1, le=3), of pydantic's Field(ge=1, le=3), and of what is one itself."""
+    return group if isinstance(group, GroupedMetadata) else group.metadata if isinstance(group, FieldInfo) else [group]
+
+
 def _bound(rule: Any) -> str | None:
-    """A limit in words; None for what limits nothing."""
+    """A limit in words; None for any other rule."""
     match rule:
         case Ge(ge=least):
             return f"{least} or more"
@@ -92,4 +114,4 @@ def _bound(rule: Any) -> str | None:
             return f"at most {most}"
         case Lt(lt=limit):
             return f"below {limit}"
-    return repr(rule) if isinstance(rule, BaseMetadata) else None
+    return None
