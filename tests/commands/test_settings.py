@@ -9,6 +9,7 @@ from command_settings import defaults, settings_of
 from gan_runner.commands.settings import Evaluate, Rate, Sample, read
 from gan_runner.errors import UserError
 
+LONG = 300 * "a"  # no file system of Linux or macOS takes such a name
 NEEDED = {Sample: {"run": "x"}, Evaluate: {}, Rate: {}}
 
 
@@ -37,6 +38,9 @@ def test_a_yaml_file_and_its_fields_have_the_same_keys_and_the_defaults_fit(kind
         (Sample, {"out": "file", "format": "png"}, "out='file': file is a file, not a folder"),
         (Sample, {"export": "."}, "export='.': expected the path of a file or null; . is a folder"),
         (Evaluate, {"out": "file"}, "out='file': expected a folder or null; file is a file, not a folder"),
+        (Sample, {"out": LONG + "/x"}, f"out='{LONG}/x': expected a path or null; file name too long"),
+        (Sample, {"out": LONG, "format": "png"}, f"out='{LONG}': file name too long"),
+        (Rate, {"out": LONG}, f"out='{LONG}': expected a folder; file name too long"),
         (Evaluate, {"n_real": 1}, "n_real=1: expected a number of samples, 2 or more, or null"),
         (Evaluate, {"threads": 0}, "threads=0: expected a number of threads, 1 or more, or null"),
         (Rate, {"epsilon": 0}, "epsilon=0: expected a share, above 0, at most 1"),

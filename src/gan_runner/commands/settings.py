@@ -1,5 +1,6 @@
 """The settings of gan-sample, gan-eval and gan-rate: a field for each key of a YAML file, which has the defaults. Imports no torch."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -21,23 +22,27 @@ def one_line(text: str) -> str:
     return text
 
 
-def writable(file: str) -> str:
-    """Return the path of a file that can be written. ValueError where it is a folder, or where one of its folders is a file."""
-    if Path(file).is_dir():
-        raise ValueError(f"{file} is a folder")
-    return below_folders(file)
-
-
 def below_folders(path: str) -> str:
-    """Return a path whose parents are folders, or can become some. ValueError where one is a file."""
-    if files := [parent for parent in Path(path).parents if parent.exists() and not parent.is_dir()]:
+    """Return a path whose parents are folders or can be made. ValueError where one is a file, or has a name that no folder can have."""
+    try:
+        files = [parent for parent in Path(path).parents if parent.exists() and not parent.is_dir()]
+    except OSError as error:
+        raise ValueError(str(error.strerror).lower()) from error
+    if files:
         raise ValueError(f"{files[0]} is a file, not a folder")
     return path
 
 
 def folder(path: str) -> str:
-    """Return the path of a folder that exists or can be made. ValueError where it is a file, or where one of its parents is."""
+    """Return the path of a folder that exists or can be made. ValueError as for `below_folders`."""
     below_folders(f"{path}/file")
+    return path
+
+
+def no_folder(path: str) -> str:
+    """Return a path at which there is no folder. ValueError where there is one."""
+    if os.path.isdir(path):
+        raise ValueError(f"{path} is a folder")
     return path
 
 
@@ -62,14 +67,17 @@ class Sample:
     format: Literal["grid", "png", "npz", "interpolation"]
     columns: Annotated[int, Ge(1), Doc("a number of columns")] | None
     out: Annotated[Text, AfterValidator(below_folders), Doc("a path")] | None
-    export: Annotated[Text, AfterValidator(writable), Doc("the path of a file")] | None
+    export: Annotated[Text, AfterValidator(below_folders), AfterValidator(no_folder), Doc("the path of a file")] | None
     accelerator: Accelerator
     packages: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """UserError where a file is in the place of the folder that pictures are written to, one for each sample."""
-        if self.format == "png" and self.out is not None and Path(self.out).is_file():
-            raise UserError(f"out={self.out!r}: {self.out} is a file, not a folder")
+        """UserError where `out` cannot be the folder that format=png writes a file into for each sample."""
+        if self.format == "png" and self.out is not None:
+            try:
+                folder(self.out)
+            except ValueError as error:
+                raise UserError(f"out={self.out!r}: {error}") from error
 
 
 @dataclass(frozen=True)
