@@ -74,7 +74,7 @@ def _version() -> str:
 
 
 def _arguments(argv: list[str]) -> Namespace:
-    """Hydra's flags and the overrides; flags may stand anywhere on the line (Hydra 1.3 refuses overrides on both sides of one)."""
+    """Parse Hydra's flags and the overrides; flags may be anywhere on the line (Hydra 1.3 refuses overrides on both sides of one)."""
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()

@@ -79,7 +79,7 @@ def even(number: int) -> int:
         (Annotated[int, AfterValidator(even)], "3", ["loss.x='3': expected a whole number"]),
     ],
 )
-def test_values_that_do_not_fit_are_told(annotation, value, said):
+def test_values_that_do_not_fit_are_reported(annotation, value, said):
     assert list(mistyped("loss", {"x": annotation}, {"x": value})) == said
 
 

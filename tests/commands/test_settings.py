@@ -54,7 +54,7 @@ def test_a_yaml_file_and_its_fields_have_the_same_keys_and_the_defaults_fit(kind
         ),
     ],
 )  # fmt: skip
-def test_a_wrong_value_is_told_with_what_is_expected(kind, keys, said, tmp_path: Path, monkeypatch):
+def test_a_wrong_value_is_reported_with_what_is_expected(kind, keys, said, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError) as caught:
@@ -72,6 +72,6 @@ def test_a_right_value_is_taken_as_it_is(kind, keys, tmp_path: Path, monkeypatch
     assert getattr(settings_of(kind, **NEEDED[kind] | keys), {"class": "class_"}.get(key, key)) == value
 
 
-def test_keys_that_the_line_took_away_are_told():
+def test_keys_that_the_line_took_away_are_reported():
     with pytest.raises(UserError, match=r"^n has no value: say n=\.\.\.\nclass has no value: say class=\.\.\.$"):
         read(Sample, {key: value for key, value in defaults(Sample).items() if key not in ("n", "class")})

@@ -76,7 +76,7 @@ def locate(target: Any, base: type, path: str, packages: Sequence[str]) -> type:
         unseen = isinstance(error, ModuleNotFoundError) and error.name == target.partition(".")[0]
         raise UserError(
             f"{path}._target_={target} cannot be imported: {error}"
-            + ("; install that package, or start with PYTHONPATH=FOLDER, the folder that it lies in" if unseen else "")
+            + ("; install that package, or start with PYTHONPATH=FOLDER, the folder that it is in" if unseen else "")
         ) from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise UserError(f"{path}._target_={target} is not a {base.__name__}")

@@ -34,7 +34,7 @@ from gan_runner.trained import TrainedRun
 
 
 class Judged(NamedTuple):
-    """One line of figures to be: a subject for every evaluation seed, and where it stands in its run."""
+    """What one line of figures is about: a subject for every evaluation seed, and the round of its run."""
 
     name: str
     subjects: list[Subject]

@@ -130,7 +130,7 @@ def curve(run: Run, key: str, metric: str | None) -> dict[str, str]:
 
 
 def details(run: Run) -> list[tuple[str, str]]:
-    """(heading, lines) of what is told below the pictures."""
+    """(heading, lines) of what is below the pictures."""
     protocol, config = ("\n".join(f"{key}: {shown(value)}" for key, value in tree.items()) for tree in (run.protocol(), run.config))
     judged = "\n".join(f"{checkpoint}: {figures}\n  {protocol}" for checkpoint, figures, protocol in afterwards(run))
     found = (("Measured by gan-eval", judged), ("How the curves were measured", protocol), ("Configuration", config))

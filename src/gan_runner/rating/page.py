@@ -1,11 +1,11 @@
-"""The page on which a person tells real images from generated ones, and the key that stays with whoever asks.
+"""The page on which a person tells real images from generated ones, and the key, which raters are not sent.
 
-The page is one file that needs no server and no network. All images, real and generated, lie in the same sheets, written by the same
-encoder, in a shuffled order; which of a pair is real stands in key.json alone. Two exceptions: of the practice pairs, which are never
+The page is one file that needs no server and no network. All images, real and generated, are in the same sheets, written by the same
+encoder, in a shuffled order; which of a pair is real is in key.json alone. Two exceptions: of the practice pairs, which are never
 scored, the page knows the truth, for it tells the rater and learns from the answers where this rater errs; and a staircase, which goes by
 right and wrong, cannot do without it. A page that could tell right from wrong in the pairs that are scored would hold their truth.
 
-A pair brings its covariates, which belong to both of its images: by how much D prefers the real one, and by how much the fake lies farther
+A pair brings its covariates, which belong to both of its images: by how much D prefers the real one, and by how much the fake is farther
 from its nearest real image than the real one does. With order=unsure, pairs are asked in proportion to how unsure the rater model is.
 """
 
@@ -43,7 +43,7 @@ STAIRCASE = {"start": 500, "least": 100, "most": 1000, "down": 10, "up": 30}  # 
 
 
 class Pairs(NamedTuple):
-    """n pairs of images, uint8 n C H W, and what may tell how hard each is, n K."""
+    """n pairs of images, uint8 n C H W, and what may predict how hard each is, n K."""
 
     fake: Tensor
     real: Tensor
@@ -54,7 +54,7 @@ class Pairs(NamedTuple):
 def build(pairs: Pairs, settings: Rate, source: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The page as HTML, and its key. The last `practice` pairs are those for practice; the others are the pool."""
     n, timed = len(pairs.fake), settings.time == "staircase"
-    secret = hashlib.sha256(pairs.fake.numpy().tobytes()).hexdigest()  # else whoever guesses the seed could draw the sides again
+    secret = hashlib.sha256(pairs.fake.numpy().tobytes()).hexdigest()  # else a rater who guesses the seed could draw the sides again
     pool, draw = n - settings.practice, seeded("rating", settings.seed, secret)
     real = (torch.randperm(n, generator=draw) % 2).tolist()  # as often the one as the other
     first, second = (torch.where(torch.tensor(real)[:, None, None, None] == i, pairs.real, pairs.fake) for i in (0, 1))

@@ -90,7 +90,7 @@ def interval(parts: Array, answers: int, draws: int, seed: int, coefficients: in
         z = float(np.quantile(np.abs(rng.standard_t(min(freedom, 1e6), 100 * draws)), 0.95))
     variance *= answers / max(answers - r * coefficients, 1)
     worth = rate * (1 - rate) / variance if variance > 0 else math.inf
-    worth = min(worth, 4 * answers) if 0 < rate < 1 else answers  # few errors may lie so well that there seems to be no variance
+    worth = min(worth, 4 * answers) if 0 < rate < 1 else answers  # few errors may be spread so evenly that there seems to be no variance
     middle, half = rate + z**2 / (2 * worth), z * math.sqrt(rate * (1 - rate) / worth + z**2 / (4 * worth**2))
     return rate, max((middle - half) / (1 + z**2 / worth), 0.0), min((middle + half) / (1 + z**2 / worth), 1.0)
 
@@ -210,8 +210,8 @@ def scored(key: dict[str, Any], sessions: Sequence[Session], seed: int = 0, draw
     return {"page": key["page"], "source": key["source"], "overall": whole, "by_rater": raters}
 
 
-def told(found: dict[str, Any]) -> list[str]:
-    """The score as lines of text."""
+def report(found: dict[str, Any]) -> list[str]:
+    """Put the score into lines of text."""
 
     def figure(one: dict[str, Any]) -> str:
         low, high = one["interval"] if one.get("interval") else (math.nan, math.nan)
@@ -260,6 +260,6 @@ def score(settings: Rate, say: Callable[[str], None]) -> None:
     except (np.linalg.LinAlgError, ValueError, OverflowError) as error:  # covariates or chances that no page has
         raise UserError(f"these answers and {path} make no error rate: their chances q or covariates are none that a page has") from error
     files.write_bytes(out, data.encode())
-    for line in told(found):
+    for line in report(found):
         say(line)
     say(f"score: {out}")
