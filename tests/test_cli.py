@@ -14,6 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from gan_runner import cli
+from gan_runner.commands.settings import Sample
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 
 SOURCE = Path(cli.__file__).parents[1]
@@ -28,7 +29,8 @@ class NoTorch:
 sys.meta_path.insert(0, NoTorch())
 from gan_runner import cli
 sys.argv[0] = sys.argv.pop(1)
-sys.exit({"gan-train": cli.train, "gan-sample": cli.sample}[sys.argv[0]]())
+commands = {"gan-train": cli.train, "gan-sample": cli.sample, "gan-eval": cli.evaluate, "gan-rate": cli.rate}
+sys.exit(commands[sys.argv[0]]())
 """
 
 
@@ -46,7 +48,7 @@ class Bench:
         self.checked: list[dict[str, Any]] = []
         self.trained: list[tuple[dict[str, Any], Path, list[str], list[str]]] = []
         self.resumed: list[tuple[Path, list[str], list[str]]] = []
-        self.sampled: list[dict[str, Any]] = []
+        self.sampled: list[Sample] = []
         self.refuse: Callable[[dict[str, Any]], str | None] = lambda config: None
         self.play: Callable[[dict[str, Any]], float | None] = lambda config: None
         self._stand_in("assembly.build", check=self._check)
@@ -167,9 +169,18 @@ def test_what_only_shows_something_imports_no_torch_and_creates_nothing(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("line", [["trainer.stpes=5"], ["+experiment=nope"]])
-def test_a_line_that_does_not_compose_is_refused_before_torch(tmp_path: Path, line: list[str]):
-    done = without_torch("gan-train", *line, cwd=tmp_path)
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["gan-train", "trainer.stpes=5"],
+        ["gan-train", "+experiment=nope"],
+        ["gan-sample", "run=x", "n=0"],
+        ["gan-eval", "run=x", "n=1"],
+        ["gan-rate", "run=x", "epsilon=2"],
+    ],
+)
+def test_a_wrong_line_is_refused_before_torch(tmp_path: Path, line: list[str]):
+    done = without_torch(*line, cwd=tmp_path)
     assert done.returncode == 2
     assert "was imported" not in done.stderr
     assert list(tmp_path.iterdir()) == []
@@ -514,9 +525,9 @@ def test_resume_is_refused_where_there_is_nothing_to_go_on_with(bench: Bench, li
 def test_sample_hands_over_its_keys(bench: Bench):
     assert bench("run=here", "n=9", "class=3", "packages=[mypkg]", command="sample")[0] == 0
     (settings,) = bench.sampled
-    assert settings["run"] == "here"
-    assert (settings["n"], settings["class"], settings["seed"], settings["format"]) == (9, 3, 0, "grid")
-    assert settings["packages"] == ["mypkg"]
+    assert settings.run == "here"
+    assert (settings.n, settings.class_, settings.seed, settings.format) == (9, 3, 0, "grid")
+    assert settings.packages == ("mypkg",)
     assert bench.left_behind == []
 
 
@@ -525,13 +536,14 @@ def test_sample_hands_over_its_keys(bench: Bench):
     [
         (["n=9"], "run has no value"),
         (["run=x", "n=0"], "n=0: expected a number of samples, 1 or more"),
-        (["run=x", "n=many"], "n=many: expected"),
-        (["run=x", "seed=-1"], "seed=-1: expected"),
+        (["run=x", "n=many"], "n='many': expected a number of samples, 1 or more"),
+        (["run=x", "seed=-1"], "seed=-1: expected a whole number, 0 or more"),
         (["run=x", "class=-1"], "class=-1: expected the name or the number of a class or null"),
         (["run=x", "class=1.5"], "class=1.5: expected the name or the number of a class or null"),
-        (["run=x", "format=gif"], "format=gif: expected grid, png, npz or interpolation"),
+        (["run=x", "format=gif"], "format='gif': expected grid, png, npz or interpolation"),
         (["run=x", "formt=png"], "unknown key formt (did you mean format?)"),
         (["run=x", "seed=0,1"], "several values"),
+        (["run=x", "~n"], "n has no value: say n=..."),
         (["run=x", "-m"], "does one thing at a time"),
     ],
 )

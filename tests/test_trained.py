@@ -12,10 +12,12 @@ import torch
 from PIL import Image
 
 import gan_runner
+from command_settings import settings_of
 from gan_runner import Generator, trained
 from gan_runner.architectures import DCGANGenerator, MLPGenerator
 from gan_runner.assembly import build, parts
 from gan_runner.commands import sample
+from gan_runner.commands.settings import Sample
 from gan_runner.config import composer
 from gan_runner.datasets import Spec
 from gan_runner.errors import UserError
@@ -23,18 +25,6 @@ from gan_runner.lifecycle import runs
 from gan_runner.sampling.subjects import samples
 from gan_runner.sampling.walks import interpolation, slerp
 from gan_runner.tricks import SpectralNorm
-
-DEFAULTS = {
-    "checkpoint": "last",
-    "n": 16,
-    "seed": 0,
-    "class": None,
-    "format": "grid",
-    "out": None,
-    "export": None,
-    "columns": None,
-    "accelerator": "cpu",
-}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +57,7 @@ def pictures(tmp_path_factory):
 
 
 def main(folder, **words):
-    sample.main({**DEFAULTS, "run": str(folder), **words})
+    sample.main(settings_of(Sample, run=str(folder), accelerator="cpu", **{"n": 16, **words}))
 
 
 def test_a_run_is_loaded_and_sampled_without_its_data(pictures):

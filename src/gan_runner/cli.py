@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gan_runner.commands.settings import EVALUATE, RATE, SAMPLE, Keys, mistakes_in
 from gan_runner.config.groups import config_dir
 from gan_runner.errors import DONE, FAILED, KEYBOARD, UserError, plain, say, verdict
 
@@ -75,7 +74,7 @@ def _version() -> str:
 
 
 def _arguments(argv: list[str]) -> Namespace:
-    """Hydra's flags and the overrides; flags may stand anywhere on the line (Hydra 1.3 refuses overrides on both sides of one)."""
+    """Parse Hydra's flags and the overrides; flags may be anywhere on the line (Hydra 1.3 refuses overrides on both sides of one)."""
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
@@ -214,8 +213,8 @@ def _resume(resumed: Any, line: list[Any], multirun: bool) -> int:
 # ------------------------------------------------------------------------------------------------------- gan-sample, gan-eval, gan-rate
 
 
-def _settings(command: str, argv: list[str], name: str, keys: Keys, needed: str) -> dict[str, Any] | None:
-    """What the line of a command says, once every value is of its kind; None where a flag asked to be shown something."""
+def _composed(command: str, argv: list[str], name: str, needed: str) -> dict[str, Any] | None:
+    """The keys of a command as the line composes them; None where a flag asked to be shown something."""
     if "--help" in argv or "-h" in argv:
         from gan_runner.commands import usage
 
@@ -229,17 +228,21 @@ def _settings(command: str, argv: list[str], name: str, keys: Keys, needed: str)
     composer = _composer(arguments)
     if _shown(command, arguments, composer, name):
         return None
+
+    from omegaconf import OmegaConf
+
     composed = composer.compose(arguments.overrides, name)
-    if missing := [key for key in keys if composed.config._get_node(key)._is_missing()]:
+    if missing := sorted(OmegaConf.missing_keys(composed.config)):
         raise UserError(f"{missing[0]} has no value: {needed}, {missing[0]}=outputs/NAME/DATE_TIME")
-    settings = {**composed.plain(), "packages": composed.packages}
-    if mistakes := list(mistakes_in(keys, settings)):
-        raise UserError("\n".join(mistakes))
-    return settings
+    return {**composed.plain(), "packages": composed.packages}
 
 
 def _sample(argv: list[str]) -> int:
-    if (settings := _settings("gan-sample", argv, "sample", SAMPLE, "say which run to sample from")) is not None:
+    if (keys := _composed("gan-sample", argv, "sample", "say which run to sample from")) is not None:
+        from gan_runner.commands.settings import Sample, read
+
+        settings = read(Sample, keys)
+
         from gan_runner.commands.sample import main
 
         main(settings)
@@ -248,21 +251,29 @@ def _sample(argv: list[str]) -> int:
 
 def _evaluate(argv: list[str]) -> int:
     argv = [*argv, *(f"dataset={word.removeprefix('reference=')}" for word in argv if _names_dataset(word))]
-    if (settings := _settings("gan-eval", argv, "evaluate", EVALUATE, "say what to judge")) is not None:
+    if (keys := _composed("gan-eval", argv, "evaluate", "say what to judge")) is not None:
+        from gan_runner.commands.settings import Evaluate, read
+
+        settings = read(Evaluate, keys)
+
         from gan_runner.commands.evaluate import main
 
-        moved = [word.removeprefix("dataset.root=") for word in argv if word.startswith("dataset.root=")]
-        main(settings | {"root": moved[-1] if moved else None})
+        roots = [word.removeprefix("dataset.root=") for word in argv if word.startswith("dataset.root=")]
+        main(settings, roots[-1] if roots else None)
     return DONE
 
 
 def _rate(argv: list[str]) -> int:
-    if (settings := _settings("gan-rate", argv, "rate", RATE, "say what people are to rate")) is not None:
+    if (keys := _composed("gan-rate", argv, "rate", "say what people are to rate")) is not None:
+        from gan_runner.commands.settings import Rate, read
+
+        settings = read(Rate, keys)
+
         from gan_runner.rating import make, score
         from gan_runner.reporting import Reporter
 
         with Reporter() as reporter:
-            (score if settings["answers"] else make)(settings, reporter.say)
+            (score if settings.answers else make)(settings, reporter.say)
     return DONE
 
 

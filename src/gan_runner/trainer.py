@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from annotated_types import Ge
@@ -9,25 +10,19 @@ from annotated_types import Ge
 from gan_runner.execution import engines, hardware
 
 
+@dataclass(frozen=True)
 class Trainer:
     """How long a run is, how precisely and on what it is computed."""
 
-    def __init__(
-        self,
-        steps: Annotated[int, Ge(1)] = 10000,
-        accumulate: Annotated[int, Ge(1)] = 1,
-        accelerator: hardware.Accelerator = "auto",
-        devices: Annotated[int, Ge(1)] | Literal["auto"] = 1,
-        precision: hardware.Precision = 32,
-        channels_last: bool = True,
-        engine: engines.Name = "auto",
-        check_every_steps: Annotated[int, Ge(1)] = 50,
-        compare_every_steps: Annotated[int, Ge(1)] = 1000,
-        sync_batch_norm: bool = False,
-        threads: Annotated[int, Ge(1)] | None = None,
-        profile: bool = False,
-    ):
-        self.steps, self.accumulate, self.accelerator, self.devices = steps, accumulate, accelerator, devices
-        self.precision, self.check_every_steps, self.threads = precision, check_every_steps, threads
-        self.compare_every_steps, self.sync_batch_norm = compare_every_steps, sync_batch_norm
-        self.channels_last, self.engine, self.profile = channels_last, engine, profile
+    steps: Annotated[int, Ge(1)] = 10000
+    accumulate: Annotated[int, Ge(1)] = 1
+    accelerator: hardware.Accelerator = "auto"
+    devices: Annotated[int, Ge(1)] | Literal["auto"] = 1
+    precision: hardware.Precision = 32
+    channels_last: bool = True
+    engine: engines.Name = "auto"
+    check_every_steps: Annotated[int, Ge(1)] = 50
+    compare_every_steps: Annotated[int, Ge(1)] = 1000
+    sync_batch_norm: bool = False
+    threads: Annotated[int, Ge(1)] | None = None
+    profile: bool = False

@@ -185,7 +185,7 @@ def test_folders_that_differ_in_opacity_alone_differ_and_the_protocol_says_how(g
         (["run={run}/nothing"], "not a run directory"),
         (["run={run}", "checkpoint=nowhere.pt"], "there is no nowhere.pt"),
         (["run={run}", "n=1"], "n=1: expected a number of samples, 2 or more"),
-        (["run={run}", "split=valid"], "split=valid: expected train or test"),
+        (["run={run}", "split=valid"], "split='valid': expected train or test"),
         (["run={run}", "metric=[frechet]"], "there is no metric frechet"),
         (["run={run}", "metric=[frechet_distance]"], "no extractor is chosen"),
         (["run={run}", "metric=[frechet_distance]", "extractor=lenet", "extractor.weights=nowhere.pth"], "there is no file nowhere.pth"),

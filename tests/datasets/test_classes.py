@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 
 import gan_runner
+from command_settings import settings_of
 from gan_runner import cli
 from gan_runner.commands import sample
+from gan_runner.commands.settings import Rate, Sample
 from gan_runner.config import composer
 from gan_runner.datasets import Spec
 from gan_runner.datasets.classes import difference, label_of, refuse_renamed, translated
@@ -73,9 +75,7 @@ def without_names(run):
 
 
 def sampled(run, **words):
-    defaults = {"checkpoint": "last", "n": 16, "seed": 0, "class": None, "format": "npz", "out": None, "export": None}
-    defaults |= {"columns": None}
-    sample.main({**defaults, "accelerator": "cpu", "run": str(run), **words})
+    sample.main(settings_of(Sample, run=str(run), accelerator="cpu", **{"n": 16, "format": "npz", **words}))
 
 
 @pytest.fixture
@@ -336,8 +336,7 @@ def test_a_split_that_lacks_a_class_keeps_the_labels_of_the_others(tmp_path):
 
 def test_a_run_is_rated_class_by_class_of_the_same_name(copied):
     """The folder has been given another class since, before the others in the alphabet: its real images are of no class of the run."""
-    settings = {"run": str(copied / "run"), "checkpoint": "last", "fake": None, "real": None, "split": "train", "pool": 8, "practice": 2}
-    settings |= {"seed": 0, "accelerator": "cpu"}
+    settings = settings_of(Rate, run=str(copied / "run"), pool=8, practice=2, accelerator="cpu")
     pairs, _ = page.gathered(settings)
     y = torch.randint(3, (10,), generator=gan_runner.draws.seeded("rating classes", 0))
     assert (pairs.real.float().mean((1, 2, 3)) / 100).round().int().tolist() == y.tolist()

@@ -16,7 +16,7 @@ from gan_runner.inventory.tables import short_names
 from gan_runner.storage import records
 from write_runs import line, make, png
 
-EVIL = """</script><img src=x onerror=alert(1)>"'&`|[x](http://evil.example)$\\frac"""
+EVIL = """</script><img src=x onerror=alert(1)>"'&`|[x](http://evil.example)$\\frac{{7*7}}{%raw%}"""
 
 
 @pytest.fixture

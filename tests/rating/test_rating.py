@@ -15,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+from command_settings import settings_of
+from gan_runner.commands.settings import Rate
 from gan_runner.config import composer
 from gan_runner.errors import UserError
 from gan_runner.lifecycle import runs
@@ -22,23 +24,7 @@ from gan_runner.rating import make, page, score
 from gan_runner.rating.raters import chances, expected, fit, simulated, uncertainty
 from gan_runner.rating.scorer import interval, scored, session, shares, threshold, weights
 
-SETTINGS = {
-    "run": None,
-    "checkpoint": "last",
-    "fake": None,
-    "real": None,
-    "split": "train",
-    "questions": 10,
-    "pool": 16,
-    "practice": 4,
-    "repeats": 3,
-    "order": "unsure",
-    "epsilon": 0.2,
-    "time": "unlimited",
-    "seed": 0,
-    "title": "Which one is real?",
-    "accelerator": "cpu",
-}
+SHORT = {"questions": 10, "pool": 16, "practice": 4, "repeats": 3, "accelerator": "cpu"}  # a page of few pairs
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 
@@ -204,7 +190,7 @@ def written(folder, key, *answers):
     paths = [folder / f"answers{i}.json" for i in range(len(answers))]
     for path, one in zip(paths, answers, strict=True):
         path.write_text(one if isinstance(one, str) else json.dumps(one))
-    return {"key": str(folder / "key.json"), "answers": [str(path) for path in paths], "seed": 0, "out": None}
+    return settings_of(Rate, key=str(folder / "key.json"), answers=[str(path) for path in paths])
 
 
 def test_an_interrupted_session_is_scored_and_said_to_be_short(tmp_path):
@@ -382,7 +368,7 @@ def pixels(tmp_path):
 
 def made(out, **settings):
     """(the page, what it holds, its key)"""
-    make({**SETTINGS, "out": str(out), **settings}, lambda line: None)
+    make(settings_of(Rate, **{**SHORT, "out": str(out), **settings}), lambda line: None)
     text = (out / "page" / "index.html").read_text(encoding="utf-8")
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
     return text, json.loads(data[1]), json.loads((out / "key.json").read_text())
@@ -502,7 +488,7 @@ def test_a_run_on_a_folder_says_what_it_reads(run):
 
 
 def test_a_run_is_rated_against_real_images_of_the_same_class(run, tmp_path):
-    pairs, source = page.gathered({**SETTINGS, "run": str(run)})
+    pairs, source = page.gathered(settings_of(Rate, run=str(run), **SHORT))
     assert pairs.names == ["margin of D", "distance to the nearest real image"]
     assert pairs.covariates.shape == (20, 2)
     assert np.isfinite(pairs.covariates).all()
@@ -523,7 +509,7 @@ def test_folders_are_decoded_as_in_training_and_counted(tmp_path):
         for i, image in enumerate(np.random.default_rng(0).integers(256, size=(24, 12, 10, 3), dtype=np.uint8)):
             Image.fromarray(image).save(tmp_path / name / f"{i}.png", exif=turned)
         (tmp_path / name / "loop").symlink_to(".")
-    fake = page.gathered({**SETTINGS, **{name: str(tmp_path / name) for name in ("fake", "real")}}, lines.append)[0].fake
+    fake = page.gathered(settings_of(Rate, **{name: str(tmp_path / name) for name in ("fake", "real")}, **SHORT), lines.append)[0].fake
     assert fake.shape == (20, 3, 10, 12)
     assert [line.partition(" in ")[0] for line in lines] == ["read: 24 images", "read: 24 images"]
 
@@ -532,13 +518,13 @@ def test_from_a_run_to_a_score(run, tmp_path):
     _, _, key = made(tmp_path / "out", run=str(run))
     (tmp_path / "a.json").write_text(json.dumps(simulated(key, steady, 0)))
     lines = []
-    score({"key": str(tmp_path / "out" / "key.json"), "answers": [str(tmp_path / "a.json")], "seed": 0, "out": None}, lines.append)
+    score(settings_of(Rate, out=str(tmp_path / "out"), answers=[str(tmp_path / "a.json")]), lines.append)
     assert re.search(r"\d+\.\d% \(.*wrong; 50 %", lines[0])
 
 
 def test_a_staircase_holds_the_truth_and_says_so(tmp_path, pixels):
     lines = []
-    make({**SETTINGS, **pixels, "out": str(tmp_path / "out"), "time": "staircase"}, lines.append)
+    make(settings_of(Rate, **SHORT, **pixels, out=str(tmp_path / "out"), time="staircase"), lines.append)
     assert "holds the truth" in lines[-1]
     key = json.loads((tmp_path / "out" / "key.json").read_text())
     assert key["order"] == "random"
@@ -619,7 +605,7 @@ def test_a_session_in_a_browser_is_interrupted_goes_on_and_is_scored(tmp_path, p
     assert sides == [(0, 1, 0, 1)[i % 4] for i in (*range(9), *range(8))]
     (tmp_path / "anna.json").write_text(found["saved"])
     lines = []
-    score({"key": str(tmp_path / "out" / "key.json"), "answers": [str(tmp_path / "anna.json")], "seed": 0, "out": None}, lines.append)
+    score(settings_of(Rate, out=str(tmp_path / "out"), answers=[str(tmp_path / "anna.json")]), lines.append)
     assert any("Anna: 10 answers" in line for line in lines)
 
 

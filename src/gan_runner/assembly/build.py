@@ -15,7 +15,8 @@ import torch
 from hydra.core.override_parser.types import Override
 
 from gan_runner import distributed
-from gan_runner.assembly.parts import PLAIN, SIDES, Part, locate, make, make_list, make_one, mistakes_in, mistyped, parts_of, signature
+from gan_runner.assembly.parts import PLAIN, SIDES, Part, locate, make, make_list, make_one, mistakes_in, parts_of
+from gan_runner.assembly.signatures import mistyped, signature
 from gan_runner.config.command_line import parsed, says
 from gan_runner.config.composed import plain
 from gan_runner.datasets import Dataset
@@ -146,10 +147,8 @@ def check(config: Any, packages: Sequence[str] = (), line: Sequence[str] | None 
         typed = parsed(line)
         mistakes += [said for part in parts_of(config) for said in unnamed_addresses(part, packages, typed)]
     mistakes += mistyped("", PLAIN, {key: config.get(key) for key in PLAIN})
-    if not mistakes and config["batch_size"] < 1:
-        mistakes.append(f"batch_size={config['batch_size']}: must be at least 1")
     if mistakes:
-        raise UserError("\n".join(line.removeprefix(".") for line in mistakes))
+        raise UserError("\n".join(mistakes))
     assembly = assemble(config, packages, device=torch.device("cpu"))
     trainer = assembly.trainer
     hardware.device_of(trainer.accelerator)

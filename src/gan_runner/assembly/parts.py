@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
-import typing
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-import pydantic
 import torch
+from annotated_types import Ge
 from hydra.utils import instantiate
 
+from gan_runner.assembly.signatures import converted, mistyped, signature
 from gan_runner.config.command_line import allowed_packages
 from gan_runner.datasets import Dataset
-from gan_runner.errors import UserError, printable
+from gan_runner.errors import UserError, did_you_mean, printable
 from gan_runner.evaluation.extractor import Extractor
 from gan_runner.evaluation.metric import Metric
 from gan_runner.game.network import Discriminator, Generator
@@ -33,8 +32,7 @@ ONE: dict[str, type] = {"dataset": Dataset, "loss": Term, "rule": Rule, "trainer
 LIST: dict[str, type] = {"penalty": Penalty, "trick": Trick, "metric": Metric, "callback": Callback, "logger": Logger}
 OPTIONAL: dict[str, type] = {"extractor": Extractor}
 SIDES: dict[str, type] = {"generator": Generator, "discriminator": Discriminator}
-PLAIN = {"seed": int, "batch_size": int, "deterministic": bool}
-GIVEN = frozenset({"self", "spec", "params"})  # what the build supplies itself
+PLAIN: dict[str, Any] = {"seed": int, "batch_size": Annotated[int, Ge(1)], "deterministic": bool}
 
 
 class Part(NamedTuple):
@@ -78,21 +76,11 @@ def locate(target: Any, base: type, path: str, packages: Sequence[str]) -> type:
         unseen = isinstance(error, ModuleNotFoundError) and error.name == target.partition(".")[0]
         raise UserError(
             f"{path}._target_={target} cannot be imported: {error}"
-            + ("; install that package, or start with PYTHONPATH=FOLDER, the folder that it lies in" if unseen else "")
+            + ("; install that package, or start with PYTHONPATH=FOLDER, the folder that it is in" if unseen else "")
         ) from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise UserError(f"{path}._target_={target} is not a {base.__name__}")
     return found
-
-
-def signature(cls: type) -> dict[str, tuple[Any, Any]]:
-    """name -> (annotation, default) of the constructor's parameters that a configuration gives; `...` where there is no default."""
-    hints = typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
-    return {
-        name: (hints.get(name, Any), ... if p.default is p.empty else p.default)
-        for name, p in inspect.signature(cls.__init__).parameters.items()  # type: ignore[misc]
-        if name not in GIVEN and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    }
 
 
 def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
@@ -112,10 +100,7 @@ def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
         if key == "_target_":
             continue
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            yield f"unknown key {path}.{key}; {cls.__name__} takes {', '.join(known) or 'no keys'}" + (
-                f" (did you mean {near[0]}?)" if near else ""
-            )
+            yield f"unknown key {path}.{key}; {cls.__name__} takes {', '.join(known) or 'no keys'}{did_you_mean(key, list(known))}"
         elif isinstance(value, dict) and "_target_" in value:
             nested = list(mistakes_in(Part(f"{path}.{key}", value, Schedule), packages))
             yield from nested
@@ -132,21 +117,6 @@ def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
     if missing:
         yield f"{path} needs {', '.join(missing)}; {cls.__name__} has no default for it"
     yield from mistyped(path, {key: known[key][0] for key in values}, values)
-
-
-def mistyped(path: str, annotations: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with the type or range of each value."""
-    settings = pydantic.ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=())
-    for key, annotation in annotations.items():
-        model = pydantic.create_model(key, __config__=settings, value=(annotation, ...))
-        value = tuple(values[key]) if isinstance(values[key], list) and "tuple[" in str(annotation) else values[key]
-        try:
-            model(value=value)
-        except pydantic.ValidationError as error:
-            wanted = str(annotation).replace("typing.", "").replace("gan_runner.schedules.", "")
-            wanted = getattr(annotation, "__name__", wanted) if isinstance(annotation, type) else wanted
-            reasons = {line["msg"][0].lower() + line["msg"][1:] for line in error.errors() if line["type"] != "is_instance_of"}
-            yield f"{path}.{key}={values[key]!r}: {'; '.join(sorted(reasons)) or f'should be {wanted}'}"
 
 
 # ---- objects ------------------------------------------------------------------------------------------------------------------------
@@ -170,13 +140,9 @@ def make(node: dict[str, Any], packages: Sequence[str], base: type, path: str, *
     cls = locate(node["_target_"], base, path, packages)
     refuse_hidden(node, packages, path)
     accepted = {name: value for name, value in given.items() if name in inspect.signature(cls.__init__).parameters}  # type: ignore[misc]
-    tuples = {
-        key: tuple(node[key])
-        for key, (annotation, _) in signature(cls).items()
-        if isinstance(node.get(key), list) and "tuple[" in str(annotation)
-    }
+    typed = {key: converted(annotation, node[key]) for key, (annotation, _) in signature(cls).items() if key in node}
     try:
-        return instantiate({**node, **tuples}, _convert_="all", **accepted)
+        return instantiate({**node, **typed}, _convert_="all", **accepted)
     except UserError:
         raise
     except Exception as error:

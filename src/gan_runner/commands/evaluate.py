@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 
 from gan_runner.assembly import build, parts
+from gan_runner.assembly.signatures import signature
+from gan_runner.commands.settings import Evaluate
 from gan_runner.datasets import Dataset
 from gan_runner.datasets.stored import Stored
 from gan_runner.errors import UserError
@@ -31,7 +34,7 @@ from gan_runner.trained import TrainedRun
 
 
 class Judged(NamedTuple):
-    """One line of figures to be: a subject for every evaluation seed, and where it stands in its run."""
+    """What one line of figures is about: a subject for every evaluation seed, and the round of its run."""
 
     name: str
     subjects: list[Subject]
@@ -40,26 +43,27 @@ class Judged(NamedTuple):
     protocol: dict[str, Any]
 
 
-def main(settings: dict[str, Any]) -> None:
-    """gan-eval: measure what the line asks for, print it, and add it to the run."""
-    if (settings["run"] is None) == (settings["samples"] is None):
+def main(settings: Evaluate, root: str | None) -> None:
+    """gan-eval: measure what the line asks for, print it, and add it to the run. root: where data are now, if the line says so."""
+    if (settings.run is None) == (settings.samples is None):
         raise UserError("say what to judge: either run=RUN_DIR or samples=FOLDER_OR_NPZ")
-    hardware.use_threads(settings["threads"])
-    device, packages = hardware.device_of(settings["accelerator"]), settings["packages"]
-    out = Path(settings["out"] or settings["run"]) if settings["out"] or settings["run"] else None
-    for folder in {settings["run"], settings["out"]} - {None}:
+    hardware.use_threads(settings.threads)
+    device, packages = hardware.device_of(settings.accelerator), settings.packages
+    place = settings.out or settings.run
+    out = Path(place) if place else None
+    for folder in filter(None, {settings.run, settings.out}):
         contents.refuse_foreign(Path(folder))
-    saved = build.plain(directory.read_config(Path(settings["run"]))) if settings["run"] else {}
-    if saved and settings["root"] is not None and "root" in saved["dataset"]:
-        saved["dataset"]["root"] = settings["root"]
-    config = chosen(settings, saved, packages)
+    saved = build.plain(directory.read_config(Path(settings.run))) if settings.run else {}
+    if saved and root is not None and "root" in saved["dataset"]:
+        saved["dataset"]["root"] = root
+    config = chosen(settings, root, saved)
     with Reporter() as reporter:
         countdown = Countdown(reporter)
         extractor: Extractor | None = parts.make_one(config, packages, "extractor") if config["extractor"] else None
         reference, metrics = None, None
-        for judged in subjects(settings, packages, device, reporter.say):
+        for judged in subjects(settings, device, reporter.say):
             if metrics is None:
-                dataset, first = real(settings, config, packages), judged.subjects[0]
+                dataset, first = real(settings, config), judged.subjects[0]
                 spec = known(dataset, first)
                 metrics = parts.make_list(config, packages, "metric", spec=spec)
                 refuse_same_keys(metrics, extractor)
@@ -67,35 +71,36 @@ def main(settings: dict[str, Any]) -> None:
                     if found := dataset.summary():
                         reporter.say(f"real: {found}")
                     reference = Reference(
-                        dataset, settings["split"], extractor,
-                        n=settings["n_real"], device=device, batch_size=settings["batch_size"], tick=countdown.at,
+                        dataset, settings.split, extractor,
+                        n=settings.n_real, device=device, batch_size=settings.batch_size, tick=countdown.at,
                         order=first.spec if first.labelled else None,
                     )  # fmt: skip
-            measure(judged, metrics, extractor, reference, settings | {"metric": config["metric"]}, out, reporter)
+            measure(judged, metrics, extractor, reference, replace(settings, metric=config["metric"]), out, reporter)
 
 
-def chosen(settings: dict[str, Any], saved: dict[str, Any], packages: Sequence[str]) -> dict[str, Any]:
+def chosen(settings: Evaluate, root: str | None, saved: dict[str, Any]) -> dict[str, Any]:
     """What the line chose, else what the run was trained with. UserError for parts that cannot be built, or if there is no metric."""
-    config = {"metric": settings["metric"] or saved.get("metric") or {}, "extractor": settings["extractor"] or saved.get("extractor")}
-    if "_target_" in settings["dataset"]:
-        known = parts.signature(parts.locate(settings["dataset"]["_target_"], Dataset, "dataset", packages))
-        unasked = {"root"} - known.keys() if settings["root"] is None else set()  # evaluate.yaml has one for all data sets
-        config["dataset"] = {key: value for key, value in settings["dataset"].items() if key not in unasked}
+    config = {"metric": settings.metric or saved.get("metric") or {}, "extractor": settings.extractor or saved.get("extractor")}
+    if "_target_" in settings.dataset:
+        known = signature(parts.locate(settings.dataset["_target_"], Dataset, "dataset", settings.packages))
+        unasked = {"root"} - known.keys() if root is None else set()  # evaluate.yaml has one for all data sets
+        config["dataset"] = {key: value for key, value in settings.dataset.items() if key not in unasked}
     elif saved:
         config["dataset"] = saved["dataset"]
     if not config["metric"]:
         raise UserError("no metric is chosen: say metric=[...]; gan-eval --help lists them")
-    mistakes = [line for part in parts.parts_of(config) if part.path.split(".")[0] in config for line in parts.mistakes_in(part, packages)]
+    asked = [part for part in parts.parts_of(config) if part.path.split(".")[0] in config]
+    mistakes = [line for part in asked for line in parts.mistakes_in(part, settings.packages)]
     if mistakes:
         raise UserError("\n".join(mistakes))
     return config
 
 
-def real(settings: dict[str, Any], config: dict[str, Any], packages: Sequence[str]) -> Dataset | None:
+def real(settings: Evaluate, config: dict[str, Any]) -> Dataset | None:
     """The real samples that the line names, else those of the run."""
-    if settings["reference"] is not None and "_target_" not in settings["dataset"]:
-        return Stored(settings["reference"])
-    return parts.make_one(config, packages, "dataset") if "dataset" in config else None
+    if settings.reference is not None and "_target_" not in settings.dataset:
+        return Stored(settings.reference)
+    return parts.make_one(config, settings.packages, "dataset") if "dataset" in config else None
 
 
 def known(dataset: Dataset | None, subject: Subject) -> Spec:
@@ -109,32 +114,33 @@ def known(dataset: Dataset | None, subject: Subject) -> Spec:
     return there._replace(classes=spec.classes, class_names=spec.class_names or there.class_names) if subject.labelled else there
 
 
-def subjects(settings: dict[str, Any], packages: Sequence[str], device: torch.device, say: Callable[[str], None]) -> Iterator[Judged]:
+def subjects(settings: Evaluate, device: torch.device, say: Callable[[str], None]) -> Iterator[Judged]:
     """What is judged, one checkpoint after another."""
-    seeds = range(settings["seed"], settings["seed"] + settings["seeds"])
-    if settings["samples"] is not None:
-        stored = Stored(settings["samples"])
+    seeds = range(settings.seed, settings.seed + settings.seeds)
+    if settings.samples is not None:
+        stored = Stored(settings.samples)
         if found := stored.summary():
             say(f"samples: {found}")
         items, spec = stored.open("train"), stored.spec
-        if settings["seeds"] > 1 and settings["n"] >= len(items):
-            raise UserError(f"seeds={settings['seeds']}: all {len(items)} samples are taken each time; choose fewer with n, or seeds=1")
+        if settings.seeds > 1 and settings.n >= len(items):
+            raise UserError(f"seeds={settings.seeds}: all {len(items)} samples are taken each time; choose fewer with n, or seeds=1")
         protocol = (
             {"samples": stored.name}
             | ({"lossy": "some images were compressed with loss (JPEG)"} if stored.lossy else {})
             | stored.notes("train")
         )
-        made = [Collected(items, spec, settings["n"], device, seed) for seed in seeds]
+        made = [Collected(items, spec, settings.n, device, seed) for seed in seeds]
         yield Judged(stored.name, list[Subject](made), 0, 0, protocol)
         return
-    folder, which = Path(settings["run"]), settings["checkpoint"]
+    assert settings.run is not None  # else there are samples
+    folder, which = Path(settings.run), settings.checkpoint
     paths = [str(path) for path in numbered(folder / "checkpoints")] if which == "all" else [which]
     if not paths:
         raise UserError(f"there is no step_N.pt in {folder / 'checkpoints'}")
     for path in paths:
-        run = TrainedRun(folder, path, packages, device)
+        run = TrainedRun(folder, path, settings.packages, device)
         make = partial(
-            Generated, run.generator, settings["n"], run.spec, device=device, discriminator=run.discriminator, snapshots=run.snapshots
+            Generated, run.generator, settings.n, run.spec, device=device, discriminator=run.discriminator, snapshots=run.snapshots
         )
         protocol = {"checkpoint": run.path.name, "generator": "average of G" if run.averaged else "G"}
         yield Judged(f"round {run.step}", [make(seed=seed) for seed in seeds], run.step, run.step * run.config["batch_size"], protocol)
@@ -145,7 +151,7 @@ def measure(
     metrics: dict[str, Metric],
     extractor: Extractor | None,
     reference: Reference | None,
-    settings: dict[str, Any],
+    settings: Evaluate,
     out: Path | None,
     reporter: Reporter,
 ) -> None:
@@ -154,10 +160,10 @@ def measure(
     for subject in judged.subjects:
         refuse_missing(unmeasurable(metrics, extractor, subject, reference))
         tick = Countdown(reporter, f"judging {judged.name}: ").at
-        findings.append(evaluate(subject, metrics, extractor, reference, batch_size=settings["batch_size"], tick=tick))
+        findings.append(evaluate(subject, metrics, extractor, reference, batch_size=settings.batch_size, tick=tick))
         refuse_missing(findings[-1].protocol.get("missing", {}))
     found = findings[0]
-    numbers, protocol = found.numbers, found.protocol | judged.protocol | {"metrics": settings["metric"]}
+    numbers, protocol = found.numbers, found.protocol | judged.protocol | {"metrics": settings.metric}
     if len(findings) > 1:
         numbers, intervals = seeds.over_seeds(findings)
         protocol |= {"seeds": [subject.seed for subject in judged.subjects], "intervals_95": intervals}

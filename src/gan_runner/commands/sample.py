@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from gan_runner.commands.settings import Sample
 from gan_runner.datasets import to_uint8
 from gan_runner.datasets.stored import NAMES
 from gan_runner.errors import UserError
@@ -18,30 +18,29 @@ from gan_runner.storage import directory, files
 from gan_runner.trained import TrainedRun, export, finite
 
 
-def main(config: dict[str, Any]) -> None:
+def main(settings: Sample) -> None:
     """gan-sample: write the samples, or the generator, that the line asks for."""
-    folder = Path(config["run"])
-    out = Path(config["out"]) if config["out"] else None
-    run = TrainedRun(folder, config["checkpoint"], config.get("packages") or (), hardware.device_of(config["accelerator"]))
+    run = TrainedRun(Path(settings.run), settings.checkpoint, settings.packages, hardware.device_of(settings.accelerator))
     with Reporter() as reporter:
-        if config["export"]:
-            path = Path(config["export"])
-            export(run, path, config.get("packages") or ())
+        if settings.export:
+            path = Path(settings.export)
+            export(run, path, settings.packages)
             reporter.say(f"generator of round {run.step}: {path}")
             return
-        path = write_samples(run, config, out)
+        path = write_samples(run, settings)
         reporter.say(f"samples of round {run.step} ({run.path.name}): {path}")
 
 
-def write_samples(run: TrainedRun, config: dict[str, Any], out: Path | None) -> Path:
+def write_samples(run: TrainedRun, settings: Sample) -> Path:
     """Write samples in the format that was asked for, into `out` or beside the run's own; the path written."""
-    n, seed, said, kind = config["n"], config["seed"], config["class"], config["format"]
+    n, seed, said, kind = settings.n, settings.seed, settings.class_, settings.format
+    out = Path(settings.out) if settings.out else None
     try:
         y = None if said is None else run.label_of(said)
     except ValueError as error:
         raise UserError(f"class={said}: {error}") from error
     stem = run.folder / "samples" / f"{run.path.stem}_{kind}_seed{seed}{'' if y is None else f'_class{y}'}"
-    columns = config["columns"] or (10 if kind == "interpolation" else 8)
+    columns = settings.columns or (10 if kind == "interpolation" else 8)
     if kind == "interpolation":
         x = walks.interpolation(run.generator, max(n // columns, 1), columns, seed=seed, y=y, device=run.device).cpu()
     else:

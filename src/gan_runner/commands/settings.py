@@ -1,93 +1,139 @@
-"""What the keys of gan-sample and gan-eval take. Imports no torch."""
+"""The settings of gan-sample, gan-eval and gan-rate: a field for each key of a YAML file, which has the defaults. Imports no torch."""
 
-from collections.abc import Callable, Iterator
+import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
-Keys = dict[str, tuple[str, Callable[[Any], bool]]]  # key -> (what it takes, in words; whether a value is that)
+from annotated_types import Ge, Gt, Le
+from pydantic import AfterValidator
+from typing_extensions import Doc
 
+from gan_runner.assembly.signatures import converted, mistyped, signature
+from gan_runner.errors import UserError
 
-def whole(value: Any, least: int = 0) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def one_of(*options: str) -> tuple[str, Callable[[Any], bool]]:
-    *others, last = options
-    return f"{', '.join(others)} or {last}", lambda value: value in options
+Settings = TypeVar("Settings")
 
 
-def or_null(what: str, fits: Callable[[Any], bool]) -> tuple[str, Callable[[Any], bool]]:
-    return f"{what} or null", lambda value: value is None or fits(value)
+def one_line(text: str) -> str:
+    """Return a text that is one line. ValueError where it is empty or has several."""
+    if not text.strip() or len(text.splitlines()) > 1:
+        raise ValueError("it has to be one line, and not empty")
+    return text
 
 
-def at_least(least: int) -> Callable[[Any], bool]:
-    return lambda value: whole(value, least)
+def below_folders(path: str) -> str:
+    """Return a path whose parents are folders or can be made. ValueError where one is a file, or has a name that no folder can have."""
+    try:
+        files = [parent for parent in Path(path).parents if parent.exists() and not parent.is_dir()]
+    except OSError as error:
+        raise ValueError(str(error.strerror).lower()) from error
+    if files:
+        raise ValueError(f"{files[0]} is a file, not a folder")
+    return path
 
 
-SAMPLE: Keys = {
-    "run": ("the folder of a run (./3 where its name is a number)", text),
-    "checkpoint": ("last, best or the path of a file", text),
-    "n": ("a number of samples, 1 or more", at_least(1)),
-    "seed": ("a whole number, 0 or more", whole),
-    "class": or_null("the name or the number of a class", lambda value: whole(value) or text(value)),
-    "columns": or_null("a number of columns", at_least(1)),
-    "format": one_of("grid", "png", "npz", "interpolation"),
-    "out": or_null("a path", text),
-    "export": ("the path of a file or null", lambda value: value is None or (text(value) and not Path(value).is_dir())),
-    "accelerator": one_of("auto", "cpu", "cuda", "mps"),
-}
-
-EVALUATE: Keys = {
-    "run": or_null("the folder of a run (./3 where its name is a number)", text),
-    "checkpoint": ("last, best, all or the path of a file", text),
-    "samples": or_null("a folder of images or a .npz file", text),
-    "reference": or_null("the name of a data set, a folder or a .npz file", text),
-    "split": one_of("train", "test"),
-    "n": ("a number of samples, 2 or more", at_least(2)),
-    "n_real": or_null("a number of samples, 2 or more,", at_least(2)),
-    "seed": ("a whole number, 0 or more", whole),
-    "seeds": ("a number of evaluations, 1 or more", at_least(1)),
-    "batch_size": ("a number of samples, 1 or more", at_least(1)),
-    "out": or_null("a folder", text),
-    "accelerator": one_of("auto", "cpu", "cuda", "mps"),
-    "threads": or_null("a number of threads, 1 or more,", at_least(1)),
-}
+def folder(path: str) -> str:
+    """Return the path of a folder that exists or can be made. ValueError as for `below_folders`."""
+    below_folders(f"{path}/file")
+    return path
 
 
-RATE: Keys = {
-    "run": or_null("the folder of a run (./3 where its name is a number)", text),
-    "checkpoint": ("last, best or the path of a file", text),
-    "fake": or_null("a folder of images or a .npz file", text),
-    "real": or_null("a folder of images or a .npz file", text),
-    "split": one_of("train", "test"),
-    "out": ("a folder", text),
-    "questions": ("a number of pairs, 1 or more", at_least(1)),
-    "pool": ("a number of pairs, 1 or more", at_least(1)),
-    "practice": ("a number of pairs, 0 or more", whole),
-    "repeats": ("a number of pairs, 0 or more", whole),
-    "order": one_of("unsure", "random"),
-    "epsilon": ("a share above 0, at most 1", lambda value: isinstance(value, float | int) and 0 < value <= 1),
-    "time": one_of("unlimited", "staircase"),
-    "title": ("a line of text", text),
-    "seed": ("a whole number, 0 or more", whole),
-    "key": or_null("the path of a key.json", text),
-    "answers": ("the paths of files, [A,B]", lambda value: isinstance(value, list) and all(map(text, value))),
-    "accelerator": one_of("auto", "cpu", "cuda", "mps"),
-}
+def no_folder(path: str) -> str:
+    """Return a path at which there is no folder. ValueError where there is one."""
+    if os.path.isdir(path):
+        raise ValueError(f"{path} is a folder")
+    return path
 
 
-def mistakes_in(keys: Keys, settings: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with the values; also a file that lies where a folder is needed to write `out` or `export`."""
-    wrong = [f"{key}={settings[key]}: expected {what}" for key, (what, fits) in keys.items() if not fits(settings[key])]
-    wrong += [f"{key}: expected one line of text" for key, value in settings.items() if key in keys and len(str(value).splitlines()) > 1]
-    yield from wrong
-    for key in () if wrong else ("out", "export"):
-        if settings.get(key) is not None:
-            path = Path(settings[key])
-            is_folder = key == "out" and settings.get("format", "png") == "png"
-            needed = [path, *path.parents] if is_folder else path.parents
-            yield from (f"{key}={settings[key]}: {each} is a file, not a folder" for each in needed if each.exists() and not each.is_dir())
+Accelerator = Literal["auto", "cpu", "cuda", "mps"]
+Seed = Annotated[int, Ge(0)]
+Text = Annotated[str, AfterValidator(one_line)]
+Run = Annotated[Text, Doc("the folder of a run (./3 where its name is a number)")]
+Checkpoint = Annotated[Text, Doc("last, best or the path of a file")]
+Images = Annotated[Text, Doc("a folder of images or a .npz file")]
+Folder = Annotated[Text, AfterValidator(folder), Doc("a folder")]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The keys of sample.yaml."""
+
+    run: Run
+    checkpoint: Checkpoint
+    n: Annotated[int, Ge(1), Doc("a number of samples")]
+    seed: Seed
+    class_: Annotated[Text | Annotated[int, Ge(0)], Doc("the name or the number of a class")] | None
+    format: Literal["grid", "png", "npz", "interpolation"]
+    columns: Annotated[int, Ge(1), Doc("a number of columns")] | None
+    out: Annotated[Text, AfterValidator(below_folders), Doc("a path")] | None
+    export: Annotated[Text, AfterValidator(below_folders), AfterValidator(no_folder), Doc("the path of a file")] | None
+    accelerator: Accelerator
+    packages: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """UserError where `out` cannot be the folder that format=png writes a file into for each sample."""
+        if self.format == "png" and self.out is not None:
+            try:
+                folder(self.out)
+            except ValueError as error:
+                raise UserError(f"out={self.out!r}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """The keys of evaluate.yaml."""
+
+    run: Run | None
+    checkpoint: Annotated[Text, Doc("last, best, all or the path of a file")]
+    samples: Images | None
+    reference: Annotated[Text, Doc("the name of a data set, a folder or a .npz file")] | None
+    split: Literal["train", "test"]
+    n: Annotated[int, Ge(2), Doc("a number of samples")]
+    n_real: Annotated[int, Ge(2), Doc("a number of samples")] | None
+    seed: Seed
+    seeds: Annotated[int, Ge(1), Doc("a number of evaluations")]
+    batch_size: Annotated[int, Ge(1), Doc("a number of samples")]
+    out: Folder | None
+    accelerator: Accelerator
+    threads: Annotated[int, Ge(1), Doc("a number of threads")] | None
+    packages: tuple[str, ...]
+    metric: dict[str, Any] | None
+    extractor: dict[str, Any] | None
+    dataset: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """The keys of rate.yaml."""
+
+    run: Run | None
+    checkpoint: Checkpoint
+    fake: Images | None
+    real: Images | None
+    split: Literal["train", "test"]
+    out: Folder
+    questions: Annotated[int, Ge(1), Doc("a number of pairs")]
+    pool: Annotated[int, Ge(1), Doc("a number of pairs")]
+    practice: Annotated[int, Ge(0), Doc("a number of pairs")]
+    repeats: Annotated[int, Ge(0), Doc("a number of pairs")]
+    order: Literal["unsure", "random"]
+    epsilon: Annotated[float, Gt(0), Le(1), Doc("a share")]
+    time: Literal["unlimited", "staircase"]
+    title: Annotated[Text, Doc("a title")]
+    seed: Seed
+    key: Annotated[Text, Doc("the path of a key.json")] | None
+    answers: Annotated[tuple[Text, ...], Doc("the paths of files, [A,B]")]
+    accelerator: Accelerator
+    packages: tuple[str, ...]
+
+
+def read(kind: type[Settings], values: dict[str, Any]) -> Settings:
+    """Make the settings of a command from its composed keys. UserError with the mistakes of all keys."""
+    fields = {name: annotation for name, (annotation, _) in signature(kind).items()}
+    keys = {name: name.removesuffix("_") for name in fields}  # `class` cannot be the name of a field
+    if missing := [key for key in keys.values() if key not in values]:
+        raise UserError("\n".join(f"{key} has no value: say {key}=..." for key in missing))
+    if mistakes := list(mistyped("", {keys[name]: annotation for name, annotation in fields.items()}, values)):
+        raise UserError("\n".join(mistakes))
+    return kind(**{name: converted(annotation, values[keys[name]]) for name, annotation in fields.items()})

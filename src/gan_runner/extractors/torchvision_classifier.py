@@ -1,13 +1,12 @@
 """Classifiers of torchvision, with weights from a file."""
 
-import difflib
 import re
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gan_runner.errors import UserError
+from gan_runner.errors import UserError, did_you_mean
 from gan_runner.evaluation.extractor import Extracted, Extractor, aside, colour, resize, unit
 
 AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")  # classifiers that only training of Inception and GoogLeNet uses
@@ -32,10 +31,8 @@ class TorchvisionClassifier(Extractor):
         super().__init__(weights)
         known = models.list_models(module=models)
         if model not in known:
-            near = difflib.get_close_matches(model, known, 1)
-            raise UserError(
-                f"torchvision has no classifier {model}" + (f" (did you mean {near[0]}?)" if near else f"; it has {', '.join(known)}")
-            )
+            hint = did_you_mean(model, known) or f"; it has {', '.join(known)}"
+            raise UserError(f"torchvision has no classifier {model}{hint}")
         published = models.get_model_weights(model).DEFAULT.transforms()
         self.side = published.crop_size[0]
         self.name = f"torchvision_{model}"

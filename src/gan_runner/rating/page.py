@@ -1,12 +1,11 @@
-"""The page on which a person tells real images from generated ones, and the key that stays with whoever asks.
+"""The page on which a person tells real images from generated ones, and the key, which raters are not sent.
 
-The page is one file that needs no server and no network. All images, real and generated, lie in the same sheets, written by the same
-encoder, in a shuffled order; which of a pair is real stands in key.json alone. Two exceptions: of the practice pairs, which are never
+The page is one file that needs no server and no network. All images, real and generated, are in the same sheets, written by the same
+encoder, in a shuffled order; which of a pair is real is in key.json alone. Two exceptions: of the practice pairs, which are never
 scored, the page knows the truth, for it tells the rater and learns from the answers where this rater errs; and a staircase, which goes by
 right and wrong, cannot do without it. A page that could tell right from wrong in the pairs that are scored would hold their truth.
 
-A pair brings its covariates, which belong to both of its images: by how much D prefers the real one, and by how much the fake lies farther
-from gan_runner.storage import contents
+A pair brings its covariates, which belong to both of its images: by how much D prefers the real one, and by how much the fake is farther
 from its nearest real image than the real one does. With order=unsure, pairs are asked in proportion to how unsure the rater model is.
 """
 
@@ -29,6 +28,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from gan_runner import trained
+from gan_runner.commands.settings import Rate
 from gan_runner.datasets import Stored, pictures, to_float, to_uint8
 from gan_runner.datasets.classes import refuse_labels, translated
 from gan_runner.draws import Draws, seeded
@@ -43,7 +43,7 @@ STAIRCASE = {"start": 500, "least": 100, "most": 1000, "down": 10, "up": 30}  # 
 
 
 class Pairs(NamedTuple):
-    """n pairs of images, uint8 n C H W, and what may tell how hard each is, n K."""
+    """n pairs of images, uint8 n C H W, and what may predict how hard each is, n K."""
 
     fake: Tensor
     real: Tensor
@@ -51,22 +51,28 @@ class Pairs(NamedTuple):
     names: list[str]
 
 
-def build(pairs: Pairs, settings: dict[str, Any], source: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def build(pairs: Pairs, settings: Rate, source: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The page as HTML, and its key. The last `practice` pairs are those for practice; the others are the pool."""
-    n, timed = len(pairs.fake), settings["time"] == "staircase"
-    secret = hashlib.sha256(pairs.fake.numpy().tobytes()).hexdigest()  # else whoever guesses the seed could draw the sides again
-    pool, draw = n - settings["practice"], seeded("rating", settings["seed"], secret)
+    n, timed = len(pairs.fake), settings.time == "staircase"
+    secret = hashlib.sha256(pairs.fake.numpy().tobytes()).hexdigest()  # else a rater who guesses the seed could draw the sides again
+    pool, draw = n - settings.practice, seeded("rating", settings.seed, secret)
     real = (torch.randperm(n, generator=draw) % 2).tolist()  # as often the one as the other
     first, second = (torch.where(torch.tensor(real)[:, None, None, None] == i, pairs.real, pairs.fake) for i in (0, 1))
     tiles = torch.stack([first, second], 1).flatten(0, 1)
     columns, rows = (max(SIDE // (side + pictures.GAP), 1) for side in (tiles.shape[3], tiles.shape[2]))
     sheets = [png(pictures.grid(part, columns)) for part in tiles.split(columns * rows)]
-    practice = (pool + torch.randperm(settings["practice"], generator=draw)).tolist()
+    practice = (pool + torch.randperm(settings.practice, generator=draw)).tolist()
     covariates = normal_scores(pairs.covariates).tolist()
-    order = "random" if timed else settings["order"]
-    shared = {name: settings[name] for name in ("questions", "repeats", "epsilon")} | {"order": order, "practice": practice}
+    order = "random" if timed else settings.order
+    shared = {
+        "questions": settings.questions,
+        "repeats": settings.repeats,
+        "epsilon": settings.epsilon,
+        "order": order,
+        "practice": practice,
+    }
     data: dict[str, Any] = shared | {
-        "title": settings["title"],
+        "title": settings.title,
         "pool": pool,
         "open": {str(pair): real[pair] for pair in (range(n) if timed else practice)},
         "covariates": covariates if order == "unsure" else [[]] * n,
@@ -101,37 +107,37 @@ def normal_scores(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return quantile(ranks) if x.size else x
 
 
-def gathered(settings: dict[str, Any], say: Callable[[str], None] = log.info) -> tuple[Pairs, dict[str, Any]]:
+def gathered(settings: Rate, say: Callable[[str], None] = log.info) -> tuple[Pairs, dict[str, Any]]:
     """The pairs that the settings ask for, and a note of where they come from."""
-    n, seed = settings["pool"] + settings["practice"], settings["seed"]
-    paths = {name: settings[name] for name in ("run", "fake", "real")}
-    source = {name: str(path) for name, path in paths.items() if path is not None} | {"seed": seed}
+    n, seed = settings.pool + settings.practice, settings.seed
+    paths = {"run": settings.run, "fake": settings.fake, "real": settings.real}
+    source: dict[str, Any] = {name: path for name, path in paths.items() if path is not None} | {"seed": seed}
     run, y = None, None
-    if paths["run"] is not None:
-        device = hardware.device_of(settings["accelerator"])
-        run = trained.TrainedRun(Path(paths["run"]), settings["checkpoint"], settings.get("packages") or (), device)
+    if settings.run is not None:
+        device = hardware.device_of(settings.accelerator)
+        run = trained.TrainedRun(Path(settings.run), settings.checkpoint, settings.packages, device)
         source["step"] = run.step
         if not run.spec.is_image:
-            raise UserError(f"{paths['run']} makes points, not images; there is nothing to look at")
-    elif paths["fake"] is None or paths["real"] is None:
+            raise UserError(f"{settings.run} makes points, not images; there is nothing to look at")
+    elif settings.fake is None or settings.real is None:
         raise UserError("say what is rated: a run, or fake=FOLDER_OR_NPZ with real=FOLDER_OR_NPZ")
-    if paths["fake"] is not None:
-        fake = read(paths["fake"], n, seed, None if run is None else run.spec.shape, say)
+    if settings.fake is not None:
+        fake = read(settings.fake, n, seed, None if run is None else run.spec.shape, say)
     else:
         assert run is not None
         if run.generator.classes is not None:
             y = torch.randint(run.generator.classes, (n,), generator=seeded("rating classes", seed))
         fake = to_uint8(trained.finite(run, run.sample(n, y=y, seed=seed)))
-    if paths["real"] is not None:
-        real = read(paths["real"], n, seed + 1, tuple(fake.shape[1:]), say)
+    if settings.real is not None:
+        real = read(settings.real, n, seed + 1, tuple(fake.shape[1:]), say)
         y = None
     else:
         assert run is not None
-        source["split"] = settings["split"]
+        source["split"] = settings.split
         if found := run.dataset.summary():
             say(f"real: {found}")
-        items = run.dataset.open(settings["split"])
-        refuse_labels(items.labels, run.dataset.spec, f"the {settings['split']} split of {run.dataset.name}")
+        items = run.dataset.open(settings.split)
+        refuse_labels(items.labels, run.dataset.spec, f"the {settings.split} split of {run.dataset.name}")
         labels = None if y is None or items.labels is None else translated(items.labels, run.dataset.spec, run.spec)
         y = None if labels is None else y
         real = items.take(chosen(labels, len(items), y, n, seed, run.spec.class_names))[0]
@@ -201,20 +207,20 @@ def judged(
     return np.nan_to_num(covariates, posinf=0.0, neginf=0.0), names
 
 
-def make(settings: dict[str, Any], say: Callable[[str], None]) -> None:
+def make(settings: Rate, say: Callable[[str], None]) -> None:
     """Write OUT/page/index.html, which raters are sent, and OUT/key.json, which they are not. UserError where there is a key already."""
-    out = Path(settings["out"])
+    out = Path(settings.out)
     contents.refuse_foreign(out, contents.RATING)
     if (out / "key.json").exists():
         raise UserError(f"{out} holds a page and its key already, and answers may be on their way; choose another folder")
-    if settings["questions"] > settings["pool"] or settings["repeats"] > settings["questions"]:
+    if settings.questions > settings.pool or settings.repeats > settings.questions:
         raise UserError("questions can be at most as many as the pool has pairs, and repeats at most as many as questions")
     pairs, source = gathered(settings, say)
     html, key = build(pairs, settings, source)
     (out / "page").mkdir(parents=True, exist_ok=True)
     files.write_bytes(out / "page" / "index.html", html.encode(), out)
     files.write_bytes(out / "key.json", json.dumps(key).encode(), out)
-    total = settings["practice"] + settings["questions"] + settings["repeats"]
+    total = settings.practice + settings.questions + settings.repeats
     say(f"page: {out / 'page' / 'index.html'} ({len(html) / 1e6:.1f} MB, {total} answers a rater); send this one file")
     say(f"key: {out / 'key.json'}; keep it to yourself, it says which images are real")
     if key["staircase"]:

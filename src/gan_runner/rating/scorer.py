@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gan_runner.commands.settings import Rate
 from gan_runner.errors import UserError, printable
 from gan_runner.rating.raters import Array, expected, fit
 from gan_runner.storage import files
@@ -89,7 +90,7 @@ def interval(parts: Array, answers: int, draws: int, seed: int, coefficients: in
         z = float(np.quantile(np.abs(rng.standard_t(min(freedom, 1e6), 100 * draws)), 0.95))
     variance *= answers / max(answers - r * coefficients, 1)
     worth = rate * (1 - rate) / variance if variance > 0 else math.inf
-    worth = min(worth, 4 * answers) if 0 < rate < 1 else answers  # few errors may lie so well that there seems to be no variance
+    worth = min(worth, 4 * answers) if 0 < rate < 1 else answers  # few errors may be spread so evenly that there seems to be no variance
     middle, half = rate + z**2 / (2 * worth), z * math.sqrt(rate * (1 - rate) / worth + z**2 / (4 * worth**2))
     return rate, max((middle - half) / (1 + z**2 / worth), 0.0), min((middle + half) / (1 + z**2 / worth), 1.0)
 
@@ -209,8 +210,8 @@ def scored(key: dict[str, Any], sessions: Sequence[Session], seed: int = 0, draw
     return {"page": key["page"], "source": key["source"], "overall": whole, "by_rater": raters}
 
 
-def told(found: dict[str, Any]) -> list[str]:
-    """The score as lines of text."""
+def report(found: dict[str, Any]) -> list[str]:
+    """Put the score into lines of text."""
 
     def figure(one: dict[str, Any]) -> str:
         low, high = one["interval"] if one.get("interval") else (math.nan, math.nan)
@@ -244,21 +245,21 @@ def told(found: dict[str, Any]) -> list[str]:
 CHECKS = {"consistent": "repeats answered alike", "practice": "right in practice"}
 
 
-def score(settings: dict[str, Any], say: Callable[[str], None]) -> None:
+def score(settings: Rate, say: Callable[[str], None]) -> None:
     """Score the files `answers` with the file `key` (None: the one in the folder `out`); say it, and write score.json beside the key."""
-    path = Path(settings["key"] or Path(settings["out"]) / "key.json")
+    path = Path(settings.key or Path(settings.out) / "key.json")
     key = read_key(path)
-    sessions = [session(read_json(Path(name)), key, Path(name)) for name in settings["answers"]]
+    sessions = [session(read_json(Path(name)), key, Path(name)) for name in settings.answers]
     if not sessions:
         raise UserError("there are no answers to score: answers=[FILE, ...] names what raters saved")
     out = path.with_name("score.json")
     try:
         with np.errstate(all="ignore"):
-            found = scored(key, sessions, settings["seed"])
+            found = scored(key, sessions, settings.seed)
         data = json.dumps(found, indent=2, allow_nan=False)
     except (np.linalg.LinAlgError, ValueError, OverflowError) as error:  # covariates or chances that no page has
         raise UserError(f"these answers and {path} make no error rate: their chances q or covariates are none that a page has") from error
     files.write_bytes(out, data.encode())
-    for line in told(found):
+    for line in report(found):
         say(line)
     say(f"score: {out}")

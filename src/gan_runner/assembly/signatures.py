@@ -1,0 +1,117 @@
+"""The one schema of parts and commands: the annotated parameters of a constructor. Imports no torch."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal
+
+import pydantic
+from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
+from pydantic.fields import FieldInfo
+from typing_extensions import Doc, is_typeddict
+
+GIVEN = frozenset({"self", "spec", "params"})  # what the build supplies itself
+NOUNS = {int: "a whole number", float: "a number", str: "a text", dict: "a mapping", list: "a list", tuple: "a list"}
+# ends of the names of those errors of pydantic that `expected` has words for
+IN_WORDS = (
+    "_type",
+    "is_instance_of",
+    "literal_error",
+    "int_from_float",
+    "greater_than",
+    "less_than",
+    "greater_than_equal",
+    "less_than_equal",
+)
+
+
+def signature(cls: type) -> dict[str, tuple[Any, Any]]:
+    """name -> (annotation, default) of the constructor's parameters that a configuration gives; `...` where there is no default."""
+    hints = typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
+    return {
+        name: (hints.get(name, Any), ... if p.default is p.empty else p.default)
+        for name, p in inspect.signature(cls.__init__).parameters.items()  # type: ignore[misc]
+        if name not in GIVEN and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+
+
+def converted(annotation: Any, value: Any) -> Any:
+    """Return a list of a YAML file as a tuple where the annotation asks for one, and any other value as it is."""
+    return tuple(value) if isinstance(value, list) and "tuple[" in str(annotation) else value
+
+
+def mistyped(path: str, annotations: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
+    """Say of each value that does not fit its annotation what is expected: `trainer.steps=0: expected a whole number, 1 or more`.
+
+    What the words of an annotation leave open is added: the message of a ValueError from a validator, else that of pydantic.
+    """
+    strict = pydantic.ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=())
+    for key, annotation in annotations.items():
+        model = pydantic.create_model(key, __config__=strict, value=(annotation, ...))
+        try:
+            model(value=converted(annotation, values[key]))
+        except pydantic.ValidationError as error:
+            reasons = {_reason(line): None for line in error.errors() if not line["type"].endswith(IN_WORDS)}
+            yield "; ".join([f"{f'{path}.{key}'.lstrip('.')}={values[key]!r}: expected {expected(annotation)}", *reasons])
+
+
+def _reason(line: Any) -> str:
+    """The message of one error of pydantic, which begins with a capital; of a ValueError its own."""
+    return str(line["ctx"]["error"]) if line["type"] == "value_error" else line["msg"][0].lower() + line["msg"][1:]
+
+
+def expected(annotation: Any) -> str:
+    """Put what an annotation takes into words: `a whole number, 1 or more, or null`. Doc names the value: Doc("a number of samples")."""
+    *others, last = dict.fromkeys(_alternatives(annotation))
+    comma = "," if any("," in each for each in others) else ""
+    return f"{', '.join(others)}{comma} or {last}" if others else last
+
+
+def _alternatives(annotation: Any) -> list[str]:
+    """The kinds of values that an annotation takes, in words: a type, a number in its range, each option of a Literal, null."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return [each for one in arguments for each in _alternatives(one)]
+    if origin is Literal:
+        return [str(each) for each in arguments]
+    if origin is Annotated:
+        rules = [rule for group in arguments[1:] for rule in _rules(group)]
+        names = [rule.documentation for rule in rules if isinstance(rule, Doc)]
+        bounds = [bound for rule in rules if (bound := _bound(rule))]
+        if not names and not bounds:
+            return _alternatives(arguments[0])
+        return [", ".join([*(names or [expected(arguments[0])]), *bounds])]
+    if annotation is bool:
+        return ["true", "false"]
+    if annotation in (None, types.NoneType):
+        return ["null"]
+    if origin in (list, tuple):
+        each = [expected(one) for one in arguments if one is not ...]
+        return [f"a list, each {each[0]}" if origin is list or ... in arguments else f"[{', '.join(each)}]"]
+    if is_typeddict(annotation):
+        keys = typing.get_type_hints(annotation, include_extras=True)
+        return ["{" + ", ".join(f"{key}: {expected(one)}" for key, one in keys.items()) + "}"]
+    other = f"a {annotation.__name__}" if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+    return [NOUNS.get(origin or annotation, other)]
+
+
+def _rules(group: Any) -> Iterable[Any]:
+    """The single rules of Interval(ge=1, le=3), of pydantic's Field(ge=1, le=3), and of what is one itself."""
+    return group if isinstance(group, GroupedMetadata) else group.metadata if isinstance(group, FieldInfo) else [group]
+
+
+def _bound(rule: Any) -> str | None:
+    """A limit in words; None for any other rule."""
+    match rule:
+        case Ge(ge=least):
+            return f"{least} or more"
+        case Gt(gt=limit):
+            return f"above {limit}"
+        case Le(le=most):
+            return f"at most {most}"
+        case Lt(lt=limit):
+            return f"below {limit}"
+    return None
