@@ -61,6 +61,20 @@ def test_a_run_of_before_is_sampled_and_evaluated(old, command, name):
         assert '"modes/kl"' in command("eval", f"run={name}", "n=50", "accelerator=cpu")
 
 
+def test_an_unfinished_sweep_of_before_is_finished_by_the_same_line(old, command):
+    expected = safetensors.torch.load_file(old / "expected.safetensors")
+    expected = {key.partition("|")[2]: value for key, value in expected.items() if key.startswith("sweep/1|")}
+    finished = {path: path.read_bytes() for path in (old / "sweep" / "0").rglob("*") if path.is_file()}
+    _, *line = json.loads((old / "sweep" / "1" / "env.json").read_text())["command"]
+    said = command("train", *line)
+    assert "sweep/1 keeps its configuration, since a recipe has changed after it began: callback.evaluate.best.metric from " in said
+    assert {path: path.read_bytes() for path in (old / "sweep" / "0").rglob("*") if path.is_file()} == finished
+    weights = state_of(old / "sweep" / "1")["game"]
+    exact = (old / "made_by.txt").read_text().strip() == golden.made_by()
+    for key, value in expected.items():
+        assert torch.equal(weights[key], value) if exact else torch.allclose(weights[key], value, rtol=1e-3, atol=1e-5), key
+
+
 def test_runs_of_before_are_listed(old, command):
     rows = [json.loads(line) for line in command("runs", ".", "--json").splitlines()]
     found = {row["name"]: (row["state"], row["step"]) for row in rows}

@@ -12,6 +12,7 @@ import pytest
 from gan_runner import cli
 from gan_runner.errors import Diverged, Interrupted, UserError
 from gan_runner.lifecycle import runs
+from gan_runner.storage import checkpoint, directory
 from gan_runner.storage.directory import locked
 from read_runs import lines, same, state_of
 from tiny_runs import JOB, SMALL, TINY, At, check_survives_kill_9, composed, content, disturbed, on_seed, states
@@ -104,7 +105,7 @@ def test_a_folder_with_another_run_is_refused_and_stays_as_it_is(tmp_path, whole
     for state in ("finished", "failed", "running"):
         (tmp_path / "0" / "status.json").write_text(json.dumps({"state": state, "step": 8, "images": 128}))
         before = {path: path.read_bytes() for path in (tmp_path / "0").rglob("*") if path.is_file()}
-        with pytest.raises(UserError, match=r"holds another run: seed is 0 there and 1 here"):
+        with pytest.raises(UserError, match=r"holds another job: seed is 0 there and 1 here"):
             complete(tmp_path / "0", "seed=1")
         assert before == {path: path.read_bytes() for path in (tmp_path / "0").rglob("*") if path.is_file()}
 
@@ -179,7 +180,7 @@ def test_a_longer_sweep_in_the_same_folder_adds_its_jobs(shell, undisturbed):
     [
         (["seed=0,2,1"], r"all/1 holds another job: seed=1 there and seed=2 here"),
         (["trainer.steps=7"], r"all/0 holds another job: trainer.steps=6 there and trainer.steps=7 here"),
-        (["rule.d_steps=2"], r"all/0 holds another job: nothing there and rule.d_steps=2 here"),
+        (["rule.d_steps=2"], r"all/0 holds another job: rule.d_steps is 1 there and 2 here"),
     ],
 )
 def test_another_line_is_refused_and_nothing_is_changed(shell, undisturbed, more, said):
@@ -191,6 +192,70 @@ def test_another_line_is_refused_and_nothing_is_changed(shell, undisturbed, more
     assert content("all") == before
 
 
+def test_what_only_watches_does_not_tell_jobs_apart(shell, undisturbed):
+    shutil.copytree(undisturbed[0], "all")
+    before = content("all/0")
+    for more in (["callback.log.every_steps=3"], ["+callback=progress"]):
+        code, out, err = shell(*LINE, *more, "hydra.sweep.dir=all")
+        assert (code, states(out)) == (0, ["finished"] * 3), err
+        assert "keeps its configuration" not in err
+    assert content("all/0") == before
+    for more, said in [
+        ("grid.n=9", "callback.grid.n"),
+        ("evaluate.n=300", "callback.evaluate.n"),
+        ("checkpoint.keep=3", "callback.checkpoint.keep"),
+    ]:
+        code, _, err = shell(*LINE, f"callback.{more}", "hydra.sweep.dir=all")
+        assert code == 2
+        assert f"holds another job: {said}" in err
+
+
+def of_another_recipe(folder, old, new):
+    """Let a job be one that a recipe with other values has made: configuration and states alike."""
+    config = folder / "config.yaml"
+    assert old in config.read_text()
+    config.write_text(config.read_text().replace(old, new))
+    for path in (folder / "checkpoints").glob("*.pt"):
+        state = checkpoint.load(path)
+        state["config"] = directory.made_with(directory.read_config(folder))
+        path.unlink()
+        checkpoint.save(path, state)
+
+
+def test_jobs_of_a_recipe_that_has_changed_go_on_as_they_began(shell, monkeypatch, undisturbed):
+    with monkeypatch.context() as patch:
+        disturbed(patch, on_seed(1, 5, lambda run: os.kill(os.getpid(), signal.SIGTERM)))
+        shell(*LINE, "hydra.sweep.dir=all")
+    for job in ("all/0", "all/1"):
+        of_another_recipe(Path(job), "metric: modes/kl\n      mode: min", "metric: modes/covered\n      mode: max")
+    finished = content("all/0")
+    code, out, err = shell(*LINE, "hydra.sweep.dir=all")
+    assert (code, states(out)) == (0, ["finished"] * 3), err
+    said = (
+        "keeps its configuration, since a recipe has changed after it began (callback.evaluate.best.metric from modes/covered to modes/kl"
+    )
+    assert err.count(said.replace(" (", ": ")) == 2, err
+    assert content("all/0") == finished
+    assert "modes/covered" in Path("all/1/config.yaml").read_text()
+    assert "modes/kl" in Path("all/2/config.yaml").read_text()  # it had not begun
+    for job in "12":
+        assert same(state_of(Path("all", job))["game"], state_of(undisturbed[0] / job)["game"]) is None
+
+
+def test_a_recipe_that_its_user_has_edited_is_refused(shell):
+    Path("mine/experiment").mkdir(parents=True)
+    file = Path("mine/experiment/e.yaml")
+    file.write_text("# @package _global_\n# e\ndefaults:\n  - gaussians25\nbatch_size: 16\n")
+    line = ("-m", "+experiment=e", *JOB[1:-1], "trainer.steps=2", "seed=0,1", "hydra.sweep.dir=all", "--config-dir", "mine")
+    line = tuple(word for word in line if not word.startswith("batch_size"))
+    assert shell(*line)[0] == 0
+    file.write_text(file.read_text().replace("16", "17"))
+    code, _, err = shell(*line)
+    assert code == 2
+    assert "all/0 holds another job: batch_size is 16 there and 17 here" in err
+
+
+@pytest.mark.slow
 def test_a_line_that_means_something_else_by_now_is_refused(shell, undisturbed):
     shutil.copytree(undisturbed[0], "all")
     config = Path("all/2/config.yaml")

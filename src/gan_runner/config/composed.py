@@ -24,6 +24,7 @@ class Composed:
     choices: dict[str, Any]  # group -> option, or the names in a list group
     packages: list[str]  # whose code the user allows besides gan_runner and torch.optim
     origins: dict[str, str] = field(default_factory=dict)  # key -> the experiment file that set it
+    files: list[str] = field(default_factory=list)  # files of the user's that were read
 
     def plain(self) -> dict[str, Any]:
         """The configuration as `plain` gives it."""

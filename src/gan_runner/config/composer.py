@@ -48,6 +48,7 @@ class _Loading:
     meant: dict[str, dict[str, Names]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     origins: dict[str, str] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)  # that are not the project's own
     given: dict[str, str] = field(default_factory=dict)  # setting of Hydra's -> the file that gave it and is not ours
     interpolated: set[tuple[Any, ...]] = field(default_factory=set)  # paths of interpolations in the files so far
 
@@ -83,7 +84,7 @@ class Composer(ConfigLoaderImpl):
         for group in LISTS:
             if group in config:
                 choices[group] = list(config[group] or {})
-        return Composed(config, hydra, overrides, loading.notes, choices, named_packages(parsed(overrides)), loading.origins)
+        return Composed(config, hydra, overrides, loading.notes, choices, named_packages(parsed(overrides)), loading.origins, loading.files)
 
     # Hydra calls these --------------------------------------------------------------------------------------------------------------
 
@@ -146,6 +147,7 @@ class Composer(ConfigLoaderImpl):
             result = super()._load_single_config(default, repo)
         if not is_ours(result.path):
             file = f"{default.config_path}.yaml"
+            self.loading.files.append(file)
             self.loading.given.update(dict.fromkeys(settings_of(file, result.config), file))
         tree = OmegaConf.to_container(result.config, resolve=False)
         refuse_covered(f"{default.config_path}.yaml", tree, self.loading.interpolated)

@@ -4,7 +4,6 @@ import json
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import zip_longest
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -27,7 +26,6 @@ from gan_runner.jobs.space import line_of
 from gan_runner.jobs.table import report, state_of
 from gan_runner.storage import contents
 from gan_runner.storage.documents import rendered
-from gan_runner.storage.untrusted import content, parsed_yaml
 
 if TYPE_CHECKING:
     from gan_runner.jobs.search import OptunaSweeper as Search
@@ -172,20 +170,19 @@ def place_of(loaded: DictConfig, number: int) -> Path:
 
 def refuse_others(known: Mapping[int, Known], accept: Sequence[str]) -> None:
     """Refuses a folder in which there are other jobs under these numbers, or states of other data; nothing in it is touched."""
+    from gan_runner.lifecycle.runs import config_for, saved_state
     from gan_runner.storage import directory
 
-    for job in known.values():
-        line = parsed_yaml(content(job.folder / "overrides.yaml", 2**24))
-        pairs = zip_longest(line if isinstance(line, list) else job.overrides, job.overrides, fillvalue="nothing")
-        found = next((f"{there} there and {here} here" for there, here in pairs if there != here), None)
-        if found is None and (job.folder / "config.yaml").is_file():
-            found = directory.difference(job.folder, job.composed.config)
-        if found:
-            raise UserError(f"{job.folder} holds another job: {found}; choose another folder with hydra.sweep.dir=...")
-        if directory.state_of(job.folder) in directory.GOES_ON:
-            from gan_runner.lifecycle.runs import saved_state
+    def quiet(message: str) -> None:
+        """The job itself says it."""
 
-            saved_state(job.folder, job.composed.config, job.composed.packages, accept, say=lambda message: None)
+    for job in known.values():
+        try:
+            config = config_for(job.folder, job.composed.config, job.overrides, quiet, shipped=not job.composed.files)
+        except UserError as error:
+            raise UserError(f"{error}; choose another folder with hydra.sweep.dir=...") from error
+        if directory.state_of(job.folder) in directory.GOES_ON:
+            saved_state(job.folder, config, job.composed.packages, accept, quiet)
 
 
 def _jobs(composer: Composer, frame: DictConfig) -> Jobs:

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from gan_runner import distributed
 from gan_runner.assembly.build import assemble, check, plain
 from gan_runner.assembly.parts import make_one
 from gan_runner.config.command_line import accepted, lasting, parsed
-from gan_runner.errors import Diverged, Failed, Interrupted, UserError
+from gan_runner.errors import Diverged, Failed, Interrupted, UserError, some
 from gan_runner.execution import hardware
 from gan_runner.execution.hardware import devices_of
 from gan_runner.game.game import Game
@@ -28,7 +29,7 @@ from gan_runner.reporting import Reporter, log
 from gan_runner.schedules import Schedule
 from gan_runner.storage import checkpoint, contents, directory
 from gan_runner.storage.records import best_of, numbered, read
-from gan_runner.storage.untrusted import flat
+from gan_runner.storage.untrusted import content, flat, parsed_yaml
 from gan_runner.training import provenance
 from gan_runner.training.disk_room import refuse_shortage
 from gan_runner.training.loop import play
@@ -94,10 +95,9 @@ def complete(config: Any, folder: Path, overrides: Sequence[str] = (), packages:
     contents.refuse_foreign(folder)
     if (folder / "status.json").exists():
         with directory.locked(folder):
-            if other := directory.difference(folder, config):
-                raise UserError(f"{folder} holds another run: {other}; choose another folder")
             state = directory.state_of(folder)
             with Reporter(folder / "train.log" if state != "finished" else None) as reporter:
+                config = config_for(folder, config, overrides, reporter.say)
                 if state == "finished":
                     finished = read(folder, folder.parent)
                     reporter.say(f"{folder} has finished before; it is not run again")
@@ -109,6 +109,38 @@ def complete(config: Any, folder: Path, overrides: Sequence[str] = (), packages:
             if start is not None:
                 return played(folder, config, packages, *start)
     return train(config, folder, overrides, packages)
+
+
+def config_for(folder: Path, config: Any, overrides: Sequence[str], say: Callable[[str], None], shipped: bool = True) -> Any:
+    """The configuration with which a job goes on in its folder. UserError, with what differs, where the folder holds another job.
+
+    The same line means something else where a recipe of the project has changed since. Then the job goes on with the config.yaml in its
+    folder, so that it stays one run, and this is said in a line. But a config.yaml that the newest state was not made with has been edited,
+    and a recipe that is not `shipped` with the project was edited by its user: these are other jobs.
+    """
+    there, here = parsed_yaml(content(folder / "overrides.yaml", 2**24)), lasting(overrides)
+    pairs = zip_longest(directory.line_of(there if isinstance(there, list) else here), directory.line_of(here), fillvalue="nothing")
+    other = next(((before, now) for before, now in pairs if before != now), None)
+    if not (folder / "config.yaml").is_file():
+        saved, changed = config, []
+    else:
+        saved = directory.read_config(folder)
+        changed = list(directory.differences(directory.portable(saved), directory.as_read(config)))
+    if other and not (changed and "nothing" in other):
+        raise UserError(f"{folder} holds another job: {other[0]} there and {other[1]} here")
+    if not changed:
+        return config
+    try:
+        made = directory.newest(folder, lambda message: None)[1].get("config")
+    except UserError:  # there is no state
+        made = None
+    if other or not shipped or (made is not None and any(directory.differences(made, directory.made_with(saved)))):
+        raise UserError(f"{folder} holds another job: {changed[0].key} is {changed[0].before} there and {changed[0].now} here")
+    say(f"{folder} keeps its configuration, since a recipe has changed after it began: {some(map(str, changed), 3)}")
+    for key in directory.WATCHERS:
+        if OmegaConf.select(config, key) is not None:
+            OmegaConf.update(saved, key, OmegaConf.select(config, key), force_add=True)
+    return saved
 
 
 def saved_state(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import fcntl
+import importlib
+import inspect
 import io
 import itertools
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -32,7 +37,9 @@ CHANGES = "changes.jsonl"
 NOT_SET = "not set"
 
 State = Literal["running", "finished", "interrupted", "failed", "diverged"]
-ADDED = {"dataset.background": "white"}  # keys that configurations of before lack, with the value that is used where one is lacking
+ADDED = {"dataset.background": "white"}  # keys that older configurations lack -> the value that is used then, where no constructor has it
+RENAMED: dict[str, str] = {}  # keys of older configurations -> their names today; in config.yaml, in states and in overrides.yaml
+WATCHERS = ("callback.log", "callback.progress", "callback.diagnose")  # write no figure, picture or checkpoint: they do not tell runs apart
 IN_ORDER = ("penalty", "trick")  # parts that are applied in the order in which a configuration names them
 GOES_ON = ("running", "interrupted")  # a job of a sweep in one of these states is resumed
 
@@ -83,6 +90,8 @@ def read_config(folder: Path) -> DictConfig:
     except yaml.YAMLError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     refuse_growth(config, str(path))
+    if any(OmegaConf.select(config, key, default=NOT_SET) is not NOT_SET for key in RENAMED):
+        config = OmegaConf.create(translated(OmegaConf.to_container(config)))
     if not {"architecture", "batch_size", "dataset", "seed", "trainer"} <= config.keys():
         raise UserError(f"{path} is not the configuration of a run, or not all of it")
     return config
@@ -99,12 +108,45 @@ class Difference(NamedTuple):
         return printable(f"{self.key} from {self.before} to {self.now}", 200)
 
 
+def translated(config: Any) -> Any:
+    """A plain configuration with today's names for keys of older versions (RENAMED)."""
+    config = copy.deepcopy(config)
+    for old, new in RENAMED.items():
+        *parents, last = old.split(".")
+        node = reduce(lambda node, key: node.get(key) if isinstance(node, dict) else None, parents, config)
+        if isinstance(node, dict) and last in node:
+            value = node.pop(last)
+            *parents, last = new.split(".")
+            reduce(lambda node, key: node.setdefault(key, {}), parents, config)[last] = value
+    return config
+
+
+def default_of(node: dict[str, Any], key: str) -> Any:
+    """The default of a parameter of the class that a node names; NOT_SET where there is none, or the class is not the project's own."""
+    module, _, name = str(node.get("_target_")).rpartition(".")
+    if module.split(".")[0] != "gan_runner":
+        return NOT_SET
+    try:
+        default = inspect.signature(getattr(importlib.import_module(module), name)).parameters[key].default
+    except (ImportError, AttributeError, KeyError, TypeError, ValueError):
+        return NOT_SET
+    return NOT_SET if default is inspect.Parameter.empty else list(default) if isinstance(default, tuple) else default
+
+
 def differences(before: Any, now: Any, path: str = "") -> Iterator[Difference]:
-    """The keys in which two configurations differ. Versions of a configuration are made alike here, and nowhere else."""
-    before, now = (ADDED.get(path[1:], each) if each is NOT_SET else each for each in (before, now))
+    """The keys in which two configurations differ. Versions of a configuration are made alike here, and nowhere else.
+
+    A key that one of them lacks counts as its default. Callbacks that only watch (WATCHERS) are not compared.
+    """
+    if path[1:] in WATCHERS:
+        return
+    if not path:
+        before, now = translated(before), translated(now)
     if isinstance(before, dict) and isinstance(now, dict):
         for key in {**before, **now}:
-            yield from differences(before.get(key, NOT_SET), now.get(key, NOT_SET), f"{path}.{key}")
+            default = ADDED.get(f"{path}.{key}"[1:], NOT_SET)
+            old, new = (each[key] if key in each else default_of(each, key) if default is NOT_SET else default for each in (before, now))
+            yield from differences(old, new, f"{path}.{key}")
         orders = [", ".join(str(key) for key in one if key in other) for one, other in ((before, now), (now, before))]
         if path[1:] in IN_ORDER and orders[0] != orders[1]:
             yield Difference(path[1:], *orders)
@@ -112,10 +154,19 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[Difference]:
         yield Difference(path[1:], before, now)
 
 
-def difference(folder: Path, config: Any) -> str | None:
-    """The first key in which the run in a folder has another configuration, with both values; None where they are the same."""
-    found = next(differences(portable(read_config(folder)), as_read(config)), None)
-    return None if found is None else f"{found.key} is {found.before} there and {found.now} here"
+def line_of(words: Iterable[Any]) -> list[str]:
+    """The words of a line that tell its run apart from others, with today's names of keys."""
+    found = []
+    for word in words:
+        sign, key, rest = re.fullmatch(r"([+~]*)([^=]*)(.*)", str(word), re.DOTALL).groups()  # type: ignore[union-attr]
+        key = next((new + key[len(old) :] for old, new in RENAMED.items() if key == old or key.startswith(f"{old}.")), key)
+        if sign == "+" and key in {each.partition(".")[0] for each in WATCHERS}:  # +callback=[progress]
+            names = [name for name in rest[1:].strip("[]").split(",") if f"{key}.{name.strip()}" not in WATCHERS]
+            rest = f"=[{','.join(names)}]" if names else ""
+        watches = any(key == each or key.startswith(f"{each}.") for each in WATCHERS)
+        if not watches and (rest or sign == "~"):
+            found.append(f"{sign}{key}{rest}")
+    return found
 
 
 def as_read(config: Any) -> dict[str, Any]:
