@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from functools import cache
@@ -141,6 +141,26 @@ def everyones(value: Any) -> list[Any]:
     values: list[Any] = [None] * size()
     dist.all_gather_object(values, value, group=_control)
     return values
+
+
+@torch.no_grad()
+def everyones_tensors(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """All-gather tensors: those of rank 0, then those of rank 1, ... Each rank may have any number, of any shapes and types, on `device`."""
+    if size() == 1:
+        return list(tensors)
+    kinds = everyones([(tensor.shape, tensor.dtype) for tensor in tensors])
+    lengths = [[shape.numel() * dtype.itemsize for shape, dtype in theirs] for theirs in kinds]
+    mine = torch.zeros(max(map(sum, lengths)), dtype=torch.uint8, device=device)
+    if tensors:
+        torch.cat([tensor.reshape(-1).view(torch.uint8) for tensor in tensors], out=mine[: sum(lengths[rank()])])
+    buffers = [torch.empty_like(mine) for _ in kinds]
+    if len(mine):
+        dist.all_gather(buffers, mine)
+    return [
+        part.clone().view(dtype).view(shape)
+        for buffer, theirs, sizes in zip(buffers, kinds, lengths, strict=True)
+        for part, (shape, dtype) in zip(buffer[: sum(sizes)].split(sizes), theirs, strict=True)
+    ]
 
 
 def mean(values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from gan_runner.assembly import build, parts
@@ -23,6 +23,16 @@ from gan_runner.sampling import subjects
 from gan_runner.sampling.subjects import Snapshot
 from gan_runner.storage import checkpoint, contents, directory, files
 from gan_runner.training import provenance
+
+
+class NoOptimizer:
+    """Stands for the optimiser of a player that will not move: to make one of torch's imports torch._dynamo, which takes seconds."""
+
+    def __init__(self, weights: Sequence[nn.Parameter], **settings: Any):
+        self.param_groups, self.state = [{"params": weights}], dict[nn.Parameter, Any]()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Leave what was saved of the optimiser where it is."""
 
 
 class TrainedRun:
@@ -43,7 +53,8 @@ class TrainedRun:
         self.dataset: Dataset = parts.make_one(self.config, packages, "dataset")
         try:
             spec = named(Spec.restored(state["spec"]), self.dataset)
-            game = build.build_game(self.config, packages, parts.make_one(self.config, packages, "trainer"), spec, self.device)
+            trainer = parts.make_one(self.config, packages, "trainer")
+            game = build.build_game(self.config, packages, trainer, spec, self.device, optimizer=NoOptimizer)
             game.load_state_dict(state["game"])
         except checkpoint.MISFIT as error:
             raise UserError(f"{self.path} does not fit {folder / 'config.yaml'}: {checkpoint.misfit(error)}") from error

@@ -62,7 +62,7 @@ def test_any_split_into_batches_gives_the_same_figures() -> None:
     whole = figures(KernelDensity(PLANE), real, x)
     assert figures(KernelDensity(PLANE), real, *x.split([1, 99, 200])) == whole
     metric = KernelDensity(PLANE)
-    assert metric._reductions["fakes"].__name__ == "dim_zero_cat"
+    assert metric._states["fakes"].reduction == "cat"
 
 
 def test_fewer_test_points_are_a_choice_from_all_of_them() -> None:

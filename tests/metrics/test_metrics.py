@@ -113,7 +113,7 @@ def test_mode_coverage_of_parts_adds_up():
     want = figures(whole, x)
     first.update(x[:400])
     second.update(x[400:])
-    assert {name: reduction.__name__ for name, reduction in first._reductions.items()} == {"counts": "dim_zero_sum", "n": "dim_zero_sum"}
+    assert {name: state.reduction for name, state in first._states.items()} == {"counts": "sum", "n": "sum"}
     first.counts += second.counts
     first.n += second.n
     assert figures(first) == want

@@ -106,7 +106,7 @@ def test_any_split_into_batches_gives_the_same_figures() -> None:
     whole = figures(Parzen(), x, **splits)
     assert figures(Parzen(), *x.split([1, 99, 200]), **splits) == whole
     metric = Parzen()
-    assert metric._reductions["fakes"].__name__ == "dim_zero_cat"
+    assert metric._states["fakes"].reduction == "cat"
     figures(metric, normal(10, seed=9), **splits)
     metric.reset()
     assert figures(metric, x, **splits) == whole

@@ -7,7 +7,7 @@ lies in gan_runner, in torch.optim or in a package that the user named, and used
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -36,8 +36,18 @@ from gan_runner.trainer import Trainer
 from gan_runner.training.run import Assembly
 
 
-def build_game(config: dict[str, Any], packages: Sequence[str], trainer: Trainer, spec: Spec, device: torch.device) -> Game:
-    """The game of a resolved configuration, for data of this spec. UserError where its parts do not fit together."""
+def build_game(
+    config: dict[str, Any],
+    packages: Sequence[str],
+    trainer: Trainer,
+    spec: Spec,
+    device: torch.device,
+    optimizer: Callable[..., Any] | None = None,
+) -> Game:
+    """The game of a resolved configuration, for data of this spec. UserError where its parts do not fit together.
+
+    optimizer: instead of the classes that the configuration names, which take long to import; it is given the same arguments.
+    """
     hardware.seed_weights(config["seed"])
     sides = list(reversed(SIDES.items()))  # D first, as it moves
     nets = {side: make(config["architecture"][side], packages, base, f"architecture.{side}", spec=spec) for side, base in sides}
@@ -52,7 +62,8 @@ def build_game(config: dict[str, Any], packages: Sequence[str], trainer: Trainer
     optimizers = {}
     for side in nets:
         node = {**config["optimizer"][side], "_partial_": True}
-        optimizers[side] = make(node, packages, torch.optim.Optimizer, f"optimizer.{side}")
+        made = make(node, packages, torch.optim.Optimizer, f"optimizer.{side}")
+        optimizers[side] = partial(optimizer or made.func, **made.keywords)
         refuse_rates(f"optimizer.{side}", optimizers[side], trainer.steps)
     try:
         return Game(

@@ -161,8 +161,6 @@ def evaluate(
         if name in reasons:
             figures[name] = {prefix: None}
             continue
-        if not metric.reads:
-            metric.update()  # torchmetrics warns of a figure of nothing
         try:
             metric.tick = partial(tick, name)
             metric.examine(subject)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import torchmetrics
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from gan_runner import distributed
 
 if TYPE_CHECKING:
     from gan_runner.evaluation.extractor import Extractor
@@ -19,12 +23,51 @@ Field = Literal["samples", "y", "features", "logits"]
 Need = Literal["reference", "labels", "generator", "discriminator", "snapshots"]
 
 
+Reduction = Callable[[Any], Any]
+
+
+def rows(parts: list[Tensor]) -> list[Tensor]:
+    """The rows of some tensors as one tensor, in a list; a scalar is one row. Empty where there are none."""
+    return [torch.cat([part.reshape(1) if part.ndim == 0 else part for part in parts])] if parts else []
+
+
+REDUCTIONS: dict[str, Reduction] = {
+    "sum": lambda stacked: stacked.sum(0),
+    "mean": lambda stacked: stacked.mean(0),
+    "max": lambda stacked: stacked.amax(0),
+    "min": lambda stacked: stacked.amin(0),
+    "cat": rows,
+}
+
+
+class State(NamedTuple):
+    """What a metric adds up in: how it begins, and how the states of several processes become one."""
+
+    default: Tensor | None  # None: an empty list
+    reduction: str | Reduction | None
+
+
 def told_nobody(done: int, n: int) -> None:
     """Where nobody wants to know how far the work is."""
 
 
-class Metric(torchmetrics.Metric):
+def over_processes(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a `compute` see the states of all processes."""
+
+    @wraps(compute)
+    def of_all(self: Metric, *given: Any, **named: Any) -> Any:
+        with self.joined():
+            return compute(self, *given, **named)
+
+    return of_all
+
+
+class Metric(nn.Module):
     """A figure of merit, fed in batches; states are float64, or rows in the order of the samples, and are joined over processes.
+
+    The verbs are those of torchmetrics: a constructor calls `add_state`, `update` adds a batch without building a graph, `compute` sees the
+    states of all processes, `reset` begins again. A class of torchmetrics becomes a metric as `class Mine(ClassOfTorchmetrics, Metric)`,
+    and then keeps its own states.
 
     A subclass says in `reads` what it is fed for N samples, in the order in which `update` takes it: `samples` as data (N ...; images in
     [-1, 1], quantised to 256 levels), their labels `y` (N), the `features` (N F) or `logits` (N K) that the extractor gives. It says in
@@ -35,13 +78,83 @@ class Metric(torchmetrics.Metric):
 
     reads: tuple[Field, ...] = ()
     needs: frozenset[Need] = frozenset()
-    full_state_update = False
 
     reference: Reference
     """The real samples; there while update, examine, compute and pictures are called, where `needs` names it."""
 
     tick: Told = staticmethod(told_nobody)
     """To be called in a long examine or compute: so many of n are done."""
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        for name, wrap in (("update", torch.no_grad()), ("compute", over_processes)):
+            owner = next(kind for kind in cls.__mro__ if name in vars(kind))
+            if owner is cls or not issubclass(owner, Metric):  # what another metric has is wrapped there
+                setattr(cls, name, wrap(vars(owner)[name]))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._states: dict[str, State] = {}
+        self._device, self._is_joined = torch.get_default_device(), False
+
+    @property
+    def device(self) -> torch.device:
+        """Where its states are."""
+        return self._device
+
+    def add_state(self, name: str, default: Tensor | list, dist_reduce_fx: str | Reduction | None = None) -> None:
+        """Make `self.name` a state, which moves with the metric and which `reset` brings back to its default: a tensor, or an empty list.
+
+        dist_reduce_fx joins the states of P processes: "sum", "mean", "max" or "min" of tensors; "cat" of the rows in a list, in the order
+        of the processes; a function of the stacked tensors, P ..., or of a list of all elements; None: that stack or list itself.
+        ValueError for anything else.
+        """
+        if not isinstance(default, Tensor) and default != []:
+            raise ValueError(f"the default of state {name} must be a tensor or an empty list")
+        fits = {True: ("sum", "mean", "max", "min"), False: ("cat",)}[isinstance(default, Tensor)]
+        if not (dist_reduce_fx is None or callable(dist_reduce_fx) or dist_reduce_fx in fits):
+            raise ValueError(f"dist_reduce_fx of state {name} must be a function, None or one of {', '.join(fits)}, not {dist_reduce_fx!r}")
+        self._states[name] = State(default.detach().clone() if isinstance(default, Tensor) else None, dist_reduce_fx)
+        self._begin(name)
+
+    def reset(self) -> None:
+        """Bring all states back to their defaults."""
+        for name in self._states:
+            self._begin(name)
+
+    def _begin(self, name: str) -> None:
+        default = self._states[name].default
+        setattr(self, name, [] if default is None else default.clone().to(self.device))
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """For a while, let every process have the states of all together; each has its own again afterwards."""
+        if self._is_joined or distributed.size() == 1:
+            yield
+            return
+        own = {name: getattr(self, name) for name in self._states}
+        for name, (default, reduction) in self._states.items():
+            mine = own[name] if default is None else [own[name]]
+            parts = distributed.everyones_tensors(rows(mine) if reduction == "cat" else mine, self.device)
+            reduce = REDUCTIONS[reduction] if isinstance(reduction, str) else reduction or (lambda whole: whole)
+            setattr(self, name, reduce(parts if default is None else torch.stack(parts)))
+        self._is_joined = True
+        try:
+            yield
+        finally:
+            self._is_joined = False
+            for name, value in own.items():
+                setattr(self, name, value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Metric:
+        """Move the states where a module is moved; their types stay as they are."""
+        super()._apply(fn, recurse)
+        self._device = fn(torch.empty(0, device=self._device)).device
+        for name in self._states:
+            value = getattr(self, name)
+            moved = value.to(self._device) if isinstance(value, Tensor) else [part.to(self._device) for part in value]
+            setattr(self, name, moved)
+        return self
 
     @property
     def extracts(self) -> bool:

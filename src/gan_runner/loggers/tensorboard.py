@@ -8,10 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
 
 from gan_runner.errors import Failed
 from gan_runner.loggers.hyperparameters import hyperparameters
@@ -19,6 +16,8 @@ from gan_runner.storage.untrusted import content
 from gan_runner.training.logger import Logger
 
 if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
     from gan_runner.training.run import Run
 
 
@@ -33,6 +32,8 @@ LAYOUT = {
 
 def report_unless_written_by_tensorboard(args: threading.ExceptHookArgs) -> None:
     """What an error in a thread prints; none of the one that writes event files, whose error is raised by the next call, too."""
+    from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
+
     if not isinstance(args.thread, _AsyncWriterThread):
         threading.__excepthook__(args)
 
@@ -48,6 +49,8 @@ def disk_of(folder: str) -> Iterator[None]:
 
 def add_to_curves(folder: Path, step: int, values: dict[str, float], pictures: dict[str, Tensor]) -> None:
     """Numbers and pictures of a run that is not being played, as TensorBoard reads them. Failed where the disk does not take them."""
+    from torch.utils.tensorboard import SummaryWriter
+
     with disk_of(str(folder)), SummaryWriter(str(folder)) as writer:
         for name, value in values.items():
             writer.add_scalar(name, value, step)
@@ -61,7 +64,12 @@ class TensorBoard(Logger):
     A resumed run purges what it is about to write again.
     """
 
+    writer: SummaryWriter
+
     def begin(self, run: Run) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # a fifth of a second that gan-sample does not need
+        from torch.utils.tensorboard.summary import hparams
+
         threading.excepthook = report_unless_written_by_tensorboard
         with disk_of(str(run.folder)):
             self.writer = SummaryWriter(str(run.folder), purge_step=run.step + 1 if run.step else None, max_queue=1000, flush_secs=30)
@@ -87,6 +95,8 @@ class TensorBoard(Logger):
             self.writer.flush()
 
     def close(self, state: str) -> None:
+        from torch.utils.tensorboard.summary import hparams
+
         with disk_of(self.writer.log_dir):
             if state == "finished":
                 self.writer._get_file_writer().add_summary(hparams({}, {})[2])

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from annotated_types import Gt
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
 from gan_runner.errors import UserError
 from gan_runner.evaluation.metric import Metric
@@ -63,7 +62,7 @@ class ClassifierScore(Metric):
         self.logits.append(logits.detach().float())
 
     def compute(self) -> dict[str, Tensor]:
-        logits = dim_zero_cat(self.logits)
+        logits = torch.cat(self.logits)
         self.shape = tuple(logits.shape)
         if self.shuffle:
             logits = logits[torch.from_numpy(np.random.RandomState(SEED).permutation(len(logits))).to(logits.device)]

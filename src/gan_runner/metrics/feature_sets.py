@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
 from gan_runner.datasets.dataset import Split
 from gan_runner.draws import chosen
@@ -40,7 +40,7 @@ class FeatureSets(Metric):
 
     def fake(self, at_least: int) -> Tensor:
         """Features of the samples, N F; UserError where they are fewer, or not finite."""
-        return self._usable(dim_zero_cat(self.features), at_least, "samples")
+        return self._usable(torch.cat(self.features), at_least, "samples")
 
     def real(self, at_least: int, n: int | None = None, split: Split | None = None) -> Tensor:
         """Features of at most n real samples (None: all) of a split (None: that of the reference), on the metric's device."""

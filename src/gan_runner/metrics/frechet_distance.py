@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
 from gan_runner.errors import UserError, printable
 from gan_runner.evaluation.metric import Metric
@@ -141,7 +140,7 @@ class FrechetDistance(Metric):
         self.moments, self.waiting = moments.packed, [rows[whole:].clone()]
 
     def compute(self) -> dict[str, Tensor]:
-        fake, real = Moments.unpacked(self.moments).merged(Moments.of(dim_zero_cat(self.waiting))), self.reference.moments()
+        fake, real = Moments.unpacked(self.moments).merged(Moments.of(torch.cat(self.waiting))), self.reference.moments()
         self.few = too_few(float(fake.n), len(fake.mean)) + too_few(float(real.n), len(real.mean), "real samples")
         return {"": distance_to_real(fake, real)}
 
@@ -176,7 +175,7 @@ class IntraClassFrechet(Metric):
         self.y.append(y)
 
     def compute(self) -> dict[str, Tensor]:
-        fake, fake_y = dim_zero_cat(self.features), dim_zero_cat(self.y)
+        fake, fake_y = torch.cat(self.features), torch.cat(self.y)
         real, real_y = self.reference.features(), self.reference.labels
         assert real_y is not None  # `needs` says so
         classes = torch.cat([fake_y.cpu(), real_y.cpu()]).unique().tolist()

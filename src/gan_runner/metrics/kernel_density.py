@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
+import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
 from gan_runner.draws import chosen
 from gan_runner.evaluation.metric import Metric
@@ -44,7 +44,7 @@ class KernelDensity(Metric):
         self.fakes.append(finite(samples.detach().float()))
 
     def compute(self) -> dict[str, Tensor]:
-        fakes, test = dim_zero_cat(self.fakes), self.reference.of("test")
+        fakes, test = torch.cat(self.fakes), self.reference.of("test")
         real = test.at(chosen(self.n_real, test.n, "kde", "test")).to(fakes.device)
         return {
             "fake_under_real": window_log_density(fakes, real, [self.bandwidth]).mean(),

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
 from gan_runner.draws import chosen
 from gan_runner.errors import UserError
@@ -93,7 +92,7 @@ class Parzen(Metric):
         self.fakes.append(finite(samples.detach().float()))
 
     def compute(self) -> dict[str, Tensor]:
-        fakes = flattened(dim_zero_cat(self.fakes))
+        fakes = flattened(torch.cat(self.fakes))
         train, test = self.reference.of("train"), self.reference.of("test")
         validation = flattened(train.at(chosen(self.n_validation, train.n, "parzen", "train")).to(fakes.device))
         best = int(window_log_density(validation, fakes, self.grid).mean(1).argmax())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import fcntl
 import importlib
+import importlib.metadata
 import inspect
 import io
 import itertools
@@ -22,10 +23,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-import torchvision
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from PIL import Image
 from torch import Tensor
 
 from gan_runner.errors import Failed, UserError, printable
@@ -247,6 +246,8 @@ def state_of(folder: Path) -> str | None:
 
 def write_picture(path: Path, picture: Tensor, root: Path | None = None) -> None:
     """A PNG of uint8 3 H W, or 1 H W for grey; whole or not at all. root: the directory below which no link is followed."""
+    from PIL import Image
+
     pixels = picture.permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "png")
@@ -299,7 +300,7 @@ def write_environment(folder: Path) -> None:
         "command": sys.argv,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": importlib.metadata.version("torchvision"),
         "cuda": torch.version.cuda,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
