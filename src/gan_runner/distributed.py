@@ -145,7 +145,7 @@ def everyones(value: Any) -> list[Any]:
 
 @torch.no_grad()
 def everyones_tensors(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """All-gather tensors: those of rank 0, then those of rank 1, ... Each rank may have any number, of any shapes and types, on `device`."""
+    """All-gather tensors: those of rank 0, then of rank 1, ... Each rank may have any number, of any shapes and types, on `device`."""
     if size() == 1:
         return list(tensors)
     kinds = everyones([(tensor.shape, tensor.dtype) for tensor in tensors])
