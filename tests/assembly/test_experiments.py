@@ -14,7 +14,7 @@ from gan_runner.assembly.signatures import signature
 from gan_runner.config import composer, groups
 from gan_runner.datasets import CIFAR10, MNIST, Dataset, FashionMNIST, ImageFolder, Samples, stream
 from gan_runner.errors import UserError
-from gan_runner.execution import engines, hardware
+from gan_runner.execution import captured, engine, engines, hardware, replay
 from gan_runner.lifecycle import runs
 
 CONFIGS = groups.config_dir()
@@ -111,9 +111,9 @@ def weights_after(name, rounds, executor, device="cpu", seen=None):
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in WIDE else ()) for name in EXPERIMENTS])
 def test_rounds_have_the_golden_losses_and_replayed_ones_are_the_same_bits(name):
     seen = []
-    eager, _ = weights_after(name, 30, lambda game: engines.Engine(game, print), seen=seen)
+    eager, _ = weights_after(name, 30, lambda game: engine.Engine(game, print), seen=seen)
     golden.check(name, seen)
-    replayed, turns = weights_after(name, 30, lambda game: engines.Replayed(game, print))
+    replayed, turns = weights_after(name, 30, lambda game: replay.Replayed(game, print))
     assert turns.ready
     assert torch.equal(eager, replayed)
 
@@ -136,8 +136,8 @@ def test_an_experiment_on_points_is_replayed_and_compared(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_compiled_rounds_give_the_eager_result(name):
-    eager, _ = weights_after(name, 30, lambda game: engines.Engine(game, print))
-    traced, _ = weights_after(name, 30, lambda game: engines.Compiled(game, print, backend="aot_eager"))
+    eager, _ = weights_after(name, 30, lambda game: engine.Engine(game, print))
+    traced, _ = weights_after(name, 30, lambda game: engine.Compiled(game, print, backend="aot_eager"))
     assert (eager - traced).norm() <= 1e-4 * eager.norm()
 
 
@@ -147,8 +147,8 @@ def test_compiled_rounds_give_the_eager_result(name):
 def test_captured_rounds_give_the_eager_result(name):
     hardware.determine(True)
     try:
-        eager, _ = weights_after(name, 30, lambda game: engines.Engine(game, print), "cuda")
-        captured, turns = weights_after(name, 30, lambda game: engines.Graphed(game, print), "cuda")
+        eager, _ = weights_after(name, 30, lambda game: engine.Engine(game, print), "cuda")
+        captured, turns = weights_after(name, 30, lambda game: captured.Graphed(game, print), "cuda")
     finally:
         hardware.determine(False)
     assert turns.ready
@@ -163,7 +163,7 @@ def test_between_log_points_the_host_does_not_wait_for_the_device(name):
     assembly = build.assemble(tiny(f"+experiment={name}", **{"trainer.steps": 40}), device=device)
     batches = stream(assembly.dataset, "train", assembly.game.batch_size, 0, device)
     with engines.one_stream(device):
-        turns = engines.Graphed(assembly.game, print)
+        turns = captured.Graphed(assembly.game, print)
         for _ in range(20):
             assembly.game.round(batches, turns.turn)
         torch.cuda.synchronize()

@@ -16,7 +16,8 @@ from gan_runner import Dataset, Rule, Schedule, Term
 from gan_runner.architectures import MLPDiscriminator, MLPGenerator
 from gan_runner.datasets import ImageFolder, Ring8
 from gan_runner.execution.capturable import authors, refusal, refused, walk
-from gan_runner.execution.engines import Engine, Replayed
+from gan_runner.execution.engine import Engine
+from gan_runner.execution.replay import Replayed
 from gan_runner.losses import NonSaturating
 from gan_runner.penalties import R1
 from gan_runner.rules import Alternate

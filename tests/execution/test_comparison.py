@@ -16,9 +16,9 @@ from gan_runner.datasets import Samples
 from gan_runner.datasets.batches import Streamed
 from gan_runner.draws import falls_on
 from gan_runner.errors import Failed
-from gan_runner.execution import engines, hardware
+from gan_runner.execution import captured, hardware
 from gan_runner.execution.comparison import Watched, distance, first_beyond, first_unequal, shake
-from gan_runner.execution.engines import Replayed
+from gan_runner.execution.replay import Replayed
 from gan_runner.losses import NonSaturating
 from gan_runner.penalties import R1, Penalty
 from gan_runner.rules import Alternate
@@ -352,7 +352,7 @@ def test_without_memory_for_a_second_play_the_round_is_played_once_and_that_is_s
     executor = Replayed(game, said.append)
     executor.one_in = 1
     rounds(game, source, executor, 6)
-    owner, name = {"Before": (engines, "Before"), "outcome": (Watched, "outcome"), "compared": (engines, "first_unequal")}[where]
+    owner, name = {"Before": (captured, "Before"), "outcome": (Watched, "outcome"), "compared": (captured, "first_unequal")}[where]
     monkeypatch.setattr(owner, name, short_of_memory)
     logs = rounds(game, source, executor, 6)
     assert logs == expected[6:]
@@ -450,14 +450,14 @@ def test_plays_that_agree_by_chance_are_followed_by_more(monkeypatch):
     straight, batches = make()
     rounds(straight, batches, Replayed(straight, print), 6)
     game, source = make()
-    noise, shaken = [0.0], engines.shake
+    noise, shaken = [0.0], captured.shake
     executor = Inexact(game, print, noise=lambda i: noise[0])
     executor.one_in = 1
     rounds(game, source, executor, 3)
     monkeypatch.setattr(executor, "eager", lambda source: noisy_outcome(Inexact.eager(executor, source), 1e-5, 0))
-    monkeypatch.setattr(engines, "shake", lambda *args: (noise.__setitem__(0, 1e-4), shaken(*args)))
+    monkeypatch.setattr(captured, "shake", lambda *args: (noise.__setitem__(0, 1e-4), shaken(*args)))
     rounds(game, source, executor, 1)
-    assert executor.played == 2 + engines.SHAKEN
+    assert executor.played == 2 + captured.SHAKEN
     rounds(game, source, executor, 2)
     assert executor.good == 5
     assert torch.equal(flat(straight), flat(game))

@@ -16,7 +16,10 @@ from gan_runner.datasets import Samples
 from gan_runner.datasets.batches import Streamed
 from gan_runner.errors import UserError
 from gan_runner.execution import hardware
-from gan_runner.execution.engines import Ambitious, Compiled, Engine, Replayed, Staged, engine_of, uncapturable
+from gan_runner.execution.captured import Staged, uncapturable
+from gan_runner.execution.engine import Compiled, Engine, Fallible
+from gan_runner.execution.engines import engine_of
+from gan_runner.execution.replay import Replayed
 from gan_runner.game import DiscriminatorOutput
 from gan_runner.losses import NonSaturating
 from gan_runner.penalties import R1
@@ -174,7 +177,7 @@ def test_what_is_no_list_of_operations_is_executed_eagerly(settings, reason):
 # ---- stepping back ------------------------------------------------------------------------------------------------------------------
 
 
-class Breaks(Ambitious):
+class Breaks(Fallible):
     """Plays a round, and says then that it could not."""
 
     name = "compile"
