@@ -390,11 +390,11 @@ def test_a_batch_that_cannot_be_shared_is_a_mistake():
 
 def test_an_error_of_the_process_group_says_that_another_is_gone():
     for text in ("[pair.cc:561] Connection closed by peer [127.0.0.1]:1", "Timed out waiting 10000ms for recv operation to complete"):
-        with pytest.raises(distributed.Lost, match="another process is gone"), distributed.losing():
+        with pytest.raises(distributed.Lost, match="another process is gone"), distributed.translate_lost_peers():
             raise RuntimeError(text)
-    with pytest.raises(RuntimeError, match="mat1 and mat2"), distributed.losing():
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), distributed.translate_lost_peers():
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-    with pytest.raises(OSError, match="timed out"), distributed.losing():  # somebody's download
+    with pytest.raises(OSError, match="timed out"), distributed.translate_lost_peers():  # somebody's download
         raise OSError("the read operation timed out")
 
 

@@ -1,4 +1,4 @@
-"""All that is known about other processes."""
+"""Process groups: joining, collectives, DistributedDataParallel, and a clear error when a rank is lost."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ _control: Any = None  # a process group for what the hosts tell each other, with
 
 
 def size() -> int:
-    """Number of processes that train together."""
+    """World size: the number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """Rank of this process, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and speaks."""
+    """True on rank 0, which writes and prints."""
     return rank() == 0
 
 
 def local_rank() -> int:
-    """Which of the processes of this machine this is, from 0: the number of its device."""
+    """Local rank of this process, from 0: the number of its device."""
     return int(os.environ.get("LOCAL_RANK", 0)) if size() > 1 else 0
 
 
 def local_size() -> int:
-    """How many of them run on this machine."""
+    """Number of processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", size())) if size() > 1 else 1
 
 
@@ -80,7 +80,7 @@ def join_others() -> None:
 
 
 def leave() -> None:
-    """Wait until all are done, so that nobody misses one that left early, and part."""
+    """Wait at a barrier, so that no rank misses one that left early, and destroy the process group."""
     global _control
     if dist.is_initialized():
         dist.barrier(_control)
@@ -89,7 +89,7 @@ def leave() -> None:
 
 
 def patience() -> float:
-    """How many seconds a process waits for another. UserError where the environment does not say a number."""
+    """Timeout of a collective, in seconds. UserError where the environment does not give a number."""
     said = os.environ.get("GAN_RUNNER_TIMEOUT_S", "600")
     try:
         return float(said)
@@ -98,12 +98,12 @@ def patience() -> float:
 
 
 class Lost(Failed):
-    """Another process is gone, or does not answer."""
+    """Another rank is gone, or does not answer."""
 
 
 @contextmanager
-def losing() -> Iterator[None]:
-    """Turns what a process group raises when another process is gone into Lost."""
+def translate_lost_peers() -> Iterator[None]:
+    """Translate what a process group raises when another rank is gone into Lost."""
     try:
         yield
     except RuntimeError as error:
@@ -117,7 +117,7 @@ def losing() -> Iterator[None]:
 
 
 def agree(number: int) -> int:
-    """The greatest of the numbers that the processes bring."""
+    """All-reduce: the maximum over processes."""
     if size() == 1:
         return number
     greatest = torch.tensor([number])
@@ -126,7 +126,7 @@ def agree(number: int) -> int:
 
 
 def shared(value: Any) -> Any:
-    """What the first process has."""
+    """Broadcast a Python object from rank 0."""
     if size() == 1:
         return value
     box = [value]
@@ -135,7 +135,7 @@ def shared(value: Any) -> Any:
 
 
 def everyones(value: Any) -> list[Any]:
-    """What each process has, in rank order."""
+    """All-gather a Python object, in rank order."""
     if size() == 1:
         return [value]
     values: list[Any] = [None] * size()
@@ -164,7 +164,7 @@ def everyones_tensors(tensors: Sequence[Tensor], device: torch.device) -> list[T
 
 
 def mean(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Scalars averaged over the processes, which all hold the same names."""
+    """All-reduce: the mean of scalars over processes, which all have the same names."""
     if size() == 1 or not values:
         return dict(values)
     total = torch.stack([value.float() for value in values.values()])
@@ -174,14 +174,14 @@ def mean(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def copy_buffers(net: nn.Module) -> None:
-    """Give every process the buffers that the first has: the running statistics of batch norm, which each keeps of its own rows."""
+    """Broadcast the buffers of rank 0, such as the running statistics of batch norm, which each rank keeps of its own rows."""
     for buffer in net.buffers() if size() > 1 else ():
         dist.broadcast(buffer, 0)
 
 
 @torch.no_grad()
 def compare(net: nn.Module) -> None:
-    """Failed, with names of tensors, where the weights of the processes are not the same bits."""
+    """Compare the weights of all ranks bit by bit. Failed, with names of tensors, where they differ."""
     if size() == 1:
         return
     names, sums = zip(*((name, _checksum(p)) for name, p in net.named_parameters()))
@@ -192,7 +192,7 @@ def compare(net: nn.Module) -> None:
 
 
 def _checksum(tensor: Tensor) -> Tensor:
-    """A sum over the bits of a tensor, each weighed by its place, int64."""
+    """A checksum of the bits of a tensor, int64: each weighed by its position."""
     bits = tensor.detach().contiguous().view(-1).view(torch.uint8).to(torch.int64)
     return (bits * torch.arange(1, len(bits) + 1, device=bits.device).remainder_(2**20 - 3)).sum().cpu()
 
@@ -235,7 +235,7 @@ def rows(n: int) -> range:
 
 
 class Gather(torch.autograd.Function):
-    """Rows of every process, in rank order.
+    """All-gather rows, in rank order.
 
     All compute the same value of them, so no gradient has to travel: one's own rows, times the number of processes, because
     DistributedDataParallel divides by it.
@@ -253,5 +253,5 @@ class Gather(torch.autograd.Function):
 
 
 def gather(rows: Tensor) -> Tensor:
-    """Rows of all processes, in rank order, differentiable; the rows themselves where there is one process."""
+    """All-gather rows, in rank order, differentiably; the rows themselves where there is one process."""
     return rows if size() == 1 else Gather.apply(rows)

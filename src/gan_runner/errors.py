@@ -1,4 +1,4 @@
-"""What can end a command other than success, its exit code, and how the user is told. Only cli.py turns one into the other."""
+"""What can end a command other than success, its exit code, and how messages are printed. Only cli.py turns one into the other."""
 
 import difflib
 import os

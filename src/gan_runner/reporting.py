@@ -54,7 +54,7 @@ class LogFile(logging.FileHandler):
             raise Failed(f"{self.baseFilename} could not be written: {error.strerror}") from error
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # of what was told to be lost
+        with contextlib.suppress(OSError):  # losing a line of the log was reported already
             super().close()
 
 
@@ -96,7 +96,7 @@ class Reporter:
         self.console.print(Text(plain(message)), soft_wrap=True)
 
     def show(self, state: str) -> None:
-        """Where the work stands."""
+        """Show the progress of the work."""
         state = printable(state)
         if self.console.is_terminal:
             if self.live is None:

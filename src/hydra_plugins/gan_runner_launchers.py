@@ -77,7 +77,7 @@ def inherited(**environment: str) -> Iterator[None]:
 class GanSlurm(SubmititLauncher):
     """hydra/launcher=gan_slurm: jobs of an array, each with gpus, cpus and mem_gb on one node, for time_min minutes; n_jobs at once.
 
-    warn_s before its time is up, or when SLURM warns it, a job saves and is put back into the queue; for want of time `requeues` times.
+    warn_s before its time is up, or when SLURM warns it, a job saves and is requeued; at most `requeues` times for want of time.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from gan_runner.datasets import Spec
 from gan_runner.draws import Draws
 from gan_runner.game import Batch, DiscriminatorOutput, Play
 from gan_runner.penalties import R1, AuxiliaryClassifier, FeatureMatching, GradientPenalty
-from gan_runner.penalties.piecewise import BendsAside
+from gan_runner.penalties.piecewise import NoSecondDerivative
 from gan_runner.schedules import Linear
 
 W = torch.tensor([3.0, 4.0])
@@ -161,7 +161,7 @@ def test_derivatives_that_are_zero_may_be_left_out(smooth):
     torch.manual_seed(0)
     net, x = Bent(smooth).double(), torch.randn(3, 1, 9, 9, dtype=torch.float64)
     slope, grads = slope_gradients(net, x, nullcontext())
-    aside, fewer = slope_gradients(net, x, BendsAside())
+    aside, fewer = slope_gradients(net, x, NoSecondDerivative())
     assert torch.equal(slope, aside)
     for p, grad, less in zip(net.parameters(), grads, fewer):
         assert torch.equal(*(torch.zeros_like(p) if each is None else each for each in (grad, less)))
@@ -176,7 +176,7 @@ def test_no_backward_pass_is_made_through_zeros():
             return function(*args, **(kwargs or {}))
 
     net, x, counts = Bent(False), torch.randn(2, 1, 9, 9), []
-    for aside in (nullcontext(), BendsAside()):
+    for aside in (nullcontext(), NoSecondDerivative()):
         seen = Counts()
         with Counter():
             slope_gradients(net, x, aside)
@@ -189,6 +189,6 @@ def test_no_backward_pass_is_made_through_zeros():
 
 def test_what_works_in_place_is_left_as_it_is():
     x = torch.ones(2, requires_grad=True)
-    with BendsAside():
+    with NoSecondDerivative():
         y = x * -1
         assert F.relu(y, inplace=True) is y

@@ -1,8 +1,8 @@
 """From configuration to objects.
 
 The one schema of a part is its constructor's typed signature. `check` holds a whole configuration against the signatures and builds the
-game once, so that all mistakes are told before anything is created; `assemble` builds what a run needs. A `_target_` is imported only if it
-lies in gan_runner, in torch.optim or in a package that the user named, and used only if it is of the kind that its place asks for.
+game once, so that all mistakes are reported before anything is created; `assemble` builds what a run needs. A `_target_` is imported only
+if it is in gan_runner, in torch.optim or in a package that the user named, and used only if it is of the kind that its place asks for.
 """
 
 from __future__ import annotations

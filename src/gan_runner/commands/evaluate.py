@@ -34,7 +34,7 @@ from gan_runner.trained import TrainedRun
 
 
 class Judged(NamedTuple):
-    """What one line of figures is about: a subject for every evaluation seed, and the round of its run."""
+    """What becomes one line of metrics.jsonl: one subject for each seed, and the step of its checkpoint."""
 
     name: str
     subjects: list[Subject]

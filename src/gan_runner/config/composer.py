@@ -266,7 +266,7 @@ class Composer(ConfigLoaderImpl):
         if meant == chosen:
             return
         said = ", ".join(leaves(body.pop(part), part))
-        if meant == unreplaced:  # else another experiment, which inherits from this one, chose anew: no news to anyone
+        if meant == unreplaced:  # else a derived experiment made this choice itself; the user need not know
             instead = "".join(chosen) or "null"
             self.loading.notes.append(f"{part}={instead} is chosen; what {path} says about {''.join(meant)} is dropped: {said}")
 
@@ -384,6 +384,6 @@ def _choices(defaults: Sequence[Any], repo: Any) -> dict[str, Names]:
 
 
 def compose(overrides: Sequence[str], config_dirs: Sequence[str | Path] = (), config_name: str = "train") -> Composed:
-    """The configuration that a command line stands for."""
+    """Compose the configuration that a command line means."""
 
     return Composer(config_dirs).compose(list(overrides), config_name)

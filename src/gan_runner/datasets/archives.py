@@ -62,7 +62,7 @@ def verify(path: Path, check: Check) -> None:
 def obtain(title: str, folder: Path, checks: Mapping[str, Check], archives: Callable[[], Iterable[Archive]]) -> None:
     """See that all files (their path below `folder`: what is checked) are there undamaged; download the archives of those that are not.
 
-    An archive that lies in `folder` already is unpacked from there. Raises UserError where a file is damaged, or where one is missing and
+    An archive that is in `folder` already is unpacked from there. Raises UserError where a file is damaged, or where one is missing and
     cannot be downloaded; Failed where the disk is full.
     """
     lacking = {name for name in checks if not (folder / name).is_file()}

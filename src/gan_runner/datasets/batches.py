@@ -22,7 +22,7 @@ from gan_runner.errors import UserError
 from gan_runner.game.play import Batch, BatchLike
 from gan_runner.reporting import Tick
 
-AHEAD = 64  # batches that a round may read: so many at least lie on the device
+AHEAD = 64  # batches that a round may read: at least so many are kept on the device
 PREFETCH = 4  # batches that a worker holds ready
 GRACE_S = 20  # seconds that a worker goes on after SIGTERM
 
@@ -34,7 +34,7 @@ class Order:
         if n == 0:
             raise ValueError("there is no sample to read")
         self.n, self.seed, self.flip = n, seed, flip
-        self._recent = lru_cache(maxsize=2)(self.epoch)  # a batch may lie across two
+        self._recent = lru_cache(maxsize=2)(self.epoch)  # a batch may span two
 
     def epoch(self, e: int) -> tuple[Tensor, Tensor]:
         """Indices, int64, n; whether each is mirrored, bool, n."""
@@ -54,7 +54,7 @@ class Order:
 
 
 class Stream:
-    """Endless batches; they may lie across epochs, so that all have one size.
+    """Endless batches; a batch may span two epochs, so that all have one size.
 
     batch_size counts all processes; a process gets its rows of every batch, in rank order. `position`, the number of samples read by all
     processes, is the whole state; the number of samples is kept beside it, to know other data by.
@@ -104,9 +104,9 @@ class Stream:
 
 
 class Resident(Stream):
-    """Batches of samples that lie on the device.
+    """Batches of samples that are kept on the device.
 
-    A few epochs of the order lie there, too, and a batch reads its slice of them by a device counter: a round is the same operations every
+    A few epochs of the order are there, too, and a batch reads its slice of them by a device counter: a round is the same operations every
     time and asks the device nothing, so that a CUDA graph can hold it. Who replays such a graph adds what it read to `position`.
     """
 
@@ -284,7 +284,7 @@ def stream(
 ) -> Resident | Streamed:
     """Batches of a split: from the device where its samples fit `dataset.resident_mb`, else through `dataset.workers` processes.
 
-    The batches are the same either way. Only training images are mirrored. tick: is told how far a reading goes that is done once.
+    The batches are the same either way. Only training images are mirrored. tick: called with the progress of a reading that is done once.
     UserError for labels that are no classes of the data set, and, where labels are needed (labelled), for samples without.
     """
     items, flip = dataset.at_hand(split, tick), dataset.flip and split == "train"

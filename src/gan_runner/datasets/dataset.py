@@ -136,7 +136,7 @@ class Dataset:
         return {}
 
     def checksum(self, split: Split) -> str:
-        """SHA-256 of the samples of a split and their labels: equal for equal content, wherever it lies."""
+        """SHA-256 of the samples of a split and their labels: equal for equal content, in any place."""
         samples = self.load(split)
         digest = hashlib.sha256(f"{samples.x.dtype} {tuple(samples.x.shape)}".encode())
         for part in (samples.x, samples.y):

@@ -28,7 +28,7 @@ def resize(images: Tensor, resolution: int) -> Tensor:
 class PublicImages(Dataset):
     """Square images with ten classes, in files that are published and checked.
 
-    root: folder in which the files lie, or are downloaded to. flip: mirror training images left to right half of the times.
+    root: folder that has the files, or into which they are downloaded. flip: mirror training images left to right half of the times.
     resolution: pixels a side; None leaves them as they are. resident_mb, workers: see Dataset.
     """
 

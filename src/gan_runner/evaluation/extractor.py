@@ -39,7 +39,7 @@ class Extractor(nn.Module):
     """Part of the keys in metrics.jsonl."""
 
     preprocessing: str
-    """What happens to an image before the first layer, for the protocol of a figure; whoever changes it changes the features."""
+    """What happens to an image before the first layer, for the protocol of a figure; changing it changes the features."""
 
     features: int | None = None
     """How many features an image has; None where that is a matter of the data."""

@@ -118,8 +118,8 @@ def evaluate(
 
     Samples are made once and pass once through the extractor, for all metrics.
 
-    Each process takes a contiguous share of the samples, and sample i is the same one whoever makes it: so neither the number of processes
-    nor batch_size moves a figure. Draws nothing from torch's own generators. tick is told how the work goes.
+    Each process takes a contiguous share of the samples, and sample i is the same one on every rank: so neither the number of processes
+    nor batch_size moves a figure. Draws nothing from torch's own generators. tick is called with the progress.
     """
     device, reasons = subject.device, unmeasurable(metrics, extractor, subject, reference)
     home = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
@@ -166,7 +166,7 @@ def evaluate(
             metric.examine(subject)
             figures[name] = {key: float(value) if math.isfinite(value) else None for key, value in metric.figures(extractor).items()}
             pictures |= {f"{prefix}/{key}" if key else prefix: picture for key, picture in metric.pictures(subject).items()}
-        except UserError as error:  # such as too few samples: the other figures stand
+        except UserError as error:  # such as too few samples: the other figures are kept
             figures[name], reasons[name] = {prefix: None}, str(error)
     notes += [f"{name}: {note}" for name in figures if name not in reasons for note in metrics[name].notes()]
     compared = reference if any("reference" in metric.needs for metric in measured.values()) else None

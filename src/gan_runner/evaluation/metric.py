@@ -72,7 +72,7 @@ class Metric(nn.Module):
     A subclass says in `reads` what it is fed for N samples, in the order in which `update` takes it: `samples` as data (N ...; images in
     [-1, 1], quantised to 256 levels), their labels `y` (N), the `features` (N F) or `logits` (N K) that the extractor gives. It says in
     `needs` what else there must be: the real samples to compare with (`reference`), labels of real and fake samples, a generator, a
-    discriminator, or the snapshots of a run; what is missing makes its figures null, and the reason is told. A metric that needs to know
+    discriminator, or the snapshots of a run; what is missing makes its figures null, with the reason. A metric that needs to know
     the data takes `spec` first in its constructor.
     """
 

@@ -1,7 +1,6 @@
-"""The real samples that a figure compares with, seen through an extractor; what was seen once is kept on disk.
+"""The real samples that a figure compares with, and their features, cached on disk.
 
-What is kept is found by its content: the data, the network with its weights, and how an image comes to it. So other data, another
-resolution or other weights never meet stale numbers.
+Features and moments are cached under a hash of data, weights and preprocessing, so that a stale entry cannot be hit.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ VERSION = 2  # of what is kept: since 2 with checksums
 class Reference:
     """Real samples of one split, in a fixed order, and their features.
 
-    n: how many of them, chosen by chance but always the same ones; None: all. tick: is told how a pass over the data goes. order: in whose
-    classes the labels are given, matched by name; None: those of the data.
+    n: how many of them, a random choice that is always the same; None: all. tick: called with the progress of a pass over the data. order:
+    the class names that labels count, matched by name; None: those of the data.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ EPSILON = 0.001  # of its batch norms
 
 # ---- the network --------------------------------------------------------------------------------------------------------------------
 # A convolution is written outputs@kernel, and keeps the size of its input; "valid" is one without padding, "/2" one that halves as well.
-# Steps of a branch follow each other; those joined by "+" see the same input, and lie side by side. Names are those of the weights.
+# Steps of a branch follow each other; those joined by "+" see the same input in parallel. Names are those of the weights.
 
 Branches = dict[str, str]
 
@@ -92,7 +92,7 @@ class Beside(nn.ModuleList):
 
 
 def chain(name: str, inputs: int, text: str) -> list[nn.Module]:
-    """The steps of a branch: they are numbered where there are several, and lettered where they lie side by side."""
+    """The steps of a branch: they are numbered where there are several, and lettered where they run in parallel."""
     steps: list[nn.Module] = []
     texts = text.split()
     for i, step in enumerate(texts, 1):
@@ -163,7 +163,7 @@ class InceptionV3TF(Extractor):
     """Inception v3 as published FID uses it: 2048 features, and 1008 logits without the bias, as published Inception scores use them.
 
     weights: path of the published file (566 tensors; torch-fidelity and pytorch-fid have it under two names). By default the environment
-    variable GAN_RUNNER_INCEPTION names it, or it lies in torch.hub's folder of checkpoints under either name, or, with `download`, it is
+    variable GAN_RUNNER_INCEPTION names it, or it is in torch.hub's folder of checkpoints under either name, or, with `download`, it is
     fetched there once (96 MB). A path that is named is the only one looked at.
     sha256: of the file, and any other file is refused. By default that of the published weights, and only so are figures called
     .../inception_v3_tf; another value, or null for whatever file there is, makes it inception_v3_custom_<first 8 digits of the SHA-256>.

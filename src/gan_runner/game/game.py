@@ -1,7 +1,8 @@
 """The training step.
 
-A game has players (a network, the terms it owns, an optimiser) and a rule that says who moves when. A move is one step of one player on the
-sum of the terms that are due, while the others hold still. `Game.gradients` is that step, and there is no other in the project.
+A game has players (a network, the terms it owns, an optimiser) and a rule that says in which order they move. A move is one optimiser step
+of one player on the sum of the terms that are due, while the weights of the others stay as they are. A round is one pass through the rule:
+every player moves once, or several times. `Game.gradients` is the step, and there is no other in the project.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Player(nn.Module):
         saved = state["optimizer"]  # the groups say where the optimiser counts its steps: on this device, not on that of the file
         groups = [group | self.capturing(group) for group in saved["param_groups"]]
         self.optimizer.load_state_dict(saved | {"param_groups": groups})
-        for p, of_p in self.optimizer.state.items():  # fused kernels read weight and state side by side, as they lie in memory
+        for p, of_p in self.optimizer.state.items():  # fused kernels need weight and state in the same memory layout
             of_p.update({key: torch.empty_like(p, dtype=t.dtype).copy_(t) for key, t in of_p.items() if t.shape == p.shape != ()})
         self.scaler.load_state_dict(state["scaler"])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gan_runner.errors import DONE, UserError, printable, say
-from gan_runner.inventory.tables import as_json, counted, print_table, short_names, show, shown, side_by_side, standing
+from gan_runner.inventory.tables import as_json, best_and_last, counted, print_table, short_names, show, shown, side_by_side
 from gan_runner.storage import records
 from gan_runner.storage.records import STATES, Run
 
@@ -36,7 +36,7 @@ columns
                 during training, or by gan-eval where nothing was; what gan-eval measured by another protocol has a name that says so,
                 as in --metric 'fd/lenet (n=500)'
   took          from its first start to its end        age   since its first start
-  changed       what its line said besides the experiment and what all lines said; on a terminal it stands below the name
+  changed       what its line said besides the experiment and what all lines said; on a terminal it is below the name
                 A narrow terminal leaves out took, images, age and metric; --json has them all.
 
 examples
@@ -170,7 +170,7 @@ def ordered(runs: list[Run], key: str, metric: str | None) -> list[Run]:
             case "started":
                 return run.started
             case "metric":
-                return standing(run, metric)[2]
+                return best_and_last(run, metric)[2]
         return run.name
 
     runs = sorted(runs, key=lambda run: run.name)
@@ -179,7 +179,7 @@ def ordered(runs: list[Run], key: str, metric: str | None) -> list[Run]:
 
 
 def named(word: str, root: Path) -> Run:
-    """The run that a path, or a name below a folder, stands for."""
+    """Find the run of a path, or of a name below a folder."""
     for folder in (Path(word), root / word):
         if records.is_run(folder):
             return replace(records.read(folder, folder), name=printable(word.rstrip("/")))

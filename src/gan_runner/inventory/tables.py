@@ -21,7 +21,7 @@ ARROWS = {"max": " \u2191", "min": " \u2193"}
 UNITS = {10**9: "G", 10**6: "M", 10**3: "k", 1: ""}
 
 
-def standing(run: Run, asked: str | None) -> tuple[str | None, str | None, float | None, float | None]:
+def best_and_last(run: Run, asked: str | None) -> tuple[str | None, str | None, float | None, float | None]:
     """(metric, "min" | "max", best, last); which is the best is not known without a direction."""
     metric, mode = run.followed(asked)
     best = run.best(metric, mode) if metric else None
@@ -81,7 +81,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 def row(run: Run, metric: str | None) -> dict[str, str]:
     """What the table shows of a run."""
-    key, mode, best, last = standing(run, metric)
+    key, mode, best, last = best_and_last(run, metric)
     return {
         "run": run.name,
         "state": run.state,
@@ -201,7 +201,7 @@ def side_by_side(runs: Sequence[Run], asked: str | None) -> dict[str, dict[str, 
 
 def as_json(run: Run, asked: str | None) -> dict[str, Any]:
     """What is known of a run, for programs."""
-    metric, mode, best, last = standing(run, asked)
+    metric, mode, best, last = best_and_last(run, asked)
     return {
         "name": run.name, "path": str(run.folder), "state": run.state, "step": run.step, "steps": run.steps, "images": run.images,
         "metric": metric, "mode": mode, "best": best, "last": last, "metrics": {key: run.last(key) for key in run.keys},

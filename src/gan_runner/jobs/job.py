@@ -39,7 +39,7 @@ def speaks() -> bool:
 
 
 def refused(message: str) -> int:
-    """What all of the processes that were started together have found wrong: UserError in the first, its exit code in the others."""
+    """Report an error that every rank has found: rank 0 raises UserError, the others return its exit code."""
     if speaks():
         raise UserError(message)
     return WRONG
@@ -55,7 +55,7 @@ def joined() -> Iterator[bool]:
 
     from gan_runner import distributed
 
-    with distributed.losing():
+    with distributed.translate_lost_peers():
         distributed.join_others()
         try:
             yield True
@@ -112,7 +112,7 @@ class Outcome:
 class Job:
     """What Hydra's runner calls inside a run directory: trains, and keeps the error for the end. Picklable, for launchers elsewhere.
 
-    A job of a sweep goes on with what stands in its folder (`runs.complete`), so that it may be called again after whatever ended it.
+    A job of a sweep resumes the run in its folder (`runs.complete`), so that it may be called again after it was killed.
     """
 
     def __init__(self, jobs: int | None = None, returns_outcome: bool = False):

@@ -1,8 +1,8 @@
 """Searches: a sweep whose jobs are the trials of an Optuna study. Imports no torch, and Optuna only where a search is asked for.
 
-What a search has found stands in its storage, and what a trial has played in its folder, so that both survive whatever ends them: a trial
-that was running is handed to the same job again, which goes on with it. The sampler draws from numbers that belong to (seed, trial) rather
-than to this process, so that a search that was killed proposes what it would have proposed.
+The results of a search are in its storage, and the run of each trial is in its folder, so that both survive a killed process: a trial that
+was running is given to the same job again, which resumes it. The sampler's random numbers belong to (seed, trial), so that a search that
+was killed proposes the same trials.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class OptunaSweeper(Sweeper):
         return [*(f"{key}={point[key]}" for key in self.space), *self.shared]
 
     def follow(self, config: dict[str, Any]) -> None:
-        """Settle what is compared and which way is better, by what the jobs follow. UserError where nobody says it."""
+        """Set metric and direction from the line, else from what best.pt follows. UserError if neither names them."""
         own, mode = records.best_of(dict(flat(config)))
         self.metric = self.metric or own
         if self.metric is None:
@@ -134,7 +134,7 @@ class OptunaSweeper(Sweeper):
         return {**space, **shared, **{f"hydra.sweeper.{key}": value for key, value in own.items()}}
 
     def taken_up(self, folder: Path) -> dict[int, list[str]]:
-        """Opens what there is of the search. The jobs that go on, and the first; UserError where there is another search."""
+        """Open an existing study. Returns its unfinished trials and trial 0; UserError if the folder holds another search."""
         from optuna import load_study
 
         contents.refuse_foreign_sweep(folder, folder.glob("[0-9]*"))

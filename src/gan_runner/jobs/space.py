@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def distribution(override: Override, log: bool) -> BaseDistribution:
-    """What Optuna draws from for one key of the space. A choice is known by its text, as it stands on the line of a job."""
+    """The Optuna distribution of one key of the space. A choice is identified by its text on the line of a job."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     sweep, text = override.value(), override.input_line

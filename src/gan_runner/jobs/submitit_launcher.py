@@ -1,7 +1,7 @@
 """Jobs of a sweep in other processes: several at once on this machine, or on a SLURM cluster.
 
-What Hydra's launchers `gan_local` and `gan_slurm` share, on submitit. A job that is told to make room saves at the end of its round and is
-called again in the same directory, where it goes on. Every command imports this module: neither torch nor submitit comes with it.
+Base of Hydra's launchers `gan_local` and `gan_slurm`, on submitit. A preempted job saves after its round, is requeued, and resumes in the
+same directory. Every command imports this module: neither torch nor submitit comes with it.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ class Task:
                 hydra_context=self.context,
             )
         except SystemExit as leaving:
-            # Who cancels a job sends SIGTERM, as does SLURM before it requeues by itself: only a warning asks for being put back.
+            # scancel sends SIGTERM, as does SLURM before it requeues by itself: only a warning asks submitit to requeue.
             if isinstance(leaving.code, int) and leaving.code - 128 in (signal.SIGUSR1, _preemption()) and callable(requeue):
                 requeue(leaving.code - 128, None)
             raise
         return returned, function.outcomes
 
     def checkpoint(self) -> Any:
-        """What is called once the job is started again: the same, which goes on with what stands in its directory."""
+        """The call that submitit makes after a requeue: the same one, which resumes the run in its directory."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -88,7 +88,7 @@ def _preemption() -> signal.Signals:
 
 
 class SubmititLauncher(Launcher):
-    """What the launchers share. UserError where submitit is missing, or a setting cannot stand in a line of a script."""
+    """Base of the launchers. UserError where submitit is missing, or a setting does not fit into a line of a script."""
 
     def __init__(self, **settings: Any) -> None:
         if importlib.util.find_spec("submitit") is None:
@@ -112,7 +112,7 @@ class SubmititLauncher(Launcher):
 
     @abstractmethod
     def stop(self, jobs: Sequence[Any]) -> None:
-        """The launching process was told to end."""
+        """The launching process has received a signal to end."""
 
     def tasks(self, job_overrides: Sequence[Sequence[str]], first: int) -> Iterator[Task]:
         """The jobs, composed."""

@@ -37,8 +37,8 @@ Jobs = Mapping[int, list[str]]
 """The overrides of a job, by its number."""
 
 
-class Known(NamedTuple):
-    """A job before it is run."""
+class Planned(NamedTuple):
+    """A planned job: its overrides, folder and composed configuration."""
 
     overrides: list[str]
     folder: Path
@@ -62,7 +62,7 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
         overrides = [*overrides, f"hydra.sweep.dir={quoted(str(folder))}"]
         frame = composer.load_configuration(name, overrides, RunMode.MULTIRUN)
 
-    known: dict[int, Known] = {}
+    known: dict[int, Planned] = {}
     search: Search | None = None
     if frame.hydra.sweeper._target_ in OPTUNA_SWEEPERS:
         from gan_runner.jobs.search import OptunaSweeper
@@ -93,7 +93,7 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
 
 
 def run(
-    composer: Composer, name: str, overrides: list[str], folder: Path, known: Mapping[int, Known], search: "Search | None"
+    composer: Composer, name: str, overrides: list[str], folder: Path, known: Mapping[int, Planned], search: "Search | None"
 ) -> list[Outcome]:
     """Has the jobs done, and shows what came of all that the folder has, whatever ends the sweep."""
     task = Job(jobs=search.n_trials if search else len(known), returns_outcome=bool(search or known))
@@ -119,7 +119,7 @@ def run(
 
 @contextmanager
 def stopping() -> Iterator[None]:
-    """Lets the signals that a run heeds end a sweep in order between its runs, too."""
+    """End a sweep in order when a signal arrives between its runs."""
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
@@ -131,9 +131,9 @@ def stopping() -> Iterator[None]:
 # ---------------------------------------------------------------------------------------------------------------------- before the start
 
 
-def checked(composer: Composer, frame: DictConfig, jobs: Jobs, word: str = "job") -> dict[int, Known]:
+def checked(composer: Composer, frame: DictConfig, jobs: Jobs, word: str = "job") -> dict[int, Planned]:
     """The jobs, composed and found good. UserError with the mistakes of all of them."""
-    known: dict[int, Known] = {}
+    known: dict[int, Planned] = {}
     mistakes: dict[str, list[int]] = {}
     notes: dict[str, None] = {}
     good: set[str] = set()
@@ -141,7 +141,7 @@ def checked(composer: Composer, frame: DictConfig, jobs: Jobs, word: str = "job"
         try:
             loaded = composer.load_sweep_config(frame, job)
             composed = composer.composed(loaded, job)
-            known[number] = Known(lasting(recorded(loaded.hydra.overrides.task)), place_of(loaded, number), composed)
+            known[number] = Planned(lasting(recorded(loaded.hydra.overrides.task)), place_of(loaded, number), composed)
             notes.update(dict.fromkeys(composed.notes))
             kind = _but_for_the_seed(composed)
             if kind not in good:
@@ -168,7 +168,7 @@ def place_of(loaded: DictConfig, number: int) -> Path:
         raise UserError(rendered(error)) from error
 
 
-def refuse_others(known: Mapping[int, Known], accept: Sequence[str]) -> None:
+def refuse_others(known: Mapping[int, Planned], accept: Sequence[str]) -> None:
     """Refuses a folder in which there are other jobs under these numbers, or states of other data; nothing in it is touched."""
     from gan_runner.lifecycle.runs import config_for, saved_state
     from gan_runner.storage import directory

@@ -141,7 +141,7 @@ def _worker(
     log.addHandler(logging.NullHandler())  # the trace of an error goes into the word; without a handler, it would be printed
     word: dict[str, Any]
     try:
-        with distributed.losing():
+        with distributed.translate_lost_peers():
             distributed.join(rank, n, rank, dist.TCPStore("127.0.0.1", port, is_master=False))
             try:
                 word = {"kind": "done", "value": work(folder, OmegaConf.create(config), packages, start)}

@@ -84,7 +84,7 @@ def resume(folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] 
 
 
 def complete(config: Any, folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] = ()) -> float | None:
-    """Play the run in `folder` to its end, whatever of it stands there; the result is the same as if nothing had come between.
+    """Play the run in `folder` to its end, from its newest state if there is one; the result is that of an uninterrupted run.
 
     One that has finished is not played again. One that was interrupted or killed goes on from its newest readable state. One that failed or
     diverged, or has no such state, is moved aside and starts again from the first round. Returns and raises as `train`; UserError, and
@@ -168,12 +168,12 @@ def played(folder: Path, config: Any, packages: Sequence[str], start: Path | Non
     except (Failed, UserError) as error:
         begun = start is None or path.stat().st_mtime_ns != before
         if begun and n > 1 and distributed.size() == 1:
-            bury(folder, error)
+            record_failure(folder, error)
         raise
 
 
-def bury(folder: Path, error: Exception) -> None:
-    """Tell in train.log and status.json what ended processes that may not have known it, or could not say so any more."""
+def record_failure(folder: Path, error: Exception) -> None:
+    """Record why the workers ended, on behalf of workers that died before they could."""
     with suppress(Failed, OSError), Reporter(folder / "train.log", silent=True):
         log.error("\n".join([str(error), *getattr(error, "__notes__", ())]))
         last = directory.status_of(folder)
@@ -190,7 +190,7 @@ def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None,
         status, run = directory.Status(folder, writes=first), None
         begun = start is None  # a resume that is refused leaves the run as it was
         try:
-            with distributed.losing():
+            with distributed.translate_lost_peers():
                 if begun:
                     status.write("running", 0, 0)
                 assembly = assemble(config, packages)
@@ -253,7 +253,7 @@ def say_where(folder: Path, say: Callable[[str], None]) -> None:
 
 
 def ending(error: BaseException) -> directory.State:
-    """The state that an error leaves a run in; one that nobody foresaw is logged with its trace."""
+    """The state of a run that an error has ended; an unexpected error is logged with its traceback."""
     if isinstance(error, Interrupted):
         return "interrupted"
     if isinstance(error, Diverged):
@@ -264,7 +264,7 @@ def ending(error: BaseException) -> directory.State:
 
 
 def finish(run: Run | None, status: directory.Status, state: directory.State, error: str | None) -> Failed | OSError | None:
-    """Close what is open and say how it ended; the first thing that the disk refused, which is logged. A run is finished if it took all."""
+    """Close loggers, data and writer, then write the final status. Returns the first disk error; with one, the run counts as failed."""
     acts: list[Callable[[], None]] = [partial(logger.close, state) for logger in run.loggers] if run else []
     acts += [run.batches.close, run.writer.close] if run else []
     refused: Failed | OSError | None = None

@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What a tracker is told of a run besides its numbers."""
+    """What a tracker receives of a run besides its numbers."""
 
     name: str
     config: dict[str, Any]  # but for references to the place of the data
@@ -48,8 +48,8 @@ class Said(NamedTuple):
 class Tracker(Logger):
     """A tracker of `package`, by the extra of the same name. UserError where it is not installed.
 
-    Entries wait and are delivered every few seconds and at every checkpoint. A delivery that fails is told once and tried again later; the
-    run goes on. Which run of the tracker this is stands in FOLDER/`package`.json, so that a resumed run goes on with it.
+    Entries wait and are delivered every few seconds and at every checkpoint. A delivery that fails is reported once and retried later; the
+    run goes on. FOLDER/`package`.json names the run of the tracker, so that a resumed run goes on with it.
     """
 
     package: str
@@ -140,7 +140,7 @@ class Tracker(Logger):
         return None
 
     def attempt(self, act: Any) -> bool:
-        """Whether it worked. Whatever a tracker raises, the run goes on; the first time is told, the others are in train.log."""
+        """Whether it worked. If a tracker raises, the run goes on; the first error is printed, the others are in train.log."""
         try:
             act()
         except Exception as error:

@@ -32,7 +32,7 @@ class Trackio(Tracker):
         import trackio
 
         self.known = known or {"project": self.project, "name": f"{said.name}-{new_id()}"}
-        with contextlib.redirect_stdout(io.StringIO()):  # what to type stands in docs/loggers.md
+        with contextlib.redirect_stdout(io.StringIO()):  # docs/loggers.md has the command
             self.tracked = trackio.init(
                 self.known["project"],
                 name=self.known["name"],

@@ -105,7 +105,7 @@ def random_pairs(n: int, pairs: int, generator: torch.Generator, labels: Tensor 
 class MSSSIM(Metric):
     """Mean MS-SSIM of random pairs of fakes: ms_ssim; the higher, the less diverse. Of real pairs: ms_ssim/real, what it should be.
 
-    Pairs are of one label where samples and real ones have labels, of the same classes (UserError where they are others), and drawn anew
+    Pairs are of one label where samples and real ones have labels, of the same classes (UserError where they are others), and drawn again
     with the seed of the samples. ms_ssim/scales says how many scales the size of the images allows: figures of different sizes do not
     compare. Samples are made a second time, two for each pair, and with labels once more; memory: some 100 MB.
     """

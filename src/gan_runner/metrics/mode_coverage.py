@@ -40,7 +40,7 @@ def coverage(counts: Tensor, n: Tensor) -> dict[str, Tensor]:
 
 
 class ModeCoverage(Metric):
-    """How many modes the samples reach, and how many samples lie within `radius_sigmas` standard deviations of one.
+    """How many modes the samples reach, and how many samples are within `radius_sigmas` standard deviations of one.
 
     Samples of the data themselves give a high_quality of 1 - exp(-radius^2 / 2) in 2-D: 0.999665 at 4. Memory: one number a mode.
     """

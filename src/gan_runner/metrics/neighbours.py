@@ -4,7 +4,8 @@ A squared distance is |x|^2 + |y|^2 - 2 xy of centred rows in float64, which one
 at most F eps (|x|^2 + |y|^2). Whatever that error could change (the order of the nearest, a row at the edge of a ball) is decided by
 |x - y| itself. That is the same number for (x, y) as for (y, x), so copies have distance 0 and equal distances are found equal.
 
-Memory: a few blocks of 32 MiB beside the rows, however many they are. Work: 2 N M F operations in float64. It is done where `rows` lies.
+Memory: a few blocks of 32 MiB beside the rows, however many they are. Work: 2 N M F operations in float64. It is done on the device of
+`rows`.
 """
 
 from __future__ import annotations

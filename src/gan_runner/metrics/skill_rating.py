@@ -169,7 +169,7 @@ class SkillRating(Metric):
 
     @torch.no_grad()
     def _fakes(self, generator: Generator, subject: Subject) -> Shown:
-        """Samples for the same latents, whoever makes them."""
+        """Samples for the same latents, of any snapshot."""
         made: list[Sample] = []
         labels: list[Tensor] = []
         for indices in torch.arange(self.n_games).split(ROWS):

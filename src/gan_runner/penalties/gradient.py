@@ -9,7 +9,7 @@ from torch import Tensor
 from gan_runner import tree
 from gan_runner.game.penalty import Penalty
 from gan_runner.game.play import Play
-from gan_runner.penalties.piecewise import BendsAside
+from gan_runner.penalties.piecewise import NoSecondDerivative
 from gan_runner.schedules import Schedule
 from gan_runner.tree import Sample
 
@@ -21,7 +21,7 @@ def slopes(play: Play, sample: Sample, y: Tensor | None) -> Tensor:
     """
     sample = tree.map(lambda leaf: leaf.detach().requires_grad_(), sample)
     with torch.autocast(play.x.device.type, enabled=False):
-        with BendsAside():
+        with NoSecondDerivative():
             total = play.judge(sample, y).logits.sum()
         grads = torch.autograd.grad(total, tree.leaves(sample), create_graph=True)
     return torch.cat([grad.flatten(1) for grad in grads], 1)

@@ -1,8 +1,7 @@
-"""Slopes of piecewise linear networks, without the derivatives that are zero.
+"""Gradients of piecewise linear networks, without the second derivatives that are zero.
 
-Whoever differentiates a slope with respect to the weights goes through the backward pass, and from every ReLU in it on through the forward
-pass as well, with the second derivative of that ReLU: torch carries tensors of zeros through all layers. Under `BendsAside` it knows that
-there is nothing to carry. The gradients are the same; a gradient penalty on a convolutional network takes two thirds of the time.
+Double backward through ReLU adds a term that is zero almost everywhere, yet autograd propagates it through all layers. `NoSecondDerivative`
+drops it. The gradients are the same; a gradient penalty on a convolutional network takes two thirds of the time.
 """
 
 from collections.abc import Callable
@@ -65,7 +64,7 @@ class Bend(torch.autograd.Function):
         return None if g is None else BACKWARD[function](x.detach(), *rest, **named)(g), None, None, None
 
 
-class BendsAside(TorchFunctionMode):
+class NoSecondDerivative(TorchFunctionMode):
     """While it is entered, the functions of BACKWARD have no second derivative. What works in place is left as it is."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -137,7 +137,7 @@ def labels_for(generator: Generator, n: int, y: Tensor | int) -> Tensor:
 
 
 class Collected(Subject):
-    """Samples that lie in memory or in files, n of them: a random choice that the seed decides; None, or n >= all of them: all.
+    """Samples in memory or in files, n of them: a random choice by the seed; None, or n >= all of them: all.
 
     UserError where a label is no class of the spec.
     """

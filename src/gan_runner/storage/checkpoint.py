@@ -26,7 +26,7 @@ PARTS = {"step": int, "spec": dict, "game": dict, "batches": dict, "callbacks": 
 SINCE = {"config": dict, "data": dict, "machine": dict}  # parts that states of before do not have
 SHOWN = ("spec", *SINCE)  # parts whose values are compared, printed and written
 MOST = 3_000_000  # values and characters of such a part
-MISFIT = (RuntimeError, LookupError, ValueError, TypeError, AttributeError)  # how a state says that it belongs to something else
+MISFIT = (RuntimeError, LookupError, ValueError, TypeError, AttributeError)  # what load_state_dict raises for a state of another model
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -171,7 +171,7 @@ def is_small(value: Any) -> bool:
 
 
 def misfit(error: Exception) -> str:
-    """What a state that belongs to something else has said, in one line."""
+    """The last line of what load_state_dict raised for a state of another model."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 

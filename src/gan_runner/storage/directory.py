@@ -195,7 +195,7 @@ def recorded_changes(folder: Path) -> dict[str, Any]:
 
 
 def portable(config: Any) -> dict[str, Any]:
-    """A configuration with every interpolation resolved but those that lead to the data, which may lie elsewhere tomorrow."""
+    """A configuration with every interpolation resolved but those that lead to the data, which may be elsewhere tomorrow."""
     tree = OmegaConf.create(config)
 
     def merge(raw: Any, resolved: Any, path: str) -> Any:
@@ -217,7 +217,7 @@ def move_aside(folder: Path) -> Path:
 
 
 class Status:
-    """status.json: where a run stands, for whoever looks from outside."""
+    """status.json: the state and the progress of a run, for other programs."""
 
     def __init__(self, folder: Path, writes: bool = True):
         self.path, self.writes = folder / "status.json", writes

@@ -85,7 +85,7 @@ def refuse_irregular(mode: int) -> None:
 def appended(path: Path, root: Path) -> int:
     """A descriptor that writes at the end of a file, which is made where there is none. OSError where it cannot be.
 
-    A file with a second name (hard link) is copied first, so that the other name keeps its bytes.
+    A file with another hard link is copied first, so that the other name keeps its bytes.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     descriptor = opened(path, root, flags)
@@ -126,7 +126,7 @@ def make_folder(path: Path, root: Path | None = None) -> None:
 
 
 def link(source: Path, path: Path, root: Path | None = None) -> None:
-    """Let `path` be a second name of `source`, in the same folder, or a copy where the file system has no second names."""
+    """Hard-link `path` to `source`, in the same folder, or copy it where hard links are not supported."""
 
     def name(part: str, folder: int) -> None:
         try:

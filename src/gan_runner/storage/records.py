@@ -1,4 +1,4 @@
-"""Run directories seen from outside: where they are, and what stands in them. Imports no torch.
+"""Read run directories from outside: where they are, and what is in them. Imports no torch.
 
 They may come from strangers, and are read as `untrusted` reads. Every text of a Run but its folder is fit to be printed.
 """
@@ -190,13 +190,13 @@ def find(root: Path) -> Iterator[Path]:
 
 
 def read(folder: Path, root: Path) -> Run:
-    """What stands in a run directory below a folder."""
+    """Read a run directory below a folder."""
     status, line = parsed_json(content(folder / "status.json")), parsed_yaml(content(folder / "overrides.yaml"))
     status = status if isinstance(status, dict) else {}
     config = dict(flat(parsed_yaml(content(folder / "config.yaml"))))
     evaluations = list(evaluations_of(content(folder / "metrics.jsonl", 2**24, cut=True) or b""))
     state, step, images = str(status.get("state")), whole(status.get("step")), whole(status.get("images"))
-    if state == "running":  # status.json stands where the run was started or resumed
+    if state == "running":  # status.json is of the time when the run was started or resumed
         state = "running" if is_held(folder) else "dead"
         files = numbered(folder, "samples") + numbered(folder, "checkpoints")
         step = max([step or 0, *(one.step for one in evaluations), *(round for round, _ in files)])
@@ -249,7 +249,7 @@ def last_written(folder: Path) -> float:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process holds the lock of a run, or it cannot be told."""
+    """Whether a process holds the lock of a run, or this cannot be found out."""
     try:
         lock = os.open(folder / ".lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:

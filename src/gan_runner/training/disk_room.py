@@ -29,7 +29,7 @@ def refuse_shortage(assembly: Assembly, folder: Path) -> None:
     if os.statvfs(place).f_flag & os.ST_RDONLY:
         raise UserError(f"{folder} cannot be written: {os.strerror(errno.EROFS)}")
     n, each = sum(callback.states() for callback in assembly.callbacks.values()), state_bytes(assembly.game)
-    there = {path.stat().st_ino: path.stat().st_size for path in (folder / "checkpoints").glob("*.pt")}  # last.pt is a second name
+    there = {path.stat().st_ino: path.stat().st_size for path in (folder / "checkpoints").glob("*.pt")}  # last.pt is a hard link
     free = shutil.disk_usage(place).free
     if n * each - sum(there.values()) > free:
         more = f" more than the {mib(sum(there.values()))} that are there" if there else ""
@@ -40,7 +40,7 @@ def refuse_shortage(assembly: Assembly, folder: Path) -> None:
 
 
 def state_bytes(game: Game) -> int:
-    """Bytes of a state on disk, but for what does not grow with the networks: weights, buffers, and what the optimisers keep."""
+    """Estimate the bytes of a state on disk: weights, buffers, and the state of the optimisers."""
     size = sum(value.nbytes for value in game.state_dict().values() if isinstance(value, Tensor))
     for player in game.players.values():
         weights = sum(p.nbytes for p in player.objective.parameters() if p.requires_grad)
@@ -49,7 +49,7 @@ def state_bytes(game: Game) -> int:
 
 
 def averages(optimizer: torch.optim.Optimizer) -> int:
-    """How many tensors of the size of a weight the optimiser keeps for each: seen on a small one, for which it takes a step."""
+    """State tensors per weight, found by one step of the optimiser on a tiny parameter."""
     trial, weight = copy.copy(optimizer), torch.nn.Parameter(torch.zeros(2, 3))
     weight.grad = torch.zeros_like(weight)
     trial.param_groups = [{**optimizer.param_groups[0], "params": [weight]}]
