@@ -17,23 +17,11 @@ from gan_runner.errors import UserError
 from gan_runner.lifecycle import runs
 from gan_runner.loggers import Logger, tracker
 from gan_runner.storage import directory
+from tiny_runs import NARROW, READING
 
 TOKEN = "t0ken-of-the-user"
-LINE = [
-    "+experiment=gaussians25",
-    "architecture.generator.width=8",
-    "architecture.discriminator.width=8",
-    "batch_size=16",
-    "trainer.steps=4",
-]
-LINE += ["trainer.accelerator=cpu", "callback.grid.n=16", "callback.evaluate.n=200", "callback.evaluate.every_steps=4", "dataset.n=400"]
-COMMANDS = {
-    "train": ["resume=run", "trainer.steps=5"],
-    "sample": ["run=run", "n=4", "out=samples"],
-    "evaluate": ["run=run", "n=100"],
-    "rate": ["run=run", "out=rating"],
-    "runs": ["."],
-}
+LINE = [*NARROW, "trainer.steps=4"]
+COMMANDS = {"train": ["resume=run", "trainer.steps=5"], **READING}
 
 
 @pytest.fixture(scope="module")

@@ -18,23 +18,10 @@ from gan_runner.lifecycle import runs
 from gan_runner.storage import checkpoint
 from gan_runner.trained import load_generator
 from read_runs import same, state_of
-from tiny_runs import content
+from tiny_runs import NARROW, READING, content
 
-LINE = [
-    "+experiment=gaussians25",
-    "architecture.generator.width=8",
-    "architecture.discriminator.width=8",
-    "batch_size=16",
-    "trainer.steps=8",
-]
-LINE += ["trainer.accelerator=cpu", "callback.grid.n=16", "callback.evaluate.n=200", "callback.evaluate.every_steps=4", "dataset.n=400"]
-COMMANDS = {
-    "train": ["resume=run", "trainer.steps=9"],
-    "sample": ["run=run", "n=4", "out=samples"],
-    "evaluate": ["run=run", "n=100"],
-    "rate": ["run=run", "out=rating"],
-    "runs": ["."],
-}
+LINE = [*NARROW, "trainer.steps=8"]
+COMMANDS = {"train": ["resume=run", "trainer.steps=9"], **READING}
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,18 @@ from read_runs import lines, same, state_of
 TINY = ["trainer.accelerator=cpu", "callback.log.every_steps=2", "callback.checkpoint.every_steps=4", "~callback.progress"]
 
 
+NARROW = (
+    "+experiment=gaussians25", "architecture.generator.width=8", "architecture.discriminator.width=8", "batch_size=16", "dataset.n=400",
+    "trainer.accelerator=cpu", "callback.grid.n=16", "callback.evaluate.n=200", "callback.evaluate.every_steps=4",
+)  # fmt: skip
+READING = {  # what the commands that read a run are given
+    "sample": ["run=run", "n=4", "out=samples"],
+    "evaluate": ["run=run", "n=100"],
+    "rate": ["run=run", "out=rating"],
+    "runs": ["."],
+}
+
+
 def composed(*overrides):
     return composer.compose(list(overrides)).config
 
