@@ -319,7 +319,7 @@ def test_a_second_signal_kills_processes_that_hang(tmp_path, faulty):
 HEARING = """
 import os, signal, sys, time
 from multiprocessing import get_context
-from gan_runner.trainer import Signals
+from gan_runner.training.signals import Signals
 
 def hear(path):
     with Signals() as signals:
