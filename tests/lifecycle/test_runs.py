@@ -160,9 +160,10 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from gan_runner import config, runs
+from gan_runner.config import composer
+from gan_runner.lifecycle import runs
 if sys.argv[1] == "train":
-    runs.train(config.compose(sys.argv[3:]).config, Path(sys.argv[2]))
+    runs.train(composer.compose(sys.argv[3:]).config, Path(sys.argv[2]))
 else:
     runs.resume(Path(sys.argv[2]), sys.argv[3:])
 """
