@@ -170,13 +170,17 @@ def place_of(loaded: DictConfig, number: int) -> Path:
 
 def refuse_others(known: Mapping[int, Planned], accept: Sequence[str]) -> None:
     """Refuses a folder in which there are other jobs under these numbers, or states of other data; nothing in it is touched."""
+    begun = [job for job in known.values() if job.folder.exists()]
+    if not begun:
+        return
+
     from gan_runner.lifecycle.runs import config_for, saved_state
     from gan_runner.storage import directory
 
     def quiet(message: str) -> None:
         """The job itself says it."""
 
-    for job in known.values():
+    for job in begun:
         try:
             config = config_for(job.folder, job.composed.config, job.overrides, quiet, shipped=not job.composed.files)
         except UserError as error:
