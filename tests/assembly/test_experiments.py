@@ -311,13 +311,13 @@ def test_a_lazy_loss_alone_is_refused():
 
 
 def test_a_part_of_a_package_that_the_user_names(tmp_path, monkeypatch):
-    (tmp_path / "mygan.py").write_text("from gan_runner import Term\n\n\nclass Mine(Term):\n    pass\n")
+    (tmp_path / "ownparts.py").write_text("from gan_runner import Term\n\n\nclass Mine(Term):\n    pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(UserError, match="is not allowed"):
-        parts.locate("mygan.Mine", build.Term, "loss", ())
-    assert parts.locate("mygan.Mine", build.Term, "loss", ["mygan"]).__name__ == "Mine"
-    monkeypatch.setenv("GAN_RUNNER_PACKAGES", "other,mygan")
-    assert parts.locate("mygan.Mine", build.Term, "loss", ()).__name__ == "Mine"
+        parts.locate("ownparts.Mine", build.Term, "loss", ())
+    assert parts.locate("ownparts.Mine", build.Term, "loss", ["ownparts"]).__name__ == "Mine"
+    monkeypatch.setenv("GAN_RUNNER_PACKAGES", "other,ownparts")
+    assert parts.locate("ownparts.Mine", build.Term, "loss", ()).__name__ == "Mine"
 
 
 def test_data_sets_touch_no_file_when_they_are_made():
