@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import gan_runner
 
 SOURCE = Path(gan_runner.__file__).parents[1]
@@ -45,12 +47,14 @@ def imported(code: str, *line: str) -> set[str]:
     return set(lines[-1].split())
 
 
+@pytest.mark.slow
 def test_the_first_round_comes_before_what_only_later_work_needs(tmp_path: Path) -> None:
     modules = imported(FIRST_ROUND, *RUN, f"hydra.run.dir={tmp_path / 'run'}")
     assert {"torch", "gan_runner.metrics.mode_coverage", "torch.utils.tensorboard"} <= modules
     assert sorted(modules & set(SLOW)) == []
 
 
+@pytest.mark.slow
 def test_samples_need_no_optimiser_and_no_logger(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = (sys.executable, "-c", TRAIN, *RUN, "callback.grid.every_steps=2", f"hydra.run.dir={run}")

@@ -192,6 +192,7 @@ def test_another_line_is_refused_and_nothing_is_changed(shell, undisturbed, more
     assert content("all") == before
 
 
+@pytest.mark.slow
 def test_what_only_watches_does_not_tell_jobs_apart(shell, undisturbed):
     shutil.copytree(undisturbed[0], "all")
     before = content("all/0")
@@ -222,6 +223,7 @@ def of_another_recipe(folder, old, new):
         checkpoint.save(path, state)
 
 
+@pytest.mark.slow
 def test_jobs_of_a_recipe_that_has_changed_go_on_as_they_began(shell, monkeypatch, undisturbed):
     with monkeypatch.context() as patch:
         disturbed(patch, on_seed(1, 5, lambda run: os.kill(os.getpid(), signal.SIGTERM)))
