@@ -68,6 +68,12 @@ def test_words_about_what_only_watches_tell_no_runs_apart(word, kept):
     assert line_of([word]) == ([kept] if kept else [])
 
 
+def test_a_state_that_no_version_writes_is_none(tmp_path):
+    for said, state in (("finished", "finished"), ("a\\nline", None), ("", None)):
+        (tmp_path / "status.json").write_text(f'{{"state": "{said}"}}')
+        assert directory.state_of(tmp_path) == state
+
+
 def test_what_only_watches_tells_no_runs_apart():
     before = {"callback": {"log": {"every_steps": 1}, "grid": {"n": 4}}}
     assert changed(before, {"callback": {"progress": {}, "grid": {"n": 4}}}) == []

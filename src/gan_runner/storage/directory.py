@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import yaml
@@ -240,8 +240,9 @@ def status_of(folder: Path) -> dict[str, Any]:
 
 
 def state_of(folder: Path) -> str | None:
-    """The state in status.json; None where it cannot be read."""
-    return status_of(folder).get("state")
+    """The state in status.json; None where it cannot be read, or is none of ours."""
+    state = status_of(folder).get("state")
+    return state if isinstance(state, str) and state in get_args(State) else None
 
 
 def write_picture(path: Path, picture: Tensor, root: Path | None = None) -> None:
