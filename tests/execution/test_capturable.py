@@ -304,8 +304,8 @@ class Withdrawn(Declared):
         (Mixed(1.0), False),
         (Vouching(1.0), True),
         (Withdrawn(1.0), False),
-        (type("SubmititLauncher", (nn.Linear,), {"__module__": "gan_runner_extra.layers", "forward": lambda self, x: x})(1, 1), False),
-        (type("SubmititLauncher", (nn.Linear,), {"__module__": "torchlike.layers", "forward": lambda self, x: x})(1, 1), False),
+        (type("Elsewhere", (nn.Linear,), {"__module__": "gan_runner_extra.layers", "forward": lambda self, x: x})(1, 1), False),
+        (type("Elsewhere", (nn.Linear,), {"__module__": "torchlike.layers", "forward": lambda self, x: x})(1, 1), False),
         (type("Property", (nn.Linear,), {"bias": property(lambda self: None)}), True),  # a class, and no object of it
         (torch.relu, True),
         (nn.functional.relu, True),
