@@ -252,7 +252,7 @@ def test_every_file_says_what_it_is_and_gives_all_defaults(group, name):
         (["batch_size=0"], "batch_size=0: expected a whole number, 1 or more"),
         (["batch_size=x"], r"batch_size='x': expected a whole number, 1 or more"),
         (["trainer.steps=1.5"], r"trainer\.steps=1\.5: expected a whole number, 1 or more"),
-        (["rule.d_steps=0"], "d_steps and g_steps are at least 1"),
+        (["rule.d_steps=0"], "rule.d_steps=0: expected a whole number, 1 or more"),
         (["+rule.dsteps=2"], r"unknown key rule\.dsteps; Alternate takes d_steps, g_steps \(did you mean d_steps\?\)"),
         (["penalty=[r1]", "+penalty.r1.wieght=2"], r"unknown key penalty\.r1\.wieght; R1 takes weight, every \(did you mean weight\?\)"),
         (["penalty=[r1]", "penalty.r1.every=0"], r"penalty\.r1\.every=0: expected a whole number, 1 or more"),

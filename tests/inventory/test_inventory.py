@@ -15,7 +15,7 @@ from gan_runner import cli
 from gan_runner.errors import printable
 from gan_runner.inventory import prune
 from gan_runner.storage import contents, records
-from gan_runner.storage.untrusted import content, flat, moment, number, parsed_yaml, whole
+from gan_runner.storage.untrusted import flat, moment, number, parsed_yaml, read_bounded, whole
 from write_runs import line, make
 
 FIGURES = (line(10, cs__lenet=2.0), line(20, cs__lenet=5.0), line(30, cs__lenet=None), line(40, cs__lenet=4.0))
@@ -233,9 +233,9 @@ def test_what_a_number_and_a_moment_is():
 def test_a_file_above_the_limit_is_not_read(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"x" * 100)
-    assert content(path, 100) == b"x" * 100
-    assert content(path, 99) is None
-    assert content(path, 10, cut=True) == b"x" * 10
+    assert read_bounded(path, 100) == b"x" * 100
+    assert read_bounded(path, 99) is None
+    assert read_bounded(path, 10, cut=True) == b"x" * 10
 
 
 # -------------------------------------------------------------------------------------------------------------------------- the command

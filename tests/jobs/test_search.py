@@ -92,18 +92,18 @@ def test_both_ends_and_every_choice_are_checked_before_anything_is_created(shell
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("sampler", "grid", "one of tpe, random"),
-        ("n_trials", 0, "a number of trials, 1 or more"),
-        ("n_jobs", True, "a number of trials, 1 or more"),
+        ("sampler", "grid", "tpe or random"),
+        ("n_trials", 0, "a whole number, 1 or more"),
+        ("n_jobs", True, "a whole number, 1 or more"),
         ("seed", 0.5, "a whole number"),
         ("direction", "up", "maximize, minimize or null"),
         ("metric", 3, "a text or null"),
-        ("log", "seed", "a list of keys"),
+        ("log", "seed", "a list, each a text"),
     ],
 )
 def test_a_setting_that_is_wrong_is_named(key, value, expected):
-    assert search.mistakes_in({}) == []
-    assert search.mistakes_in({key: value}) == [f"hydra.sweeper.{key}={value}: expected {expected}"]
+    assert list(search.mistakes_in({})) == []
+    assert list(search.mistakes_in({key: value})) == [f"hydra.sweeper.{key}={value!r}: expected {expected}"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from gan_runner.sampling.subjects import Generated
 from gan_runner.storage import directory
 from gan_runner.storage.protocols import Protocol
 from gan_runner.storage.records import evaluations_of
-from gan_runner.storage.untrusted import content
+from gan_runner.storage.untrusted import read_bounded
 from gan_runner.training.callback import Callback
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def recalled(folder: Path, measures: dict[str, Any], best: Best, value: float | 
 
     measures, best: of now, which are those of then where no line says otherwise; value: the best one then.
     """
-    every = evaluations_of(content(folder / "metrics.jsonl", 2**24, cut=True) or b"")
+    every = evaluations_of(read_bounded(folder / "metrics.jsonl", 2**24, cut=True) or b"")
     lines = [line for line in every if Protocol.of(line.protocol).trained]
     said = lines[-1].protocol if lines else {}
     first = measures | {key: said[key] for key in ("n_fake", "seed") if key in said}

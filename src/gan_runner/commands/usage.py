@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gan_runner.config.groups import LISTS, SINGLE, config_dir
 from gan_runner.errors import printable
-from gan_runner.storage.untrusted import content
+from gan_runner.storage.untrusted import read_bounded
 
 MOST = 1000  # files of a folder that are listed
 
@@ -177,7 +177,7 @@ def catalogue(config_dirs: Sequence[str | Path] = ()) -> dict[str, dict[str, str
 
 
 def _first_comment(file: Path) -> str:
-    for line in (content(Path(os.path.realpath(file)), cut=True) or b"").decode(errors="replace").splitlines():
+    for line in (read_bounded(Path(os.path.realpath(file)), cut=True) or b"").decode(errors="replace").splitlines():
         if line.startswith("#") and not line.startswith("# @package"):
             return printable(line.lstrip("# ").rstrip(), 200)
         if line and not line.startswith("#"):

@@ -22,7 +22,7 @@ from gan_runner.config.groups import LINE_ONLY, MAIN, config_dir
 from gan_runner.config.trust import BASIC, FILLED_IN, OPTUNA_SWEEPERS, OWN_LAUNCHERS
 from gan_runner.errors import UserError, did_you_mean, printable
 from gan_runner.storage.documents import MARK, SIZE, asks_only, document
-from gan_runner.storage.untrusted import content
+from gan_runner.storage.untrusted import read_bounded
 
 LOADS = 500  # files of one configuration
 VALUES = 10_000  # in these files together
@@ -91,7 +91,7 @@ class Files(ConfigSource):
         path = Path(self.place(self._normalize_file_name(config_path)))
         if not path.exists():
             raise ConfigLoadError(f"Config not found : {path}")
-        data = content(path, SIZE)
+        data = read_bounded(path, SIZE)
         config = document(data, str(path), ours=is_ours(self.full_path()))
         try:
             header = ConfigSource._get_header_dict((data or b"").decode()[:512])

@@ -17,7 +17,7 @@ from gan_runner.inventory.curves import draw, svg
 from gan_runner.inventory.tables import amount, arrow, counted, row, shown, unlike, when
 from gan_runner.storage import files
 from gan_runner.storage.records import Run, numbered
-from gan_runner.storage.untrusted import content
+from gan_runner.storage.untrusted import read_bounded
 
 MOST_CURVES = 6  # of a run
 MOST_BYTES = 2**24  # of a picture
@@ -45,7 +45,7 @@ def write(out: Path, runs: Sequence[Run], root: Path, metric: str | None) -> Non
 def newest_picture(run: Run) -> tuple[int, bytes] | None:
     """(round, PNG) of the newest grid of samples that is one."""
     for step, path in numbered(run.folder):
-        data = content(path, MOST_BYTES)
+        data = read_bounded(path, MOST_BYTES)
         if data and data.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"):
             return step, data
     return None

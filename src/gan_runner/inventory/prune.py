@@ -11,7 +11,7 @@ from pathlib import Path
 from gan_runner.errors import DONE, FAILED, Failed, UserError, printable, say
 from gan_runner.inventory.tables import print_table, since
 from gan_runner.storage.records import Run, last_written
-from gan_runner.storage.untrusted import content, parsed_json
+from gan_runner.storage.untrusted import parsed_json, read_bounded
 
 LEFT_BEHIND = (
     "config.yaml", "overrides.yaml", "env.json", "status.json", "metrics.jsonl", "changes.jsonl", "train.log", ".lock", ".*.part",
@@ -96,7 +96,7 @@ def delete(run: Run, root: Path) -> int:
         raise Failed(f"{run.name} stays: its lock cannot be taken: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        said = parsed_json(content(run.folder / "status.json"))
+        said = parsed_json(read_bounded(run.folder / "status.json"))
         if reason := why_not(run, root) if isinstance(said, dict) and str(said.get("state")) == state else "it has changed meanwhile":
             raise UserError(f"{run.name} stays: {reason}")
         freed = size(run.folder)

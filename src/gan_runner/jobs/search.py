@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from annotated_types import Ge
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
@@ -23,6 +24,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from gan_runner.assembly.signatures import mistyped, signature
 from gan_runner.config.command_line import lasting, parsed
 from gan_runner.errors import UserError, did_you_mean, printable
 from gan_runner.jobs.space import distribution, line_of, sides_of, suggested
@@ -53,13 +55,13 @@ class OptunaSweeper(Sweeper):
         self,
         line: Sequence[Override],
         metric: str | None = None,
-        direction: str | None = None,
-        n_trials: int = 20,
-        n_jobs: int = 1,
-        sampler: str = "tpe",
+        direction: Literal["maximize", "minimize"] | None = None,
+        n_trials: Annotated[int, Ge(1)] = 20,
+        n_jobs: Annotated[int, Ge(1)] = 1,
+        sampler: Literal["tpe", "random"] = "tpe",
         seed: int = 0,
         storage: str | None = None,
-        log: Sequence[str] = (),
+        log: list[str] = [],  # noqa: B006
     ):
         self.metric, self.direction, self.n_trials, self.n_jobs = metric, direction, n_trials, n_jobs
         self.sampler, self.seed, self.storage = sampler, seed, storage
@@ -267,22 +269,9 @@ class OptunaSweeper(Sweeper):
         return {t.number: (self.overrides(t.params), folder / str(t.number)) for t in trials if t.params.keys() == self.space.keys()}
 
 
-def mistakes_in(settings: dict[str, Any]) -> list[str]:
-    """What is wrong with the settings of a search."""
-
-    def wrong(key: str, good: bool, expected: str) -> list[str]:
-        return [] if good else [f"hydra.sweeper.{key}={settings.get(key)}: expected {expected}"]
-
-    def count(key: str) -> bool:
-        return isinstance(settings.get(key, 1), int) and not isinstance(settings.get(key), bool)
-
-    known = ["metric", "direction", "n_trials", "n_jobs", "sampler", "seed", "storage", "log", "params"]
-    found = [f"unknown key hydra.sweeper.{key}{did_you_mean(key, known)}" for key in settings if key not in (*known, "_target_")]
-    found += wrong("direction", settings.get("direction") in (None, *DIRECTIONS.values()), "maximize, minimize or null")
-    found += wrong("sampler", settings.get("sampler", "tpe") in SAMPLERS, f"one of {', '.join(SAMPLERS)}")
-    for key in ("n_trials", "n_jobs"):
-        found += wrong(key, count(key) and settings.get(key, 1) >= 1, "a number of trials, 1 or more")
-    found += wrong("seed", count("seed"), "a whole number")
-    for key in ("metric", "storage"):
-        found += wrong(key, isinstance(settings.get(key), str | None), "a text or null")
-    return found + wrong("log", isinstance(settings.get("log", []), list), "a list of keys")
+def mistakes_in(settings: dict[str, Any]) -> Iterator[str]:
+    """Check the settings of a search against the constructor of OptunaSweeper, as those of any part."""
+    known = {name: annotation for name, (annotation, _) in signature(OptunaSweeper).items() if name != "line"}
+    names = [*known, "params"]
+    yield from (f"unknown key hydra.sweeper.{key}{did_you_mean(key, names)}" for key in settings if key not in (*names, "_target_"))
+    yield from mistyped("hydra.sweeper", {key: known[key] for key in settings if key in known}, settings)

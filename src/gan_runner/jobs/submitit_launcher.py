@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from gan_runner.config.command_line import recorded
 from gan_runner.errors import Failed, UserError, handled, say
 from gan_runner.storage.files import make_folder
-from gan_runner.storage.untrusted import content, parsed_json
+from gan_runner.storage.untrusted import parsed_json, read_bounded
 
 POLL_S = 0.5
 FOREVER_MIN = 60 * 24 * 365  # submitit ends a local job after two minutes, if nothing else is said
@@ -162,7 +162,7 @@ def result(task: Task, job: Any) -> tuple[JobReturn, list[Any]]:
     try:
         returned, outcomes = job.result()
     except Exception as error:  # submitit's own, with the trace of the job's
-        said = parsed_json(content(task.folder / "status.json"))
+        said = parsed_json(read_bounded(task.folder / "status.json"))
         state = said.get("state") if isinstance(said, dict) else None
         state = state if state in ("interrupted", "diverged") else "failed"
         outcome = Outcome(task.number, task.overrides, task.folder, state)

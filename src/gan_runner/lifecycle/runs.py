@@ -29,7 +29,7 @@ from gan_runner.reporting import Reporter, log
 from gan_runner.schedules import Schedule
 from gan_runner.storage import checkpoint, contents, directory
 from gan_runner.storage.records import best_of, numbered, read
-from gan_runner.storage.untrusted import content, flat, parsed_yaml
+from gan_runner.storage.untrusted import flat, parsed_yaml, read_bounded
 from gan_runner.training import provenance
 from gan_runner.training.disk_room import refuse_shortage
 from gan_runner.training.loop import play
@@ -118,7 +118,7 @@ def config_for(folder: Path, config: Any, overrides: Sequence[str], say: Callabl
     folder, so that it stays one run, and this is said in a line. But a config.yaml that the newest state was not made with has been edited,
     and a recipe that is not `shipped` with the project was edited by its user: these are other jobs.
     """
-    there, here = parsed_yaml(content(folder / "overrides.yaml", 2**24)), lasting(overrides)
+    there, here = parsed_yaml(read_bounded(folder / "overrides.yaml", 2**24)), lasting(overrides)
     pairs = zip_longest(directory.line_of(there if isinstance(there, list) else here), directory.line_of(here), fillvalue="nothing")
     other = next(((before, now) for before, now in pairs if before != now), None)
     if not (folder / "config.yaml").is_file():

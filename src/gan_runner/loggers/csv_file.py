@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gan_runner.errors import Failed
 from gan_runner.storage import contents, files
-from gan_runner.storage.untrusted import content
+from gan_runner.storage.untrusted import read_bounded
 from gan_runner.training.logger import Logger
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ class CSV(Logger):
     def begin(self, run: Run) -> None:
         self.path = run.folder / "scalars.csv"
         kept = [HEADER]
-        for line in (content(self.path, contents.MOST[self.path.name]) or b"").decode(errors="replace").splitlines() if run.step else ():
+        for line in (
+            (read_bounded(self.path, contents.MOST[self.path.name]) or b"").decode(errors="replace").splitlines() if run.step else ()
+        ):
             row = parsed(line)
             if len(row) == 3 and row[0].isdecimal() and len(row[0]) < 16 and int(row[0]) <= run.step:
                 kept.append(row)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gan_runner.errors import Failed
 from gan_runner.loggers.hyperparameters import hyperparameters
-from gan_runner.storage.untrusted import content
+from gan_runner.storage.untrusted import read_bounded
 from gan_runner.training.logger import Logger
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class TensorBoard(Logger):
                 self.writer._get_file_writer().add_summary(experiment)
                 self.writer._get_file_writer().add_summary(start)
                 self.writer.add_custom_scalars(LAYOUT)
-                self.writer.add_text("config", "```yaml\n" + (content(run.folder / "config.yaml", 2**22) or b"").decode() + "```", 0)
+                self.writer.add_text("config", "```yaml\n" + (read_bounded(run.folder / "config.yaml", 2**22) or b"").decode() + "```", 0)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         with disk_of(self.writer.log_dir):

@@ -18,7 +18,7 @@ from torch import Tensor
 from gan_runner.errors import UserError, printable
 from gan_runner.reporting import log
 from gan_runner.storage import directory, files
-from gan_runner.storage.untrusted import content, parsed_json, parsed_yaml
+from gan_runner.storage.untrusted import parsed_json, parsed_yaml, read_bounded
 from gan_runner.training.logger import Logger
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Tracker(Logger):
 
     def remembered(self, file: Path) -> dict[str, str] | None:
         """What names this run to the tracker; None, which is said, where the file is not one that was written here."""
-        said = parsed_json(content(file))
+        said = parsed_json(read_bounded(file))
         if isinstance(said, dict) and all(isinstance(value, str) and value == printable(value) for value in said.values()):
             return said
         self.run.reporter.say(f"{file} cannot be read; {self.package} begins a new run")
@@ -157,7 +157,7 @@ class Tracker(Logger):
 def said_of(folder: Path) -> Said:
     """What the files of a run say of it."""
     config = OmegaConf.to_container(directory.read_config(folder), resolve=False)
-    line = parsed_yaml(content(folder / "overrides.yaml", 2**24))
+    line = parsed_yaml(read_bounded(folder / "overrides.yaml", 2**24))
     overrides = [str(word) for word in line] if isinstance(line, list) else []
     assert isinstance(config, dict)
     return Said(f"{folder.absolute().parent.name}/{folder.absolute().name}", {str(key): each for key, each in config.items()}, overrides)

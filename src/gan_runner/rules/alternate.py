@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge
 
 from gan_runner.game.rule import Rule
 
@@ -14,10 +16,8 @@ if TYPE_CHECKING:
 class Alternate(Rule):
     """`d_steps` moves of D, then `g_steps` moves of G, each on a fresh batch. Goodfellow et al. 2014, algorithm 1."""
 
-    def __init__(self, d_steps: int = 1, g_steps: int = 1):
+    def __init__(self, d_steps: Annotated[int, Ge(1)] = 1, g_steps: Annotated[int, Ge(1)] = 1):
         super().__init__()
-        if d_steps < 1 or g_steps < 1:
-            raise ValueError(f"both players must move: d_steps and g_steps are at least 1, not {d_steps} and {g_steps}")
         self.moves = ["discriminator"] * d_steps + ["generator"] * g_steps
 
     def forward(self, game: Game, batches: Batches) -> Logs:

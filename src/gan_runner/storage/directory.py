@@ -30,7 +30,7 @@ from torch import Tensor
 from gan_runner.errors import Failed, UserError, printable
 from gan_runner.storage import checkpoint, contents, files
 from gan_runner.storage.documents import MARK, SIZE, document, is_allowed, refuse_growth
-from gan_runner.storage.untrusted import content, parsed_json, parsed_yaml, whole
+from gan_runner.storage.untrusted import parsed_json, parsed_yaml, read_bounded, whole
 
 CHANGES = "changes.jsonl"
 NOT_SET = "not set"
@@ -81,7 +81,7 @@ def read_config(folder: Path) -> DictConfig:
     path = folder / "config.yaml"
     if not path.exists():
         raise UserError(f"{folder} is not a run directory: there is no config.yaml in it")
-    data = content(path, SIZE)
+    data = read_bounded(path, SIZE)
     if parsed_yaml(data) is None:
         raise UserError(f"{path} cannot be read: it is no file of plain YAML, without aliases")
     try:
@@ -184,13 +184,13 @@ def record_changes(folder: Path, step: int, changes: Iterable[Difference]) -> No
     """Add lines to changes.jsonl, all or none: what was changed when a run was resumed after round `step`."""
     lines = [json.dumps({"step": step, "time": now(), "key": each.key, "from": each.before, "to": each.now}) + "\n" for each in changes]
     if lines:
-        before = content(folder / CHANGES, contents.MOST[CHANGES]) or b""
+        before = read_bounded(folder / CHANGES, contents.MOST[CHANGES]) or b""
         files.write_bytes(folder / CHANGES, before + "".join(lines).encode(), folder)
 
 
 def recorded_changes(folder: Path) -> dict[str, Any]:
     """key -> the value that it was given last when the run was resumed."""
-    lines = [parsed_json(line) for line in (content(folder / CHANGES, contents.MOST[CHANGES]) or b"").splitlines()]
+    lines = [parsed_json(line) for line in (read_bounded(folder / CHANGES, contents.MOST[CHANGES]) or b"").splitlines()]
     return {str(line["key"]): line["to"] for line in lines if isinstance(line, dict) and {"key", "to"} <= line.keys()}
 
 
@@ -235,7 +235,7 @@ class Status:
 
 def status_of(folder: Path) -> dict[str, Any]:
     """What status.json says; nothing where it cannot be read."""
-    status = parsed_json(content(folder / "status.json"))
+    status = parsed_json(read_bounded(folder / "status.json"))
     return status if isinstance(status, dict) else {}
 
 
@@ -283,7 +283,7 @@ def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, An
 def forget_after(folder: Path, step: int) -> None:
     """Drop the evaluations of rounds that will be played again."""
     path = folder / "metrics.jsonl"
-    data, kept = content(path, contents.MOST[path.name]), []
+    data, kept = read_bounded(path, contents.MOST[path.name]), []
     if data is None:
         return
     for line in data.splitlines(keepends=True):

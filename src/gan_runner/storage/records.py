@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from gan_runner.errors import printable
 from gan_runner.storage.protocols import Protocol
-from gan_runner.storage.untrusted import Value, content, entries, flat, leaf, moment, number, parsed_json, parsed_yaml, whole
+from gan_runner.storage.untrusted import Value, entries, flat, leaf, moment, number, parsed_json, parsed_yaml, read_bounded, whole
 
 STATES = ("running", "dead", "failed", "diverged", "interrupted", "finished", "?")
 BETTER = {
@@ -191,10 +191,10 @@ def find(root: Path) -> Iterator[Path]:
 
 def read(folder: Path, root: Path) -> Run:
     """Read a run directory below a folder."""
-    status, line = parsed_json(content(folder / "status.json")), parsed_yaml(content(folder / "overrides.yaml"))
+    status, line = parsed_json(read_bounded(folder / "status.json")), parsed_yaml(read_bounded(folder / "overrides.yaml"))
     status = status if isinstance(status, dict) else {}
-    config = dict(flat(parsed_yaml(content(folder / "config.yaml"))))
-    evaluations = list(evaluations_of(content(folder / "metrics.jsonl", 2**24, cut=True) or b""))
+    config = dict(flat(parsed_yaml(read_bounded(folder / "config.yaml"))))
+    evaluations = list(evaluations_of(read_bounded(folder / "metrics.jsonl", 2**24, cut=True) or b""))
     state, step, images = str(status.get("state")), whole(status.get("step")), whole(status.get("images"))
     if state == "running":  # status.json is of the time when the run was started or resumed
         state = "running" if is_held(folder) else "dead"

@@ -18,7 +18,7 @@ Value = bool | int | float | str | None
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def content(path: Path, limit: int = 2**18, cut: bool = False) -> bytes | None:
+def read_bounded(path: Path, limit: int = 2**18, cut: bool = False) -> bytes | None:
     """The bytes of a regular file; None where it is none, or larger than the limit (cut: its beginning)."""
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
@@ -86,7 +86,7 @@ def leaf(value: Any) -> Value:
 def memory() -> int:
     """The bytes of memory that this process may have: those of the machine, or of its control group where these are less."""
     here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    said = (content(Path("/sys/fs/cgroup", name)) for name in ("memory.max", "memory/memory.limit_in_bytes"))
+    said = (read_bounded(Path("/sys/fs/cgroup", name)) for name in ("memory.max", "memory/memory.limit_in_bytes"))
     return min([here, *(int(each) for each in said if each and each.strip().isdigit())])
 
 
