@@ -1,5 +1,8 @@
 """Random numbers that belong to samples."""
 
+from __future__ import annotations
+
+import copy
 import hashlib
 from collections.abc import Callable
 
@@ -44,9 +47,20 @@ class Draws:
         self.made: list[Tensor] = [] if made is None else made
         self.read = 0
 
-    def of(self, rows: slice) -> "Draws":
+    def of(self, rows: slice) -> Draws:
         """The same numbers, seen by the samples in `rows` of the global batch."""
         return Draws(self.generator, self.size, rows, self.made)
+
+    def again(self) -> Draws:
+        """The same numbers, to be read once more from the next one on."""
+        same = Draws(self.generator, self.size, self.rows, self.made)
+        same.read = self.read
+        return same
+
+    @property
+    def whole(self) -> Draws:
+        """The rows of all processes and micro-batches. What is read here counts as read there."""
+        return _WholeDraws(self)
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal, N x shape."""
@@ -67,6 +81,21 @@ class Draws:
         return self.made[self.read - 1][self.rows]
 
 
+class _WholeDraws(Draws):
+    """All rows of some draws."""
+
+    def __init__(self, part: Draws):
+        super().__init__(part.generator, part.size, slice(None), part.made)
+        self.part = part
+
+    def again(self) -> Draws:
+        return self.part.again().whole
+
+    def _draw(self, make: Callable[..., Tensor]) -> Tensor:
+        self.part._draw(make)
+        return self.made[self.part.read - 1]
+
+
 class NumberedDraws(Draws):
     """Rows of an endless sequence: row i is a function of the key and of i alone.
 
@@ -80,6 +109,15 @@ class NumberedDraws(Draws):
         self.device, self.within = device, indices.cpu() % self.block
         numbers, self.block_of = (indices.cpu() // self.block).unique(return_inverse=True)
         self.blocks = [seeded(*key, number) for number in numbers.tolist()]
+
+    def again(self) -> NumberedDraws:
+        same = copy.copy(self)
+        same.blocks = [generator.clone_state() for generator in self.blocks]
+        return same
+
+    @property
+    def whole(self) -> NumberedDraws:
+        return self
 
     def _draw(self, make: Callable[..., Tensor]) -> Tensor:
         drawn = torch.stack([make(self.block, generator=generator) for generator in self.blocks])

@@ -13,6 +13,8 @@ class Schedule(nn.Module):
     """A number for every round; subclasses say which."""
 
     value: Tensor
+    on_host: bool = False
+    """True where it decides which operations a round has, as a number of layers: its part reads `now`. See `on_host` below."""
 
     capturable: bool
     """True where a subclass of yours executes the same operations in every round, so that they may be replayed (docs/extending.md). A class
@@ -20,6 +22,7 @@ class Schedule(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.now = 0.0
         self.register_buffer("value", torch.zeros(()), persistent=False)
 
     def at(self, step: int, run: int) -> float:
@@ -32,8 +35,9 @@ class Schedule(nn.Module):
         return False
 
     def fill(self, step: int, run: int) -> None:
-        """Put the number of this round where the round will read it."""
-        self.value.fill_(self.at(step, run))
+        """Put the number of this round where the round will read it: `value` on the device, `now` on the host."""
+        self.now = self.at(step, run)
+        self.value.fill_(self.now)
 
 
 class Constant(Schedule):
@@ -41,7 +45,7 @@ class Constant(Schedule):
 
     def __init__(self, number: float):
         super().__init__()
-        self.number = float(number)
+        self.number = self.now = float(number)
         self.value.fill_(self.number)
 
     def at(self, step: int, run: int) -> float:
@@ -103,3 +107,10 @@ class Exponential(Ramp):
 def schedule(number: float | Schedule) -> Schedule:
     """The schedule itself, or the one that stays at this number."""
     return number if isinstance(number, Schedule) else Constant(number)
+
+
+def on_host(number: float | Schedule) -> Schedule:
+    """The same for a number that decides which operations a round has. Rounds of different numbers are captured apart."""
+    made = schedule(number)
+    made.on_host = True
+    return made

@@ -258,7 +258,7 @@ def test_every_file_says_what_it_is_and_gives_all_defaults(group, name):
         (["penalty=[r1]", "penalty.r1.every=0"], r"penalty\.r1\.every=0: expected a whole number, 1 or more"),
         (["penalty=[r1]", "penalty.r1.weight=heavy"], r"penalty\.r1\.weight='heavy'"),
         (["trick=[label_smoothing]", "loss=hinge"], "Hinge has none: choose loss=non_saturating"),
-        (["penalty=[auxiliary_classifier]"], r"takes no labels: use architecture\.conditional=true"),
+        (["penalty=[auxiliary_classifier]"], r"needs a generator that takes labels: use architecture\.conditional=true"),
         (["dataset=swiss_roll", "architecture.conditional=true"], "labels"),
         (["dataset=cifar10", "architecture=dcgan", "dataset.resolution=30"], "30"),
         (["architecture=dcgan"], "image"),

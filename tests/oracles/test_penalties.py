@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gan_runner.architectures import Discriminator, Generator
+from gan_runner.architectures import Discriminator, Generator, MLPGenerator
 from gan_runner.datasets import Spec
 from gan_runner.draws import Draws
 from gan_runner.game import Batch, DiscriminatorOutput, Play
@@ -115,12 +115,13 @@ def test_feature_matching_is_the_squared_distance_of_the_means():
 def test_auxiliary_classifier_is_a_cross_entropy_on_features():
     torch.manual_seed(0)
     term = AuxiliaryClassifier(2.0, generator_weight=0.5)
-    term.build(Spec((2,), 5), Linear2())
+    nets = {"generator": MLPGenerator(Spec((2,), 5), conditional=True), "discriminator": Linear2()}
+    term.build(Spec((2,), 5), nets)
     play = play_of()
     assert term.discriminator(play).item() == pytest.approx(2 * F.cross_entropy(term.head(play.x), play.y).item(), rel=1e-6)
     assert term.generator(play).item() == pytest.approx(0.5 * F.cross_entropy(term.head(play.fake), play.fake_y).item(), rel=1e-6)
     with pytest.raises(ValueError, match="needs labels"):
-        AuxiliaryClassifier().build(Spec((2,)), Linear2())
+        AuxiliaryClassifier().build(Spec((2,)), nets)
 
 
 def test_a_weight_may_be_a_schedule():

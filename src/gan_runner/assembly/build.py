@@ -8,14 +8,14 @@ if it is in gan_runner, in torch.optim or in a package that the user named, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 from hydra.core.override_parser.types import Override
 
 from gan_runner import distributed
-from gan_runner.assembly.parts import PLAIN, SIDES, Part, locate, make, make_list, make_one, mistakes_in, parts_of
+from gan_runner.assembly.parts import PLAIN, SIDES, Part, locate, make, make_list, make_one, mistakes_in, parts_of, sides_of
 from gan_runner.assembly.signatures import mistyped, signature
 from gan_runner.config.command_line import parsed, says
 from gan_runner.config.composed import plain
@@ -29,7 +29,8 @@ from gan_runner.execution.hardware import devices_of
 from gan_runner.game.game import Game
 from gan_runner.game.rule import Rule
 from gan_runner.game.spec import Spec
-from gan_runner.game.term import Term
+from gan_runner.game.term import Term, takes_discriminator
+from gan_runner.reporting import notice
 from gan_runner.schedules import Schedule
 from gan_runner.storage import directory
 from gan_runner.trainer import Trainer
@@ -49,11 +50,11 @@ def build_game(
     optimizer: instead of the classes that the configuration names, which take long to import; it is given the same arguments.
     """
     hardware.seed_weights(config["seed"])
-    sides = list(reversed(SIDES.items()))  # D first, as it moves
-    nets = {side: make(config["architecture"][side], packages, base, f"architecture.{side}", spec=spec) for side, base in sides}
+    sides = sides_of(config)
+    nets = {side: make(config["architecture"][side], packages, SIDES[side], f"architecture.{side}", spec=spec) for side in sides}
     loss, rule = make_one(config, packages, "loss"), make_one(config, packages, "rule")
     terms = {"loss": loss, **make_list(config, packages, "penalty")}
-    refuse_mismatch(nets, terms, rule)
+    refuse_mismatch(nets, terms, rule, spec)
     if trainer.sync_batch_norm and device.type == "cuda":
         nets = {side: torch.nn.SyncBatchNorm.convert_sync_batchnorm(net) for side, net in nets.items()}
     if trainer.channels_last:
@@ -65,8 +66,11 @@ def build_game(
         made = make(node, packages, torch.optim.Optimizer, f"optimizer.{side}")
         optimizers[side] = partial(optimizer or made.func, **made.keywords)
         refuse_rates(f"optimizer.{side}", optimizers[side], trainer.steps)
+    for term in terms.values():
+        if takes_discriminator(term):
+            say_old_signature(type(term).__name__)
     try:
-        return Game(
+        game = Game(
             nets,
             optimizers,
             terms,
@@ -83,6 +87,8 @@ def build_game(
         )
     except ValueError as error:
         raise UserError(str(error)) from error
+    refuse_idle(game)
+    return game
 
 
 def assemble(config: Any, packages: Sequence[str] = (), device: torch.device | None = None) -> Assembly:
@@ -102,18 +108,53 @@ def assemble(config: Any, packages: Sequence[str] = (), device: torch.device | N
     return Assembly(config, dataset, spec, trainer, game, extractor, metrics, callbacks, loggers, directory.made_with(given))
 
 
-def refuse_mismatch(nets: dict[str, Any], terms: dict[str, Term], rule: Rule) -> None:
-    """Rules across parts."""
-    generator = nets["generator"]
-    if nets["discriminator"].classes is not None and generator.classes is None:
+@cache
+def say_old_signature(name: str) -> None:
+    """Say, once for each class, that the signature of a term is of a version before."""
+    notice.warning(
+        "%s.build(spec, discriminator) is an old signature, which version 0.3 will not call: write build(self, spec, nets) and read "
+        "nets.get('discriminator')",
+        name,
+    )
+
+
+def refuse_mismatch(nets: dict[str, Any], terms: dict[str, Term], rule: Rule, spec: Spec) -> None:
+    """Refuse parts that do not fit each other. UserError."""
+    generator, discriminator, mover = nets["generator"], nets.get("discriminator"), type(rule).__name__
+    if discriminator is not None and discriminator.classes is not None and generator.classes is None and not generator.overrides("given"):
         raise UserError("architecture.discriminator is conditional and the generator is not: set architecture.conditional for both")
-    for name, term in terms.items():
-        if term.labelled and generator.classes is None:
-            raise UserError(f"{name} asks for samples of a class, and the generator takes no labels: use architecture.conditional=true")
+    if spec.symbols is not None and not generator.overrides("view"):
+        raise UserError(f"the data are symbols, and {type(generator).__name__} makes numbers: choose a generator of symbols")
     for side in rule.players:
-        speaking = [term for term in terms.values() if getattr(type(term), side) is not getattr(Term, side)]
+        if side not in nets:
+            raise UserError(f"the rule {mover} moves the {side}, and the architecture has none: use rule=solo, or another architecture")
+    for name, term in terms.items():
+        for side in SIDES:
+            if side not in nets and term.has_summand(side):
+                raise UserError(
+                    f"{name} ({type(term).__name__}) has a part for the {side}, and the architecture has none: choose another {name}"
+                )
+        if not any(term.has_summand(side) for side in rule.players):
+            raise UserError(
+                f"{name} ({type(term).__name__}) has no part for the {' or the '.join(rule.players)}, and no other player moves"
+            )
+    for side in rule.players:
+        speaking = [term for term in terms.values() if term.has_summand(side)]
         if not any(all(term.due(step) for step in range(1, 1 + getattr(term, "every", 1))) for term in speaking):
             raise UserError(f"the {side} moves in every round, and no term of its objective is due in every round")
+
+
+def refuse_idle(game: Game) -> None:
+    """Refuse a player with weights that never moves, and one that should move and has none. UserError."""
+    mover = type(game.rule).__name__
+    for name, player in game.players.items():
+        if player.can_move and name not in game.rule.players:
+            raise UserError(
+                f"the {name} has weights to train, and the rule {mover} never moves it: choose another rule, "
+                "or an architecture without one, or freeze it"
+            )
+        if not player.can_move and name in game.rule.players:
+            raise UserError(f"the rule {mover} moves the {name}, which has no weights to train: use rule=solo for the other player")
 
 
 def refuse_unfit(metrics: dict[str, Metric], extractor: Extractor | None, spec: Spec) -> None:

@@ -53,9 +53,15 @@ def parts_of(config: dict[str, Any]) -> Iterator[Part]:
     for group, base in LIST.items():
         for name, node in (config.get(group) or {}).items():
             yield Part(f"{group}.{name}", node, base)
-    for side, base in SIDES.items():
-        yield Part(f"architecture.{side}", (config.get("architecture") or {}).get(side), base)
+    for side in sides_of(config):
+        yield Part(f"architecture.{side}", (config.get("architecture") or {}).get(side), SIDES[side])
         yield Part(f"optimizer.{side}", (config.get("optimizer") or {}).get(side), torch.optim.Optimizer)
+
+
+def sides_of(config: dict[str, Any]) -> list[str]:
+    """The players of the architecture, D first, as it moves: a generator, and a discriminator where one is named."""
+    there = config.get("architecture") or {}
+    return [side for side in reversed(SIDES) if side == "generator" or there.get(side) is not None]
 
 
 # ---- classes ------------------------------------------------------------------------------------------------------------------------

@@ -18,16 +18,17 @@ from gan_runner.draws import falls_on
 from gan_runner.errors import Failed
 from gan_runner.execution.capturable import authors, refused, theirs
 from gan_runner.execution.comparison import Before, Outcome, Watched, first_beyond, first_unequal, shake
-from gan_runner.execution.engine import Due, Fallible
+from gan_runner.execution.engine import Fallible
 from gan_runner.execution.recording import Line, Recorder, departure
-from gan_runner.game.game import Game
+from gan_runner.game.game import Game, Phase
 from gan_runner.game.play import Batch, Logs
 
+MOST_PHASES = 32  # captures that are kept: each holds the memory of a round
 SHAKEN = 8  # eager plays that show what rounding does to a round
 
 
 class CapturingEngine(Fallible):
-    """Base of engines that replay a captured round in static memory; one capture for each set of due terms.
+    """Base of engines that replay a captured round in static memory; one capture for each phase of the game.
 
     One of `one_in` captured rounds is also executed operation by operation, and must give the same result.
     """
@@ -39,8 +40,9 @@ class CapturingEngine(Fallible):
         self, game: Game, say: Callable[[str], None], dataset: Dataset | None = None, last: Callable[[int], Path | None] = lambda step: None
     ):
         super().__init__(game, say)
-        self.ready: dict[Due, CapturedRound] = {}
-        self.lines: dict[Due, list[Line]] = {}  # their operations
+        self.ready: dict[Phase, CapturedRound] = {}
+        self.lines: dict[Phase, list[Line]] = {}  # their operations
+        self.met: set[Phase] = set()
         self.staged: Staged | None = None
         self.last = last
         self.watched: Watched | None = None
@@ -49,17 +51,21 @@ class CapturingEngine(Fallible):
         if reason := uncapturable(game, dataset):
             self.give_up(reason)
 
-    def execute(self, due: Due, batches: Resident | Streamed) -> Logs:
+    def execute(self, phase: Phase, batches: Resident | Streamed) -> Logs:
         source: Any = batches
         if isinstance(batches, Streamed):
             source = self.staged = self.staged or Staged(batches)
             self.staged.fill()
-        if due in self.ready:
+        if phase in self.ready:
             compares = falls_on(self.one_in, "comparison", self.game.seed, self.game.step)
-            return self.compared(due, source) if compares else self.ready[due](source)
+            return self.compared(phase, source) if compares else self.ready[phase](source)
         if not self.able_still():
             return self.game.turn(source)
-        logs = self.approach(due, source)
+        self.met.add(phase)
+        if len(self.met) > MOST_PHASES:
+            self.give_up(f"a schedule has changed the operations of a round more than {MOST_PHASES} times")
+            return self.game.turn(source)
+        logs = self.approach(phase, source)
         if self.staged and self.staged.left:
             raise RuntimeError("rounds read different numbers of batches")
         return logs
@@ -75,8 +81,8 @@ class CapturingEngine(Fallible):
             self.give_up(reason)
         return self.able
 
-    def approach(self, due: Due, source: Resident | Staged) -> Logs:
-        """Execute a round of a set of terms that is not captured yet, and capture it if possible."""
+    def approach(self, phase: Phase, source: Resident | Staged) -> Logs:
+        """Execute a round of a phase that is not captured yet, and capture it if possible."""
         raise NotImplementedError
 
     def stop(self) -> None:
@@ -84,7 +90,7 @@ class CapturingEngine(Fallible):
         self.lines.clear()
         super().stop()
 
-    def compared(self, due: Due, source: Resident | Staged) -> Logs:
+    def compared(self, phase: Phase, source: Resident | Staged) -> Logs:
         """Execute a captured round and the same round operation by operation. Failed where they differ.
 
         A round whose comparison does not fit into the memory of the device is not compared, which is said once.
@@ -93,15 +99,15 @@ class CapturingEngine(Fallible):
         before = None
         with suppress(torch.OutOfMemoryError):
             before = Before(watched, source)
-            return self.held_against(due, source, watched, before)
+            return self.held_against(phase, source, watched, before)
         if before is not None:
             before.restore()
         if self.roomy:
             self.say(f"trainer.engine={self.name}: not enough memory to play a round twice; rounds for which it is short are not compared")
         self.roomy = False
-        return self.ready[due](source)
+        return self.ready[phase](source)
 
-    def held_against(self, due: Due, source: Resident | Staged, watched: Watched, before: Before) -> Logs:
+    def held_against(self, phase: Phase, source: Resident | Staged, watched: Watched, before: Before) -> Logs:
         """Execute a round from the state `before` it, captured and operation by operation. Failed where the two differ."""
         plays = [self.eager(source)]
         if not self.exact:
@@ -109,7 +115,7 @@ class CapturingEngine(Fallible):
             plays.append(self.eager(source))
         before.restore(counts=False)
         start = source.position
-        logs = self.ready[due](source)
+        logs = self.ready[phase](source)
         now = watched.outcome(logs, (source.position - start, 0), kept=not self.exact)
         found = first_unequal(plays[0], now) if self.exact else first_beyond(now, plays)
         if found and not self.exact:  # eager plays may agree by chance: more of them, from weights that differ by a rounding unit
@@ -122,7 +128,7 @@ class CapturingEngine(Fallible):
             found = first_beyond(now, plays)
         if found:
             before.restore()
-            raise Failed(self.complaint(due, found, source))
+            raise Failed(self.complaint(phase, found, source))
         self.good = self.game.step
         return logs
 
@@ -144,10 +150,10 @@ class CapturingEngine(Fallible):
         logs = self.game.turn(source)
         return self.watched.outcome(logs, (source.position - start, getattr(source, "left", 0)))
 
-    def complaint(self, due: Due, found: str, source: Resident | Staged) -> str:
+    def complaint(self, phase: Phase, found: str, source: Resident | Staged) -> str:
         """Describe what is wrong with a captured round: the operation, the part, and the checkpoint to go on from."""
         recorder = self.taken_down(source)[-1]
-        what, who = departure(self.lines[due], recorder.lines) or (
+        what, who = departure(self.lines[phase], recorder.lines) or (
             "The operations are the same, and some part reads memory that is not torch's",
             "",
         )
@@ -175,7 +181,7 @@ class CapturingEngine(Fallible):
 class Graphed(CapturingEngine):
     """Capture a whole round as one CUDA graph: all moves, penalties, optimisers, averages, and the reading of data that are on the device.
 
-    The first rounds of a set of terms are executed operation by operation, so that everything that is allocated at first use exists; then a
+    The first rounds of a phase are executed operation by operation, so that everything that is allocated at first use exists; then a
     round is captured, and replayed from there on.
     """
 
@@ -187,19 +193,19 @@ class Graphed(CapturingEngine):
         for player in game.players.values():
             player.graphed = True
         warnings.filterwarnings("ignore", message=".*capturable=True.*")  # of optimisers, in the first rounds
-        self.played: Counter[Due] = Counter()
+        self.played: Counter[Phase] = Counter()
         self.pool = torch.cuda.graph_pool_handle()
         super().__init__(game, say, *more)
 
-    def approach(self, due: Due, source: Resident | Staged) -> Logs:
-        if self.played[due] < self.warm:
-            self.played[due] += 1
+    def approach(self, phase: Phase, source: Resident | Staged) -> Logs:
+        if self.played[phase] < self.warm:
+            self.played[phase] += 1
             logs, _, recorder = self.taken_down(source)
-            self.lines[due] = recorder.lines
+            self.lines[phase] = recorder.lines
             return logs
-        self.ready[due] = self.captured(source)
-        self.proven.add(due)
-        return self.ready[due](source)
+        self.ready[phase] = self.captured(source)
+        self.proven.add(phase)
+        return self.ready[phase](source)
 
     def captured(self, source: Resident | Staged) -> CapturedRound:
         """Capture a round as a CUDA graph, without executing it."""

@@ -14,10 +14,8 @@ from gan_runner.errors import Failed, UserError
 from gan_runner.execution import hardware
 from gan_runner.execution.capturable import walk
 from gan_runner.execution.comparison import Remembered
-from gan_runner.game.game import Game
+from gan_runner.game.game import Game, Phase
 from gan_runner.game.play import Logs
-
-Due = frozenset[str]  # the terms of a round
 
 
 class Engine:
@@ -39,18 +37,18 @@ class Fallible(Engine):
     def __init__(self, game: Game, say: Callable[[str], None]):
         super().__init__(game, say)
         self.able = True
-        self.proven: set[Due] = set()  # sets of terms whose rounds it has executed
+        self.proven: set[Phase] = set()  # whose rounds it has executed
 
     def turn(self, batches: Resident | Streamed) -> Logs:
-        due = frozenset(self.game.due)
+        phase = self.game.phase
         if not self.able:
             return self.game.turn(batches)
-        if due in self.proven:
-            return self.execute(due, batches)
+        if phase in self.proven:
+            return self.execute(phase, batches)
         device = self.game.generator.device
         before = Remembered(walk({"game": self.game})), batches.state_dict(), hardware.rng_state(device)
         try:
-            return self.execute(due, batches)
+            return self.execute(phase, batches)
         except (UserError, Failed):
             raise
         except Exception as error:  # compilers and drivers have many ways of saying no
@@ -65,8 +63,8 @@ class Fallible(Engine):
         self.tell(reason)
         return logs
 
-    def execute(self, due: Due, batches: Resident | Streamed) -> Logs:
-        """Execute one round. Add `due` to `proven` once it is known to work; failures after that are not caught."""
+    def execute(self, phase: Phase, batches: Resident | Streamed) -> Logs:
+        """Execute one round. Add `phase` to `proven` once it is known to work; failures after that are not caught."""
         raise NotImplementedError
 
     def give_up(self, reason: str) -> None:
@@ -93,9 +91,9 @@ class Compiled(Fallible):
         game.passes = {side: torch.compile(net, dynamic=False, backend=backend) for side, net in self.plain.items()}
         say("compiling the networks: the first round takes a while")
 
-    def execute(self, due: Due, batches: Resident | Streamed) -> Logs:
+    def execute(self, phase: Phase, batches: Resident | Streamed) -> Logs:
         logs = self.game.turn(batches)
-        self.proven.add(due)
+        self.proven.add(phase)
         return logs
 
     def stop(self) -> None:

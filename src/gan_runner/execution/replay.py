@@ -19,14 +19,13 @@ from torch.utils._pytree import tree_map_only
 
 from gan_runner.datasets import Resident
 from gan_runner.execution.captured import CapturedRound, CapturingEngine, Staged
-from gan_runner.execution.engine import Due
 from gan_runner.execution.recording import WHERE, Operation, Recorder, difference, layout, place, tensors
-from gan_runner.game.game import Game
+from gan_runner.game.game import Game, Phase
 from gan_runner.game.play import Logs
 
 
 class Replayed(CapturingEngine):
-    """Replay a whole round as one list of operations, once two rounds of the same set of due terms have recorded the same list."""
+    """Replay a whole round as one list of operations, once two rounds of the same phase have recorded the same list."""
 
     name = "replay"
     one_in = 200
@@ -34,23 +33,23 @@ class Replayed(CapturingEngine):
     tries = 4
 
     def __init__(self, game: Game, say: Callable[[str], None], *more: Any):
-        self.seen: dict[Due, list[Recorder]] = {}
+        self.seen: dict[Phase, list[Recorder]] = {}
         super().__init__(game, say, *more)
 
-    def approach(self, due: Due, source: Resident | Staged) -> Logs:
+    def approach(self, phase: Phase, source: Resident | Staged) -> Logs:
         start = source.position
         logs, values, recorder = self.taken_down(source)
-        seen = self.seen.setdefault(due, [])
+        seen = self.seen.setdefault(phase, [])
         seen.append(recorder)
         differs = difference(*(each.lines for each in seen[-2:])) if len(seen) > 1 else "it has been played once"
         if differs is None:
             gradients = {p: p.grad for p in self.game.parameters() if p.grad is not None}
             replay = Replay(recorder.operations, [values, *gradients.values()])
             kept = [(p, replay.now(grad)) for p, grad in gradients.items()]
-            self.ready[due] = CapturedRound(replay, source.position - start, list(logs), replay.now(values), kept)
-            self.lines[due] = recorder.lines
-            self.proven.add(due)
-            del self.seen[due]
+            self.ready[phase] = CapturedRound(replay, source.position - start, list(logs), replay.now(values), kept)
+            self.lines[phase] = recorder.lines
+            self.proven.add(phase)
+            del self.seen[phase]
         elif len(seen) == self.tries:
             self.give_up(differs)
         return logs

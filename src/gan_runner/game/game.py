@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from gan_runner import distributed
 from gan_runner.draws import Draws, seeded
-from gan_runner.game.play import Batch, Batches, BatchLike, Logs, Play
+from gan_runner.errors import UserError
+from gan_runner.game.play import Batch, Batches, BatchLike, Logs, NoDiscriminator, Play
+from gan_runner.game.term import takes_discriminator
 from gan_runner.schedules import Schedule
 from gan_runner.tree import Sample
 
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
     from gan_runner.game.spec import Spec
     from gan_runner.game.term import Term
     from gan_runner.game.trick import Trick
+
+
+Phase = tuple[
+    str | float, ...
+]  # the due terms of a round and the numbers of its schedules on the host: in a phase, operations are the same
 
 
 class Objective(nn.Module):
@@ -45,14 +52,24 @@ class Objective(nn.Module):
 
     def forward(self, play: Play, due: Mapping[str, Term]) -> tuple[Tensor, Logs]:
         """The sum of the terms that are due, and each of them by name."""
-        values = {name: getattr(term, self.side)(play.whole if term.coupled else play) for name, term in due.items()}
-        values = {f"{name}/{self.side[0]}": value for name, value in values.items() if value is not None}
+        summands = ((name, self.summand(name, term, play)) for name, term in due.items())
+        values = {f"{name}/{self.side[0]}": value for name, value in summands if value is not None}
         logs = values | {f"{self.side[0]}/{name}": value for name, value in play.verdicts().items()}
         return reduce(add, values.values()), {name: value.detach() for name, value in logs.items()}
 
+    def summand(self, name: str, term: Term, play: Play) -> Tensor | None:
+        """What a term adds to the objective. UserError where it asks for a D that is not there."""
+        try:
+            return getattr(term, self.side)(play.whole if term.coupled else play)
+        except NoDiscriminator:
+            raise UserError(f"{name} ({type(term).__name__}) needs a discriminator, and the architecture has none") from None
+
 
 class Player(nn.Module):
-    """An objective and the optimiser that lowers it; the optimiser's hyper-parameters may be schedules."""
+    """An objective and the optimiser that lowers it; the optimiser's hyper-parameters may be schedules.
+
+    A network without trainable weights is allowed: such a player cannot move.
+    """
 
     def __init__(
         self, name: str, net: nn.Module, owned: dict[str, Term], optimizer: partial[torch.optim.Optimizer], scaler: torch.amp.GradScaler
@@ -62,7 +79,9 @@ class Player(nn.Module):
         self.schedules = nn.ModuleDict({key: value for key, value in optimizer.keywords.items() if isinstance(value, Schedule)})
         self.graphed = False  # whether the optimiser may be part of a CUDA graph
         self.on_device = bool(optimizer.keywords.get("fused"))  # others read the number on the host
-        self.optimizer = optimizer([p for p in self.objective.parameters() if p.requires_grad], **self.scheduled(0, 1))
+        weights = [p for p in self.objective.parameters() if p.requires_grad]
+        self.can_move = bool(weights)
+        self.optimizer = optimizer(weights or [nn.Parameter(torch.zeros(()))], **self.scheduled(0, 1))  # it refuses an empty list
         self.evaluate, self.no_sync = distributed.parallel(self.objective)
 
     @property
@@ -132,10 +151,13 @@ class Game(nn.Module):
         self.micro_batch_size = distributed.share(batch_size, accumulate)
         self.seed, self.generator = seed, seeded("draws", seed, device=device)
         for term in terms.values():
-            term.build(spec, nets.get("discriminator"))  # type: ignore[arg-type]
-        for trick in tricks.values():  # wrap, then optimise, then copy
+            term.build(spec, nets.get("discriminator") if takes_discriminator(term) else nets)  # type: ignore[arg-type]
+        for key, trick in tricks.items():  # wrap, then optimise, then copy
+            features = width_of(nets)
             nets = {name: trick.wrap(net, name) for name, net in nets.items()}
             terms = {name: trick.wrap(term, name) for name, term in terms.items()}  # type: ignore[misc]
+            if width_of(nets) != features:
+                raise ValueError(f"trick.{key} changes D.features from {features} to {width_of(nets)}, and terms were built for {features}")
         self.to(device)
         for part in (*nets.values(), *terms.values()):
             part.to(device)
@@ -151,7 +173,9 @@ class Game(nn.Module):
         for trick in tricks.values():
             sampler = trick.sampler(sampler)
         self._sampler = (sampler,)  # a tuple: registered where it lives, not here
+        self.paired = any(term.paired for term in terms.values()) and self.G.classes is not None and not self.G.overrides("asked")
         self.schedules = [module for module in self.modules() if isinstance(module, Schedule)]
+        self.phase: Phase = ()
 
     @property
     def G(self) -> Generator:
@@ -172,11 +196,17 @@ class Game(nn.Module):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
         self.generator.set_state(state["generator"].cpu())
+        self.fill_schedules(max(self.step - 1, 0))  # as the round before left them
+
+    def initialise(self, x: Tensor) -> None:
+        """Let G initialise itself from the first batch of all processes, x (N ...), before the first round."""
+        self.G.initialise(x, Draws(seeded("initialise", self.seed, device=self.generator.device), len(x)))
+        self.sampler.load_state_dict(self.G.state_dict())
 
     # ---- the training step ----------------------------------------------------------------------------------------------------------
 
     def round(self, batches: Batches, turn: Callable[[Any], Logs] | None = None) -> Logs:
-        """One round: what the host decides, then what the device does. The second is the same operations for every set of due terms.
+        """One round: what the host decides, then what the device does. The second is the same operations in every round of a phase.
 
         turn: how an engine executes it.
         """
@@ -186,12 +216,16 @@ class Game(nn.Module):
         return logs
 
     def prepare(self, batches: Batches) -> None:
-        for schedule in self.schedules:
-            schedule.fill(self.step, self.steps)
+        self.fill_schedules(self.step)
         for player in self.players.values():
             player.prepare(self.step, self.steps)
         self.due = {name: term for name, term in self.terms.items() if term.due(self.step)}
+        self.phase = (*self.due, *(schedule.now for schedule in self.schedules if schedule.on_host))
         batches.prepare()
+
+    def fill_schedules(self, step: int) -> None:
+        for schedule in self.schedules:
+            schedule.fill(step, self.steps)
 
     def turn(self, batches: Batches) -> Logs:
         logs = self.rule(self, batches)
@@ -212,14 +246,21 @@ class Game(nn.Module):
         player.optimizer.zero_grad(set_to_none=True)
         with self.only(player):
             for micro, rows, last in self.micro_batches(batch):
-                play = Play(self.G, self.D, micro, draws.of(rows), self.augment, self.passes)  # type: ignore[arg-type]
+                play = Play(self.G, self.D, micro, draws.of(rows), self.augment, self.passes, self.paired)
+                play.average = None if self.sampler is self.G else self.sampler
                 with nullcontext() if last else player.no_sync():
                     with self.precision():
                         value, parts = player.evaluate(play, self.due)
                     player.scaler.scale(value / self.accumulate).backward()
+                self.watch(play, player)
                 seen.append(parts)
         player.scaler.unscale_(player.optimizer)
         return seen[0] if len(seen) == 1 else {key: torch.stack([parts[key] for parts in seen]).mean() for key in seen[0]}
+
+    @torch.no_grad()
+    def watch(self, play: Play, player: Player) -> None:
+        for trick in self.tricks.values():
+            trick.watch(play, player)
 
     def descend(self, name: str) -> None:
         """Player `name` follows its gradients."""
@@ -257,3 +298,8 @@ class Game(nn.Module):
         for trick in self.tricks.values():
             sample = trick.augment(sample, draws)
         return sample
+
+
+def width_of(nets: Mapping[str, nn.Module]) -> int | None:
+    """D.features; None without a discriminator."""
+    return getattr(nets.get("discriminator"), "features", None)

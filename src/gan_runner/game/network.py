@@ -1,10 +1,12 @@
 """What every generator and discriminator promises."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from gan_runner.draws import Draws
-from gan_runner.game.play import DiscriminatorOutput
+from gan_runner.game.play import BatchLike, DiscriminatorOutput
 from gan_runner.tree import Sample
 
 
@@ -29,6 +31,18 @@ class Generator(nn.Module):
         """Labels of the samples to make, N, uniform over the classes; None where it takes none."""
         return draws.integers(self.classes) if self.classes else None
 
+    def given(self, batch: BatchLike, draws: Draws) -> Any:
+        """The condition of the real samples of a batch, a tree of tensors N ... or None: what D gets beside them. Their labels."""
+        return batch.y
+
+    def asked(self, batch: BatchLike, draws: Draws) -> Any:
+        """The condition of the samples to make, a tree of tensors N ... or None: what G and D get as y. Labels that are drawn.
+
+        A generator that works on data, as for inpainting or translation, overrides it and reads the batch: (masked images, masks). It is
+        then given the items of a split wherever samples are made: sample i is made for item i.
+        """
+        return self.labels(draws)
+
     def view(self, x: Tensor, draws: Draws) -> Sample:
         """Real data x (N ...) in the space that forward emits."""
         return x
@@ -38,25 +52,52 @@ class Generator(nn.Module):
         assert isinstance(sample, Tensor)
         return sample
 
-    def forward(self, z: Tensor, y: Tensor | None = None) -> Sample:
-        """Samples for the latents z (N Z) and labels y (N)."""
+    def forward(self, z: Tensor, y: Any = None) -> Sample:
+        """Samples for the latents z (N Z) and the condition y, labels (N) or what `asked` returned."""
         raise NotImplementedError
+
+    def log_prob(self, x: Tensor, y: Any, draws: Draws) -> Tensor:
+        """Nats, N, of data x (N ..., as the data set gives them) under the model: the mass of images of 256 levels and of symbols, the
+        density of points. A model of continuous values dequantises images itself."""
+        raise NotImplementedError
+
+    bound: bool = False
+    """True where log_prob is one draw of a lower bound, as of a variational autoencoder."""
+
+    def encode(self, x: Tensor, y: Any, draws: Draws) -> Tensor:
+        """Latents, N Z, of data x (N ...): exact for a flow, the mean for a variational autoencoder."""
+        raise NotImplementedError
+
+    passes: int = 1
+    """Sequential passes of the network that a sample takes: the number of entries for an autoregressive model."""
+
+    def initialise(self, x: Tensor, draws: Draws) -> None:
+        """Initialise from data, once before the first round: x (N ...) is the first batch of all processes. Used by ActNorm."""
+
+    def overrides(self, verb: str) -> bool:
+        """Whether a subclass has its own `verb`: log_prob, encode, asked, initialise."""
+        return getattr(type(self), verb) is not getattr(Generator, verb)
 
 
 class Discriminator(nn.Module):
-    """A map from samples to logits (raw, high = real) and to the features that they are read from."""
+    """A map from samples to logits (raw, high = real) and to the features that they are read from.
+
+    Several critics in one D, as of patches, scales or domains, give a logit each: N P.
+    """
 
     features: int
     classes: int | None = None
     couples_samples: bool = False
-    """True where the logit of a sample depends on its batch: batch norm, minibatch standard deviation."""
+    """True where the logit of a sample depends on its batch in training: batch norm, minibatch standard deviation."""
+    couples_in_evaluation: bool = False
+    """True where it depends on its batch in evaluation mode as well: minibatch standard deviation."""
 
     capturable: bool
     """True where a subclass of yours executes the same operations in every round, so that they may be replayed (docs/extending.md). A class
     that overrides a method says so itself."""
 
-    def forward(self, sample: Sample, y: Tensor | None = None) -> DiscriminatorOutput:
-        """Logits N and features N F of the samples, given their labels y (N)."""
+    def forward(self, sample: Sample, y: Any = None) -> DiscriminatorOutput:
+        """Logits N or N P and features N F of the samples, given their labels y (N), or what G's `given` or `asked` returned."""
         raise NotImplementedError
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
@@ -50,33 +49,49 @@ class Batches(Protocol):
 class DiscriminatorOutput(NamedTuple):
     """What D says of N samples."""
 
-    logits: Tensor  # N    raw, high = real
+    logits: Tensor  # N    raw, high = real; N P of P critics (patches, scales, domains)
     features: Tensor  # N F
+
+
+class NoDiscriminator(Exception):
+    """A term asks for D, and the architecture has none."""
 
 
 class Play:
     """What the terms of a move may look at: real, fake and D's output on each, computed once and only when asked for."""
 
+    average: Generator | None = None
+    """The average of G that a trick keeps; None without one. Nothing is differentiated through it."""
+
     def __init__(
         self,
         G: Generator,
-        D: Discriminator,
+        D: Discriminator | None,
         batch: BatchLike,
         draws: Draws,
         augment: Callable[[Sample, Draws], Sample],
         passes: Mapping[str, Callable[..., Any]] | None = None,  # the networks as functions that are differentiated once
+        paired: bool = False,  # whether fakes are made for the labels of the reals
     ):
-        self.G, self.D, self.draws, self.augment = G, D, draws, augment
-        self.passes = passes or {"generator": G, "discriminator": D}
-        self.batch = batch
+        self.G, self.augment, self.draws, self.paired = G, augment, draws, paired
+        self.passes = passes or {"generator": G, **({"discriminator": D} if D is not None else {})}
+        self.batch, self._D = batch, D
+        self._views: dict[str, Draws] = {}  # where the draws of the augmentation of real and fake begin
+
+    @property
+    def D(self) -> Discriminator:
+        """NoDiscriminator where the game has no discriminator."""
+        if self._D is None:
+            raise NoDiscriminator
+        return self._D
 
     @cached_property
     def x(self) -> Tensor:
         return self.batch.x
 
     @cached_property
-    def y(self) -> Tensor | None:
-        return self.batch.y
+    def y(self) -> Any:
+        return self.G.given(self.batch, self.draws)
 
     @cached_property
     def real(self) -> Sample:
@@ -87,8 +102,8 @@ class Play:
         return self.G.prior(self.draws)
 
     @cached_property
-    def fake_y(self) -> Tensor | None:
-        return self.G.labels(self.draws)
+    def fake_y(self) -> Any:
+        return self.y if self.paired else self.G.asked(self.batch, self.draws)
 
     @cached_property
     def fake(self) -> Sample:
@@ -96,29 +111,42 @@ class Play:
 
     @cached_property
     def on_real(self) -> DiscriminatorOutput:
-        return self.on_both[0] if "on_both" in vars(self) else self._see(self.real, self.y)
+        return self.on_both[0] if "on_both" in vars(self) else self._see("real", self.real, self.y)
 
     @cached_property
     def on_fake(self) -> DiscriminatorOutput:
-        return self.on_both[1] if "on_both" in vars(self) else self._see(self.fake, self.fake_y)
+        return self.on_both[1] if "on_both" in vars(self) else self._see("fake", self.fake, self.fake_y)
 
     @cached_property
     def on_both(self) -> tuple[DiscriminatorOutput, DiscriminatorOutput]:
         """(on_real, on_fake), from one pass of D where no sample in it touches another."""
         if self.D.couples_samples or vars(self).keys() & {"on_real", "on_fake"}:
             return self.on_real, self.on_fake
-        shown = tree.cat(self.augment(self.real, self.draws), self.augment(self.fake, self.draws))
-        y = None if self.fake_y is None or self.y is None else torch.cat([self.y, self.fake_y])
+        shown = tree.cat(self._shown("real", self.real), self._shown("fake", self.fake))
+        y = None if self.fake_y is None or self.y is None else tree.cat(self.y, self.fake_y)
         both = self.passes["discriminator"](shown, y)
         real, fake = zip(*(t.float().chunk(2) for t in both), strict=True)
         return DiscriminatorOutput(*real), DiscriminatorOutput(*fake)
 
-    def judge(self, sample: Sample, y: Tensor | None) -> DiscriminatorOutput:
-        """D on one more sample, shown to it as any other; may be differentiated twice."""
-        return DiscriminatorOutput(*map(Tensor.float, self.D(self.augment(sample, self.draws), y)))
+    def judge(self, sample: Sample, y: Any, like: Literal["real", "fake"] | None = None) -> DiscriminatorOutput:
+        """D on one more sample, shown to it as any other; may be differentiated twice.
 
-    def _see(self, sample: Sample, y: Tensor | None) -> DiscriminatorOutput:
-        return DiscriminatorOutput(*map(Tensor.float, self.passes["discriminator"](self.augment(sample, self.draws), y)))
+        like: under the augmentation and noise under which `on_real` or `on_fake` was seen, for a difference of two passes of D.
+        """
+        draws = self._seen_with(like) if like else self.draws
+        return DiscriminatorOutput(*map(Tensor.float, self.D(self.augment(sample, draws), y)))
+
+    def _seen_with(self, which: str) -> Draws:
+        getattr(self, f"on_{which}")
+        return self._views[which].again()
+
+    def _see(self, which: str, sample: Sample, y: Any) -> DiscriminatorOutput:
+        critic = self.passes.get("discriminator") or self.D
+        return DiscriminatorOutput(*map(Tensor.float, critic(self._shown(which, sample), y)))
+
+    def _shown(self, which: str, sample: Sample) -> Sample:
+        self._views[which] = self.draws.again()
+        return self.augment(sample, self.draws)
 
     @cached_property
     def whole(self) -> Play:
@@ -136,6 +164,7 @@ class _Whole:
 
     def __init__(self, play: Play):
         self.play = play
+        self.draws = play.draws.whole
 
     def __getattr__(self, name: str) -> Any:
         return tree_map_only(Tensor, distributed.gather, getattr(self.play, name))

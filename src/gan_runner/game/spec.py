@@ -28,12 +28,14 @@ class Spec(NamedTuple):
     """Shape of one sample as the networks see it, number of classes (None: no labels), exact knowledge where there is any.
 
     class_names: label k is of the class class_names[k]; None where the classes have no names.
+    symbols: entries are whole numbers 0 ... symbols - 1 that name something, as characters or nodes; None: entries are numbers.
     """
 
     shape: tuple[int, ...]
     classes: int | None = None
     exact: Exact | None = None
     class_names: tuple[str, ...] | None = None
+    symbols: int | None = None
 
     @property
     def is_image(self) -> bool:
@@ -43,14 +45,16 @@ class Spec(NamedTuple):
     def saved(self) -> dict[str, Any]:
         """What a checkpoint or an exported generator keeps of it, in plain values."""
         names = None if self.class_names is None else list(self.class_names)
-        return {"shape": list(self.shape), "classes": self.classes, "class_names": names}
+        return {"shape": list(self.shape), "classes": self.classes, "class_names": names, "symbols": self.symbols}
 
     @classmethod
     def restored(cls, saved: Mapping[str, Any]) -> Spec:
         """The spec that `saved` gave; states of older versions have no names. ValueError where it is none."""
-        shape, classes, names = saved["shape"], saved["classes"], saved.get("class_names")
+        shape, classes, names, symbols = saved["shape"], saved["classes"], saved.get("class_names"), saved.get("symbols")
         if not all(type(side) is int and side > 0 for side in shape) or (classes is not None and (type(classes) is not int or classes < 1)):
             raise ValueError(f"a spec has a shape of whole numbers and a number of classes, not {shape} and {classes}")
+        if symbols is not None and (type(symbols) is not int or symbols < 1):
+            raise ValueError(f"a number of symbols is a whole number, 1 or more, not {symbols}")
         if names is not None and (not all(isinstance(name, str) for name in names) or len({*names}) != len(names) or len(names) != classes):
             raise ValueError(f"there should be {classes} different class names")
-        return cls(tuple(shape), classes, class_names=None if names is None else tuple(names))
+        return cls(tuple(shape), classes, class_names=None if names is None else tuple(names), symbols=symbols)

@@ -1,8 +1,10 @@
 """What a move may minimise."""
 
+import inspect
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
-from gan_runner.game.network import Discriminator
 from gan_runner.game.play import Play
 from gan_runner.game.spec import Spec
 
@@ -20,14 +22,21 @@ class Term(nn.Module):
     """True where the term is no mean over samples: it is handed `play.whole`, the play of all processes, and refuses micro-batches."""
 
     labelled: bool = False
-    """True where it reads `play.fake_y`: refused with a generator that is not conditional."""
+    """True where it reads the labels of real samples, `play.y`: refused with data that have none."""
+
+    paired: bool = False
+    """True where it compares fake i with real i: a conditional G then makes its samples for the labels of the real ones."""
 
     capturable: bool
     """True where a subclass of yours executes the same operations in every round, so that they may be replayed (docs/extending.md). A class
     that overrides a method says so itself."""
 
-    def build(self, spec: Spec, discriminator: Discriminator | None) -> None:
-        """Make what depends on the data and on D's features (a head)."""
+    def build(self, spec: Spec, nets: Mapping[str, nn.Module]) -> None:
+        """Make what depends on the data and on the networks, such as a head on D's features.
+
+        nets: "generator" and, where the architecture has one, "discriminator". ValueError where the term cannot work with them, in words
+        that name the way out.
+        """
 
     def due(self, step: int) -> bool:
         """Whether the round `step` carries this term."""
@@ -40,3 +49,12 @@ class Term(nn.Module):
     def generator(self, play: Play) -> Tensor | None:
         """What is added to G's objective."""
         return None
+
+    def has_summand(self, side: str) -> bool:
+        """Whether the term adds something to the objective of this player."""
+        return getattr(type(self), side) is not getattr(Term, side)
+
+
+def takes_discriminator(term: Term) -> bool:
+    """Whether `build` has the signature that it had until version 0.1, (spec, discriminator). Version 0.2 is the last to call it."""
+    return "discriminator" in inspect.signature(term.build).parameters

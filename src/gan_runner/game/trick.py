@@ -12,7 +12,7 @@ from gan_runner.tree import Sample
 if TYPE_CHECKING:
     from gan_runner.game.game import Game, Player
     from gan_runner.game.network import Generator
-    from gan_runner.game.play import Logs
+    from gan_runner.game.play import Logs, Play
 
 
 Part = TypeVar("Part", bound=nn.Module)
@@ -32,6 +32,12 @@ class Trick(nn.Module):
     def augment(self, sample: Sample, draws: Draws) -> Sample:
         """Change what D is shown, real and fake alike."""
         return sample
+
+    def watch(self, play: Play, player: Player) -> None:
+        """A play of `player` has been differentiated, without gradients: look at what it has computed, on the device.
+
+        It is called once for each micro-batch, and must not draw or ask the play for what no term has computed.
+        """
 
     def before_step(self, player: Player) -> None:
         """The averaged gradients of `player` are there."""

@@ -1,12 +1,12 @@
 """The auxiliary classifier."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from gan_runner.game.network import Discriminator
 from gan_runner.game.penalty import Penalty
 from gan_runner.game.play import Play
 from gan_runner.game.spec import Spec
@@ -25,10 +25,12 @@ class AuxiliaryClassifier(Penalty):
         super().__init__(weight, every)
         self.generator_weight = schedule(generator_weight)
 
-    def build(self, spec: Spec, discriminator: Discriminator | None) -> None:
-        if spec.classes is None or discriminator is None:
-            raise ValueError("auxiliary_classifier needs labels and a discriminator; choose a data set with classes, or drop the penalty")
-        self.head = nn.Linear(discriminator.features, spec.classes)
+    def build(self, spec: Spec, nets: Mapping[str, nn.Module]) -> None:
+        if spec.classes is None:
+            raise ValueError("auxiliary_classifier needs labels: choose a data set with classes, or drop the penalty")
+        if nets["generator"].classes is None:
+            raise ValueError("auxiliary_classifier needs a generator that takes labels: use architecture.conditional=true")
+        self.head = nn.Linear(int(nets["discriminator"].features), spec.classes)  # type: ignore[arg-type]
 
     def discriminator(self, play: Play) -> Tensor:
         assert play.y is not None
