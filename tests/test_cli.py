@@ -540,7 +540,7 @@ def test_sample_hands_over_its_keys(bench: Bench):
         (["run=x", "seed=-1"], "seed=-1: expected a whole number, 0 or more"),
         (["run=x", "class=-1"], "class=-1: expected the name or the number of a class or null"),
         (["run=x", "class=1.5"], "class=1.5: expected the name or the number of a class or null"),
-        (["run=x", "format=gif"], "format='gif': expected grid, png, npz or interpolation"),
+        (["run=x", "format=gif"], "format='gif': expected grid, png, npz, files or interpolation"),
         (["run=x", "formt=png"], "unknown key formt (did you mean format?)"),
         (["run=x", "seed=0,1"], "several values"),
         (["run=x", "~n"], "n has no value: say n=..."),

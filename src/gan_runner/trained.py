@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from gan_runner.errors import UserError
 from gan_runner.game.network import Discriminator, Generator
 from gan_runner.game.spec import Spec
 from gan_runner.sampling import subjects
-from gan_runner.sampling.subjects import Snapshot
+from gan_runner.sampling.subjects import Snapshot, Source
 from gan_runner.storage import checkpoint, contents, directory, files
 from gan_runner.training import provenance
 
@@ -74,9 +75,14 @@ class TrainedRun:
     def draw(self, n: int = 64, y: Tensor | int | str | None = None, seed: int = 0, batch_size: int = 500) -> tuple[Tensor, Tensor | None]:
         """The same samples, and their labels: N, numbers in the order of `spec.class_names`; None of an unconditional generator."""
         label = self.label_of(y) if isinstance(y, str) else y
-        made = subjects.drawn(self.generator, n, seed=seed, y=label, batch_size=batch_size, device=self.device)
+        made = subjects.drawn(self.generator, n, seed=seed, y=label, batch_size=batch_size, device=self.device, source=self.source)
         x, labels = zip(*made, strict=True)
         return torch.cat([part.cpu() for part in x]), None if labels[0] is None else torch.cat([part.cpu() for part in labels])
+
+    @cached_property
+    def source(self) -> Source | None:
+        """The data that samples are made for, the test split, where the generator works on data."""
+        return subjects.source_of(self.generator, self.dataset)
 
     def label_of(self, said: str | int) -> int:
         """The label of the class with this name or number. ValueError where the generator takes no labels, or has no such class."""

@@ -123,7 +123,7 @@ def test_an_experiment_on_points_is_replayed_and_compared(name):
     """As the trainer does it, and every round is compared with an eager one."""
     assembly = build.assemble(tiny(f"+experiment={name}"))
     said = []
-    executor = engines.engine_of("auto", assembly.game, said.append, assembly.spec.is_image, assembly.dataset)
+    executor = engines.engine_of("auto", assembly.game, said.append, assembly.spec.kind.bounded, assembly.dataset)
     executor.one_in = 1
     batches = stream(assembly.dataset, "train", assembly.game.batch_size, 0, "cpu")
     for _ in range(8):

@@ -74,7 +74,7 @@ def test_the_bare_round_is_the_round_of_the_project(experiment, words, channels_
     game = build_game(config, (), Trainer(steps=10), spec, CPU)
     generator = torch.Generator()
     generator.set_state(game.generator.get_state())
-    batches = [Resident(samples, 16, seed=1, flip=spec.is_image) for _ in range(2)]
+    batches = [Resident(samples, 16, seed=1, flip=spec.kind.bounded) for _ in range(2)]
     bare = Bare(config, spec, what_d_sees(batches[1], game.rule.moves), generator, channels_last=channels_last)
     torch.testing.assert_close(flat(bare.G, bare.D), flat(game.G, game.D), rtol=0, atol=0)
     before = [weights(net) for net in (game.G, game.D)]

@@ -163,7 +163,7 @@ def test_names_that_changed_are_named():
 
 def test_the_state_keeps_the_names_in_the_order_of_the_labels(trained):
     state = checkpoint.load(trained / "run" / "checkpoints" / "last.pt")
-    assert state["spec"] == {"shape": [3, 16, 16], "classes": 3, "class_names": ["cat", "dog", "ship"]}
+    assert state["spec"] == {"shape": [3, 16, 16], "classes": 3, "class_names": ["cat", "dog", "ship"], "symbols": None}
     assert gan_runner.load(trained / "run").spec.class_names == ANIMALS
 
 

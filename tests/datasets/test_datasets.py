@@ -44,8 +44,9 @@ from gan_runner.datasets.archives import md5_is, verify
 from gan_runner.datasets.cifar import FOLDER, MD5, arrays
 from gan_runner.datasets.images import resize
 from gan_runner.datasets.mnist import SHAPES, has_shape, idx
-from gan_runner.datasets.pictures import GAP, grid, scatter
+from gan_runner.datasets.pictures import scatter
 from gan_runner.errors import Failed, UserError
+from gan_runner.game.kind import GAP, grid
 
 POINTS = [Gaussians25, Ring8, SwissRoll]
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "dataset").glob("*.yaml"))

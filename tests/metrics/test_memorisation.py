@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gan_runner.datasets import Spec, to_uint8
-from gan_runner.datasets.pictures import grid
 from gan_runner.errors import UserError
+from gan_runner.game.kind import grid
 from gan_runner.metrics.memorisation import Memorisation, at_least, closeness, usual_share
 
 

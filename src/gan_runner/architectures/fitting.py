@@ -18,7 +18,7 @@ class Scales(NamedTuple):
 
 def scales(spec: Spec, maker: str) -> Scales:
     """The scales of square images whose side is 4 or 7 times 2, 4, 8, ...; ValueError for any other shape."""
-    if spec.is_image and spec.shape[1] == spec.shape[2]:
+    if spec.kind.bounded and spec.shape[1] == spec.shape[2]:
         for side in (4, 7):
             times, rest = divmod(spec.shape[1], side)
             if not rest and times >= 2 and times & (times - 1) == 0:
@@ -27,6 +27,21 @@ def scales(spec: Spec, maker: str) -> Scales:
         f"{maker} makes square images of side 8, 16, 32, 64, ... or 14, 28, 56, ..., and the data set has shape "
         f"{'x'.join(map(str, spec.shape))}; choose another dataset.resolution or architecture (mlp makes any shape)"
     )
+
+
+def numbers(spec: Spec, maker: str) -> None:
+    """ValueError where entries are symbols, which a network of numbers would take for sizes."""
+    if spec.symbols is not None:
+        raise ValueError(f"{maker} makes numbers, and the data are {spec.symbols} symbols: choose an architecture for symbols")
+
+
+def symbols(spec: Spec, maker: str) -> int:
+    """The number of symbols; ValueError where entries are numbers."""
+    if spec.symbols is None:
+        raise ValueError(
+            f"{maker} makes symbols, and the data are numbers of shape {'x'.join(map(str, spec.shape))}: choose a data set of symbols"
+        )
+    return spec.symbols
 
 
 def classes(spec: Spec, conditional: bool, maker: str) -> int | None:

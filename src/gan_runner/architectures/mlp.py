@@ -49,7 +49,7 @@ class MLPGenerator(Generator):
         self.classes = fitting.classes(spec, conditional, "the generator of mlp")
         self.body = hidden(latent + (self.classes or 0), width, depth, activation)
         self.head = nn.Linear(width, math.prod(spec.shape))
-        self.squash = nn.Tanh() if spec.is_image else nn.Identity()
+        self.squash = nn.Tanh() if spec.kind.bounded else nn.Identity()
 
     def prior(self, draws: Draws) -> Tensor:
         return draws.normal(self.latent) if self.law == "normal" else (2 * draws.uniform(self.latent) - 1) * math.sqrt(3)

@@ -146,7 +146,7 @@ class MSGDiscriminator(Discriminator):
 
     def __init__(self, spec: Spec, width: Width = 512, conditional: bool = False, minibatch_stddev: bool = True):
         super().__init__()
-        self.features, self.couples_samples = width, minibatch_stddev
+        self.features, self.couples_samples, self.couples_in_evaluation = width, minibatch_stddev, minibatch_stddev
         self.classes = fitting.classes(spec, conditional, "the discriminator of msg_gan")
         side, doublings = fitting.scales(spec, "msg_gan")
         channels = widths(width, doublings)

@@ -59,7 +59,7 @@ def build_game(
         nets = {side: torch.nn.SyncBatchNorm.convert_sync_batchnorm(net) for side, net in nets.items()}
     if trainer.channels_last:
         nets = {side: hardware.lay_out(net, device) for side, net in nets.items()}
-    precision = hardware.precision_of(trainer.precision, device, spec.is_image)
+    precision = hardware.precision_of(trainer.precision, device, spec.kind.bounded)
     optimizers = {}
     for side in nets:
         node = {**config["optimizer"][side], "_partial_": True}
@@ -159,7 +159,7 @@ def refuse_idle(game: Game) -> None:
 
 def refuse_unfit(metrics: dict[str, Metric], extractor: Extractor | None, spec: Spec) -> None:
     """UserError where a metric looks through an extractor that does not take images of this shape."""
-    if extractor is None or not spec.is_image or not any(metric.extracts for metric in metrics.values()):
+    if extractor is None or not spec.kind.bounded or not any(metric.extracts for metric in metrics.values()):
         return
     if reason := unfit(extractor, spec):
         raise UserError(reason)

@@ -10,11 +10,11 @@ from annotated_types import Ge
 from typing_extensions import TypedDict
 
 from gan_runner import distributed
-from gan_runner.datasets import Split, to_float, to_uint8
+from gan_runner.datasets import Split
 from gan_runner.evaluation import findings
 from gan_runner.evaluation.reference import Reference
 from gan_runner.reporting import Countdown
-from gan_runner.sampling.subjects import Generated
+from gan_runner.sampling.subjects import Generated, source_of
 from gan_runner.storage import directory
 from gan_runner.storage.protocols import Protocol
 from gan_runner.storage.records import evaluations_of
@@ -72,9 +72,9 @@ class Evaluate(Callback):
         for name, reason in missing.items():
             run.reporter.say(f"{name} will be null: {reason}")
         self.told = set(missing)  # the metrics whose reason was told, and the notes that were
-        if run.step == 0 and run.spec.is_image:
+        if run.step == 0:
             some = run.batches.take(torch.linspace(0, run.batches.order.n - 1, 64, dtype=torch.float64).long())
-            if int(to_uint8(to_float(some)).max()) <= findings.BLACK:
+            if run.spec.kind.nearly_black(run.dataset.to_float(some)):
                 run.reporter.say(f"note: {findings.nearly_black('training images')}")
 
     def take_up(self, run: Run, state: dict[str, Any]) -> None:
@@ -99,7 +99,8 @@ class Evaluate(Callback):
         return f" ({differs})" if differs else ""
 
     def subject(self, run: Run) -> Generated:
-        return Generated(run.game.sampler, self.n, run.spec, seed=self.seed, device=run.device, discriminator=run.game.D)
+        source = source_of(run.game.G, run.dataset)
+        return Generated(run.game.sampler, self.n, run.spec, seed=self.seed, device=run.device, discriminator=run.game.D, source=source)
 
     def after_round(self, run: Run, logs: Logs) -> None:
         if run.metrics and run.step % self.every_steps == 0:

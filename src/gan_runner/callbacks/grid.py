@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import torch
 from annotated_types import Ge
 
 from gan_runner.sampling import subjects
-from gan_runner.storage import directory
+from gan_runner.storage import directory, files
 from gan_runner.training.callback import Callback
 
 if TYPE_CHECKING:
@@ -17,7 +16,11 @@ if TYPE_CHECKING:
 
 
 class Grid(Callback):
-    """A picture of the samples of fixed latents, every `every_steps` rounds and at the end: samples/step_N.png and samples/fixed_z."""
+    """A picture of the samples of fixed latents, every `every_steps` rounds and at the end: samples/step_N.png and samples/fixed_z.
+
+    Text, sound and other data have a file beside it, samples/step_N.txt or .wav. A generator that works on data is shown as rows of what it
+    was given, what it made, and the truth, for items of the test split.
+    """
 
     def __init__(self, every_steps: Annotated[int, Ge(1)] = 1000, n: Annotated[int, Ge(1)] = 64, seed: int = 0):
         self.every_steps, self.n, self.seed = every_steps, n, seed
@@ -36,8 +39,13 @@ class Grid(Callback):
             self.draw(run)
 
     def draw(self, run: Run) -> None:
-        made = subjects.samples(run.game.sampler, self.n, seed=self.seed, device=run.device)
-        picture = run.dataset.picture(torch.cat([part.cpu() for part in made]))
-        directory.write_picture(run.folder / "samples" / f"step_{run.step:08d}.png", picture, run.folder)
+        source = subjects.source_of(run.game.G, run.dataset)
+        x, columns = subjects.gallery(run.game.sampler, self.n, seed=self.seed, device=run.device, source=source)
+        picture = run.dataset.picture(x, columns)
+        path = run.folder / "samples" / f"step_{run.step:08d}.png"
+        directory.write_picture(path, picture, run.folder)
         run.draw("samples/fixed_z", picture)
+        for suffix, content in run.dataset.files(x).items():
+            files.write_bytes(path.with_suffix(f".{suffix}"), content, run.folder)
+            run.write_file("samples/fixed_z", suffix, content)
         self.drawn_at = run.step

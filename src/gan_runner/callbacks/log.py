@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from annotated_types import Ge
 
-from gan_runner.datasets import to_float
 from gan_runner.training.callback import Callback
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class Log(Callback):
         if run.step == 0 and run.loggers:
             n = run.batches.order.n
             x = run.batches.take(torch.linspace(0, n - 1, min(64, n), dtype=torch.float64).long())  # a folder is sorted by class
-            run.draw("data/real", run.dataset.picture(to_float(x) if run.spec.is_image else x))
+            run.draw("data/real", run.dataset.picture(run.dataset.to_float(x)))
 
     def after_round(self, run: Run, logs: Logs) -> None:
         self.latest |= logs

@@ -129,7 +129,7 @@ def subjects(settings: Evaluate, device: torch.device, say: Callable[[str], None
             | ({"lossy": "some images were compressed with loss (JPEG)"} if stored.lossy else {})
             | stored.notes("train")
         )
-        made = [Collected(items, spec, settings.n, device, seed) for seed in seeds]
+        made = [Collected(items, spec, settings.n, device, seed, stored.to_float) for seed in seeds]
         yield Judged(stored.name, list[Subject](made), 0, 0, protocol)
         return
     assert settings.run is not None  # else there are samples
@@ -140,8 +140,9 @@ def subjects(settings: Evaluate, device: torch.device, say: Callable[[str], None
     for path in paths:
         run = TrainedRun(folder, path, settings.packages, device)
         make = partial(
-            Generated, run.generator, settings.n, run.spec, device=device, discriminator=run.discriminator, snapshots=run.snapshots
-        )
+            Generated, run.generator, settings.n, run.spec,
+            device=device, discriminator=run.discriminator, snapshots=run.snapshots, source=run.source,
+        )  # fmt: skip
         protocol = {"checkpoint": run.path.name, "generator": "average of G" if run.averaged else "G"}
         yield Judged(f"round {run.step}", [make(seed=seed) for seed in seeds], run.step, run.step * run.config["batch_size"], protocol)
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from gan_runner.commands.settings import Sample
-from gan_runner.datasets import to_uint8
 from gan_runner.datasets.stored import NAMES
 from gan_runner.errors import UserError
 from gan_runner.execution import hardware
 from gan_runner.reporting import Reporter
-from gan_runner.sampling import walks
+from gan_runner.sampling import subjects, walks
 from gan_runner.storage import directory, files
 from gan_runner.trained import TrainedRun, export, finite
 
@@ -43,21 +42,31 @@ def write_samples(run: TrainedRun, settings: Sample) -> Path:
     columns = settings.columns or (10 if kind == "interpolation" else 8)
     if kind == "interpolation":
         x = walks.interpolation(run.generator, max(n // columns, 1), columns, seed=seed, y=y, device=run.device).cpu()
+    elif kind == "grid":
+        x, width = subjects.gallery(run.generator, n, seed=seed, y=y, device=run.device, source=run.source)
+        columns = settings.columns or width
     else:
         x, labels = run.draw(n, y, seed)
-    pixels = to_uint8(finite(run, x)) if run.spec.is_image else x
+    stored = run.spec.kind.as_bytes(finite(run, x))
     if kind == "png":
-        if not run.spec.is_image or run.spec.shape[0] not in (1, 3):
+        if run.spec.kind.suffix != "png":
             raise UserError("format=png writes one picture a sample, grey or RGB; these samples are neither: use format=grid or format=npz")
         path = out or stem
         path.mkdir(parents=True, exist_ok=True)
-        for i, image in enumerate(pixels):
+        for i, image in enumerate(stored):
             directory.write_picture(path / f"{i:06d}.png", image)
         return path
     path = (out or stem).with_suffix(".npz" if kind == "npz" else ".png")
     path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "files":
+        found = run.dataset.files(x)
+        if not found:
+            raise UserError(f"format=files: {run.dataset.name} has no files for its samples: use format=grid or format=npz")
+        for suffix, content in found.items():
+            files.write_bytes(path.with_suffix(f".{suffix}"), content)
+        return path.with_suffix(f".{next(iter(found))}")
     if kind == "npz":
-        arrays = {"samples": pixels.numpy()} | ({} if labels is None else {"labels": labels.numpy()})
+        arrays = {"samples": stored.numpy()} | ({} if labels is None else {"labels": labels.numpy()})
         if labels is not None and run.spec.class_names is not None:
             arrays[NAMES] = np.array(run.spec.class_names)
         buffer = io.BytesIO()

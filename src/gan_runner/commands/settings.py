@@ -64,7 +64,7 @@ class Sample:
     n: Annotated[int, Ge(1), Doc("a number of samples")]
     seed: Seed
     class_: Annotated[Text | Annotated[int, Ge(0)], Doc("the name or the number of a class")] | None
-    format: Literal["grid", "png", "npz", "interpolation"]
+    format: Literal["grid", "png", "npz", "files", "interpolation"]
     columns: Annotated[int, Ge(1), Doc("a number of columns")] | None
     out: Annotated[Text, AfterValidator(below_folders), Doc("a path")] | None
     export: Annotated[Text, AfterValidator(below_folders), AfterValidator(no_folder), Doc("the path of a file")] | None

@@ -6,8 +6,6 @@ from gan_runner.datasets.dataset import Dataset as Dataset
 from gan_runner.datasets.dataset import Items as Items
 from gan_runner.datasets.dataset import Samples as Samples
 from gan_runner.datasets.dataset import Split as Split
-from gan_runner.datasets.dataset import to_float as to_float
-from gan_runner.datasets.dataset import to_uint8 as to_uint8
 from gan_runner.datasets.folder import ImageFolder as ImageFolder
 from gan_runner.datasets.mnist import MNIST as MNIST
 from gan_runner.datasets.mnist import FashionMNIST as FashionMNIST
@@ -19,5 +17,7 @@ from gan_runner.datasets.points import Spiral as Spiral
 from gan_runner.datasets.points import SwissRoll as SwissRoll
 from gan_runner.datasets.stored import Stored as Stored
 from gan_runner.datasets.triangles import Triangles as Triangles
+from gan_runner.game.kind import to_float as to_float
+from gan_runner.game.kind import to_uint8 as to_uint8
 from gan_runner.game.spec import Exact as Exact
 from gan_runner.game.spec import Spec as Spec

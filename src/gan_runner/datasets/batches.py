@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import signal
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -15,10 +15,11 @@ from torch.utils.data import DataLoader
 
 from gan_runner import distributed
 from gan_runner.datasets.classes import refuse_labels
-from gan_runner.datasets.dataset import Dataset, Items, Samples, Split, to_float, unheard
+from gan_runner.datasets.dataset import Dataset, Items, Samples, Split, unheard
 from gan_runner.datasets.fingerprint import Fingerprint
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
+from gan_runner.game.kind import to_float
 from gan_runner.game.play import Batch, BatchLike
 from gan_runner.reporting import Tick
 
@@ -63,7 +64,10 @@ class Stream:
     fingerprint: Fingerprint
     """Of the samples, where `stream` made this."""
 
-    def __init__(self, n: int, batch_size: int, seed: int, device: torch.device | str, flip: bool):
+    def __init__(
+        self, n: int, batch_size: int, seed: int, device: torch.device | str, flip: bool, to_float: Callable[[Tensor], Tensor] = to_float
+    ):
+        self.to_float = to_float
         self.order, self.batch_size, self.device, self.position = Order(n, seed, flip), batch_size, torch.device(device), 0
         self.share = distributed.share(batch_size, 1)
         self.first = distributed.rank() * self.share  # row of the batch
@@ -80,6 +84,11 @@ class Stream:
     def take(self, indices: Tensor) -> Tensor:
         """The samples `indices` (N) as the data set has them, on the host: to be looked at, rather than trained on."""
         raise NotImplementedError
+
+    def first_batch(self) -> Tensor:
+        """The samples (N ...) of the first batch of all processes, as the networks see them."""
+        indices, flips = self.order.read(0, self.batch_size)
+        return self.batch(self.take(indices).to(self.device), None, flips.to(self.device)).x
 
     def close(self) -> None:
         """Let go of worker processes."""
@@ -100,7 +109,7 @@ class Stream:
         """What the networks see: images mirrored where that was drawn."""
         if self.order.flip and flips is not None:
             x = torch.where(flips[:, None, None, None], x.flip(-1), x)
-        return Batch(to_float(x), y)
+        return Batch(self.to_float(x), y)
 
 
 class Resident(Stream):
@@ -111,9 +120,16 @@ class Resident(Stream):
     """
 
     def __init__(
-        self, samples: Samples, batch_size: int, seed: int = 0, device: torch.device | str = "cpu", flip: bool = False, ahead: int = AHEAD
+        self,
+        samples: Samples,
+        batch_size: int,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        flip: bool = False,
+        ahead: int = AHEAD,
+        to_float: Callable[[Tensor], Tensor] = to_float,
     ):
-        super().__init__(len(samples), batch_size, seed, device, flip)
+        super().__init__(len(samples), batch_size, seed, device, flip, to_float)
         self.x, self.y = samples.x.to(device), None if samples.y is None else samples.y.to(device)
         n = len(samples)
         self.epochs = 2 + ahead * batch_size // n  # the one that is read, and as many as can be begun by then
@@ -188,9 +204,16 @@ class Streamed(Stream):
     """
 
     def __init__(
-        self, items: Items, batch_size: int, seed: int = 0, device: torch.device | str = "cpu", flip: bool = False, workers: int = 0
+        self,
+        items: Items,
+        batch_size: int,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        flip: bool = False,
+        workers: int = 0,
+        to_float: Callable[[Tensor], Tensor] = to_float,
     ):
-        super().__init__(len(items), batch_size, seed, device, flip)
+        super().__init__(len(items), batch_size, seed, device, flip, to_float)
         self.items, self.workers = items, workers
         self._batches: Iterator[Any] | None = None
         atexit.register(_close, weakref.ref(self))  # before multiprocessing waits for them
@@ -292,11 +315,13 @@ def stream(
     refuse_labels(items.labels, dataset.spec, whose)
     if labelled and items.labels is None:
         raise UserError(f"the discriminator or a term reads the labels of real samples, and {whose} has none")
+    if dataset.spec.symbols is not None and len(items) and items[0][0].dtype == torch.uint8:
+        raise UserError(f"{whose} are symbols, which are kept as int16 or int64: as uint8 they would be taken for pixels")
     made: Resident | Streamed
     if items.nbytes <= dataset.resident_mb * 10**6:
         items = samples = items if isinstance(items, Samples) else Samples(*items.take(torch.arange(len(items))))
-        made = Resident(samples, batch_size, seed, device, flip)
+        made = Resident(samples, batch_size, seed, device, flip, to_float=dataset.to_float)
     else:
-        made = Streamed(items, batch_size, seed, device, flip, dataset.workers)
+        made = Streamed(items, batch_size, seed, device, flip, dataset.workers, dataset.to_float)
     made.fingerprint = dataset.fingerprint(split, items)
     return made

@@ -6,25 +6,15 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import torch
 from torch import Tensor
 
 from gan_runner.datasets import pictures
 from gan_runner.datasets.fingerprint import Fingerprint, of_items
+from gan_runner.game.kind import grid, to_float, to_uint8
 from gan_runner.game.spec import Spec
 from gan_runner.reporting import Tick
 
 Split = Literal["train", "test"]
-
-
-def to_float(x: Tensor) -> Tensor:
-    """Samples as the networks see them: pixels 0 ... 255 (uint8) as numbers -1 ... 1, x / 127.5 - 1; points as they are."""
-    return x / 127.5 - 1 if x.dtype == torch.uint8 else x
-
-
-def to_uint8(x: Tensor) -> Tensor:
-    """Numbers -1 ... 1 as pixels 0 ... 255, rounded, clipped: the inverse of `to_float` on all 256 levels."""
-    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 class Items(Protocol):
@@ -119,7 +109,10 @@ class Dataset:
         return self.open(split)
 
     def to_float(self, x: Tensor) -> Tensor:
-        """Samples of `load` as the networks see them."""
+        """Samples as they are kept (N ...) as the networks see them: uint8 as numbers -1 ... 1, other types as they are.
+
+        The only conversion there is: a data set that keeps sound as int16 overrides it by x / 32768.
+        """
         return to_float(x)
 
     @property
@@ -158,7 +151,11 @@ class Dataset:
         is known of the real ones.
         """
         if samples.ndim == 4:
-            return pictures.grid(to_uint8(samples), columns)
+            return grid(to_uint8(samples), columns)
         if samples.shape[1:] == (2,):
             return pictures.scatter(samples, self.load("test").x, self.spec.exact)
         raise NotImplementedError(f"{type(self).__name__} has samples of shape {tuple(samples.shape[1:])}: override `picture` to show them")
+
+    def files(self, samples: Tensor) -> dict[str, bytes]:
+        """Samples (N ..., on the CPU) as files beside the picture, by suffix: {"txt": ...}, {"wav": ...}; none for images and points."""
+        return {}

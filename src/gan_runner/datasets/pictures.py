@@ -10,28 +10,7 @@ from torch import Tensor
 
 from gan_runner.game.spec import Exact
 
-GAP = 2  # pixels between the images of a grid
 MESH = 160  # points a side at which a density is drawn
-
-
-def grid(images: Tensor, columns: int = 8) -> Tensor:
-    """Images (uint8, N C H W) row by row on white; grey ones are repeated to three channels, a fourth channel is opacity.
-
-    Raises ValueError where C is not 1, 3 or 4.
-    """
-    n, channels, height, width = images.shape
-    if channels not in (1, 3, 4):
-        raise ValueError(f"an image to look at has 1, 3 or 4 channels, not {channels}")
-    images = images.detach().cpu()
-    if channels == 4:
-        colour, opacity = images[:, :3].float(), images[:, 3:].float() / 255
-        images = (colour * opacity + 255 * (1 - opacity)).round().to(torch.uint8)
-    columns = min(columns, n)
-    rows = -(-n // columns)
-    cells = torch.full((rows * columns, 3, height + GAP, width + GAP), 255, dtype=torch.uint8)
-    cells[:n, :, :height, :width] = images
-    whole = cells.view(rows, columns, 3, height + GAP, width + GAP).permute(2, 0, 3, 1, 4).reshape(3, rows * (height + GAP), -1)
-    return torch.nn.functional.pad(whole, (GAP, 0, GAP, 0), value=255)
 
 
 def scatter(points: Tensor, real: Tensor, exact: Exact | None = None) -> Tensor:

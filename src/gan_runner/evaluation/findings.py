@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from gan_runner import distributed
-from gan_runner.datasets import to_uint8
 from gan_runner.datasets.dataset import unheard
 from gan_runner.errors import UserError
 from gan_runner.evaluation.extractor import Extractor
@@ -32,9 +31,6 @@ MISSING: dict[Need, str] = {
     "discriminator": "it looks at a discriminator, and there is none",
     "snapshots": "it looks at the checkpoints of a whole run: use gan-eval run=RUN_DIR",
 }
-
-
-BLACK = 1  # the greatest value of nearly black images, of 255
 
 
 class Findings(NamedTuple):
@@ -87,6 +83,8 @@ def missing(need: Need, subject: Subject, reference: Reference | None) -> str | 
         except UserError as error:  # the classes are others
             return f"{MISSING[need]}, and {error}"
         return without and f"{MISSING[need]}, and {without} have none"
+    if need in ("generator", "snapshots") and subject.generator is not None and subject.generator.overrides("asked"):
+        return "it makes samples from latents alone, and this generator works on data"
     there = reference if need == "reference" else getattr(subject, need)
     return MISSING[need] if there is None else None
 
@@ -133,24 +131,23 @@ def evaluate(
     if extracting is not None:
         extracting.load()
         extracting.to(device)
-    seen, broken, brightest = 0, False, 0
+    seen, broken, dark, kind = 0, False, True, subject.spec.kind
     notes: list[str] = []
     if any(metric.reads for metric in measured.values()):
         rows = distributed.rows(subject.n)
         for x, y in subject.batches(rows, batch_size):
             broken |= not x.isfinite().all()
-            shown = to_uint8(x) if subject.spec.is_image else x
-            brightest = max(brightest, int(shown.max()) if subject.spec.is_image else 0)
+            dark &= kind.nearly_black(x)
             values: dict[str, Any] = {"samples": x, "y": y}
             if extracting is not None and not broken:
-                values |= extracting(shown)._asdict()
+                values |= extracting(kind.as_bytes(x))._asdict()
             for name, metric in {} if broken else measured.items():  # of samples that are not finite there is no figure
                 metric.update(*[given(values, field, name).to(home) for field in metric.reads])
             seen += len(x)
             tick("samples", seen, len(rows))
         if distributed.agree(int(broken)):
             reasons |= {name: NOT_FINITE for name, metric in measured.items() if metric.reads}
-        elif subject.spec.is_image and distributed.agree(brightest) <= BLACK:
+        elif not distributed.agree(int(not dark)):
             notes.append(nearly_black("samples"))
     figures: dict[str, dict[str, float | None]] = {}
     pictures: dict[str, Tensor] = {}
@@ -170,7 +167,7 @@ def evaluate(
             figures[name], reasons[name] = {prefix: None}, str(error)
     notes += [f"{name}: {note}" for name in figures if name not in reasons for note in metrics[name].notes()]
     compared = reference if any("reference" in metric.needs for metric in measured.values()) else None
-    if compared is not None and subject.spec.is_image and compared.brightest <= BLACK:
+    if compared is not None and compared.nearly_black:
         notes.append(nearly_black("real images"))
     return Findings(
         figures, protocol(subject, extracting, compared, reasons) | {"keys": keys} | ({"notes": notes} if notes else {}), pictures
@@ -194,8 +191,8 @@ def given(values: Mapping[str, Any], field: str, name: str) -> Tensor:
 def protocol(subject: Subject, extractor: Extractor | None, reference: Reference | None, reasons: Mapping[str, str]) -> dict[str, Any]:
     """What has to be known to compare a figure with another."""
     found: dict[str, Any] = {"n_fake": subject.n} | subject.protocol()
-    if subject.spec.is_image:
-        found["images"] = "uint8, rounded"
+    if subject.spec.kind.rounding is not None:
+        found["images"] = subject.spec.kind.rounding
     if extractor is not None:
         found |= {"extractor": extractor.name, "extractor_sha256": extractor.checksum, "preprocessing": extractor.preprocessing}
     if reference is not None:

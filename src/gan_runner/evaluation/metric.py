@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Told = Callable[[int, int], None]  # how many are done, of how many
 Field = Literal["samples", "y", "features", "logits"]
+COUPLED = "D compares the samples of a batch with each other, so that its logit is not of one sample alone"
 Need = Literal["reference", "labels", "generator", "discriminator", "snapshots"]
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_runner.datasets import Dataset, Items, Split, to_float, to_uint8
+from gan_runner.datasets import Dataset, Items, Split
 from gan_runner.datasets.classes import by_number, refuse_labels, translated
 from gan_runner.datasets.dataset import unheard
 from gan_runner.draws import chosen
@@ -121,13 +121,13 @@ class Reference:
         x = self._items.take(self._chosen[indices])[0]
         if not x.isfinite().all():
             raise UserError(f"not all samples of {self.name} ({self.split}) are finite (nan or inf)")
-        return to_float(x)
+        return self.dataset.to_float(x)
 
     @cached_property
-    def brightest(self) -> int:
-        """The greatest value, 0 ... 255, in 64 images that are spread over all of them."""
+    def nearly_black(self) -> bool:
+        """Whether 64 images that are spread over all of them are nearly black."""
         x, _ = self._items.take(self._chosen[torch.linspace(0, self.n - 1, 64, dtype=torch.float64).long()])
-        return int(to_uint8(to_float(x)).max())
+        return self.spec.kind.nearly_black(self.dataset.to_float(x))
 
     def samples(self) -> Tensor:
         """All of them as data: n ..., float32."""

@@ -52,6 +52,11 @@ class DiscriminatorOutput(NamedTuple):
     logits: Tensor  # N    raw, high = real; N P of P critics (patches, scales, domains)
     features: Tensor  # N F
 
+    @property
+    def per_sample(self) -> Tensor:
+        """One logit for each sample, N: the mean over critics."""
+        return self.logits.reshape(len(self.logits), -1).mean(1)
+
 
 class NoDiscriminator(Exception):
     """A term asks for D, and the architecture has none."""

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
+from gan_runner.game.kind import Images, Kind, Symbols
+
 
 class Exact(Protocol):
     """What is known of a distribution that was written down rather than collected."""
@@ -38,9 +40,11 @@ class Spec(NamedTuple):
     symbols: int | None = None
 
     @property
-    def is_image(self) -> bool:
-        """Whether a sample is C H W."""
-        return len(self.shape) == 3
+    def kind(self) -> Kind:
+        """How samples are kept, rounded and looked at: symbols, images (C H W) or numbers."""
+        if self.symbols is not None:
+            return Symbols()
+        return Images(self.shape[0]) if len(self.shape) == 3 else Kind()
 
     def saved(self) -> dict[str, Any]:
         """What a checkpoint or an exported generator keeps of it, in plain values."""

@@ -202,7 +202,7 @@ def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None,
                 if found := assembly.dataset.summary():
                     reporter.say(f"data: {found}")
                 if assembly.trainer.precision == "auto":
-                    picked = hardware.precision_of("auto", run.device, run.spec.is_image)
+                    picked = hardware.precision_of("auto", run.device, run.spec.kind.bounded)
                     reporter.say(f"precision: {picked} (trainer.precision=auto)")
                 if distributed.size() > 1:
                     reporter.say(together(run))

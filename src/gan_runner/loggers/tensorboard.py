@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import threading
+import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from gan_runner.storage.untrusted import read_bounded
 from gan_runner.training.logger import Logger
 
 if TYPE_CHECKING:
+    from tensorboard.compat.proto.summary_pb2 import Summary
     from torch.utils.tensorboard import SummaryWriter
 
     from gan_runner.training.run import Run
@@ -36,6 +39,21 @@ def report_unless_written_by_tensorboard(args: threading.ExceptHookArgs) -> None
 
     if not isinstance(args.thread, _AsyncWriterThread):
         threading.__excepthook__(args)
+
+
+def sound(name: str, content: bytes) -> Summary:
+    """A wav file as TensorBoard plays it."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    with wave.open(io.BytesIO(content)) as file:
+        audio = Summary.Audio(
+            sample_rate=file.getframerate(),
+            num_channels=file.getnchannels(),
+            length_frames=file.getnframes(),
+            encoded_audio_string=content,
+            content_type="audio/wav",
+        )
+    return Summary(value=[Summary.Value(tag=name, audio=audio)])
 
 
 @contextmanager
@@ -89,6 +107,13 @@ class TensorBoard(Logger):
     def picture(self, step: int, name: str, picture: Tensor) -> None:
         with disk_of(self.writer.log_dir):
             self.writer.add_image(name, picture, step)
+
+    def write_file(self, step: int, name: str, suffix: str, content: bytes) -> None:
+        with disk_of(self.writer.log_dir):
+            if suffix == "txt":
+                self.writer.add_text(name, "\n".join(f"    {line}" for line in content.decode(errors="replace").splitlines()), step)
+            elif suffix == "wav":
+                self.writer._get_file_writer().add_summary(sound(name, content), step)
 
     def flush(self) -> None:
         with disk_of(self.writer.log_dir):

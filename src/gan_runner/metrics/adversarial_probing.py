@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gan_runner.draws import NumberedDraws, seeded
 from gan_runner.errors import UserError
-from gan_runner.evaluation.metric import Metric
+from gan_runner.evaluation.metric import COUPLED, Metric
 from gan_runner.game.network import Discriminator, Generator
 from gan_runner.sampling.subjects import Subject, evaluating
 
@@ -217,9 +217,10 @@ class AdversarialProbing(Metric):
                         f"adversarial_probing perturbs samples of one tensor, and those of {type(G).__name__} have {len(x)} scales; "
                         "take it out: ~metric.adversarial_probing"
                     )
-                logits = D(x, y).logits
+                logits = D(x, y).per_sample
             if not logits.isfinite().all():
                 raise UserError("adversarial_probing: the discriminator's logits are not finite")
+            self.couples = D.couples_in_evaluation
             rejected = logits < 0
             self.rejected = rejected.cpu().double().mean()
             self.found: dict[str, Tensor] = {}
@@ -228,7 +229,7 @@ class AdversarialProbing(Metric):
 
     def _probe(self, G: Generator, D: Discriminator, x: Tensor, z: Tensor, y: Tensor | None) -> None:
         def judge(x: Tensor) -> Tensor:
-            return D(x, y).logits
+            return D(x, y).per_sample
 
         found: dict[str, Tensor] = {}
         norms: tuple[Norm, ...] = ("l2", "linf")
@@ -243,6 +244,9 @@ class AdversarialProbing(Metric):
         indices = torch.randperm(self.reference.n, generator=seeded("probing", "real"))[: self.n_real]
         found["nearest_real"] = nearest(G.show(x), self.reference.at, indices)
         self.found = {key: values.cpu().double() for key, values in found.items()}
+
+    def notes(self) -> list[str]:
+        return [COUPLED] if self.couples else []
 
     def compute(self) -> dict[str, Tensor]:
         undefined = torch.tensor(torch.nan, dtype=torch.float64)

@@ -208,7 +208,7 @@ class AnnealedImportance(Metric):
     def examine(self, subject: Subject) -> None:
         assert subject.generator is not None
         with evaluating(subject.generator):
-            decoder = Decoder(subject.generator, self.sigma, subject.spec.is_image, subject.device)
+            decoder = Decoder(subject.generator, self.sigma, subject.spec.kind.bounded, subject.device)
             x, y = self._real(decoder)
             self.looks = 0
             real = self._bounds(decoder, x, y, None, ("real", subject.seed))

@@ -41,8 +41,8 @@ class Decoder:
     Chains are float64; G computes in float32, which leaves an error of some 1e-7 of log p(x|z).
     """
 
-    def __init__(self, generator: Generator, sigma: float, is_image: bool, device: torch.device):
-        self.generator, self.sigma, self.is_image, self.device = generator, sigma, is_image, device
+    def __init__(self, generator: Generator, sigma: float, bounded: bool, device: torch.device):
+        self.generator, self.sigma, self.bounded, self.device = generator, sigma, bounded, device
         self.home = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
         counted = Draws(seeded("ais"), 1)
         generator.prior(counted)
@@ -51,7 +51,7 @@ class Decoder:
     def rows(self, x: Tensor) -> Tensor:
         """Samples as data, N ..., as rows N D on the scale of sigma; float64."""
         rows = x.to(self.home).double().flatten(1)
-        return (rows + 1) / 2 if self.is_image else rows
+        return (rows + 1) / 2 if self.bounded else rows
 
     def __call__(self, e: Tensor, y: Tensor | None) -> Tensor:
         """What G makes (N D) of noise e (N E) and labels y (N)."""

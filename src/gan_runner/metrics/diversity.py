@@ -114,7 +114,7 @@ class MSSSIM(Metric):
 
     def __init__(self, spec: Spec, pairs: Annotated[int, Gt(0)] = 10_000):
         super().__init__()
-        if not spec.is_image or not scales_of(*spec.shape[1:]):
+        if not spec.kind.bounded or not scales_of(*spec.shape[1:]):
             raise ValueError(
                 f"ms_ssim needs images of at least {WINDOW} x {WINDOW} pixels, and this data set has none; take it out: ~metric.ms_ssim"
             )

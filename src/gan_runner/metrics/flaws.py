@@ -9,11 +9,10 @@ import torch
 from annotated_types import Gt, Le
 from torch import Tensor
 
-from gan_runner.datasets import to_uint8
-from gan_runner.datasets.pictures import GAP, grid
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
 from gan_runner.evaluation.moments import Moments
+from gan_runner.game.kind import GAP, grid, to_uint8
 from gan_runner.metrics.feature_sets import FeatureSets
 
 if TYPE_CHECKING:
@@ -224,7 +223,7 @@ class FlawCritics(FeatureSets):
         return {key: torch.tensor(figure, dtype=torch.float64) for key, figure in figures.items()}
 
     def pictures(self, subject: Subject) -> dict[str, Tensor]:
-        if not self.found or not subject.spec.is_image or subject.spec.shape[0] not in (1, 3, 4):
+        if not self.found or not subject.spec.kind.drawable:
             return {}
         fakes = torch.cat([subject.at(flaw.fakes)[0].cpu() for flaw in self.found])
         reals = torch.cat([self.reference.at(flaw.reals).cpu() for flaw in self.found])

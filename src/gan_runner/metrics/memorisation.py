@@ -10,8 +10,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
-from gan_runner.datasets import to_uint8
-from gan_runner.datasets.pictures import grid
+from gan_runner.game.kind import grid, to_uint8
 from gan_runner.metrics.feature_sets import FeatureSets, choice, last_part
 from gan_runner.metrics.neighbours import held, nearest
 from gan_runner.sampling.subjects import Subject
@@ -127,11 +126,10 @@ class Memorisation(FeatureSets):
         }
 
     def pictures(self, subject: Subject) -> dict[str, Tensor]:
-        if not subject.spec.is_image:
+        if not subject.spec.kind.drawable:
             return {}
         fakes, models = subject.at(self.closest)[0].cpu(), self.reference.of("train").at(self.models).cpu()
-        pairs = torch.stack([to_uint8(fakes), to_uint8(models)], 1).flatten(0, 1)
-        return {"pairs": grid(pairs, columns=8)}
+        return {"pairs": grid(to_uint8(torch.stack([fakes, models], 1).flatten(0, 1)), columns=8)}
 
     def sentence(self, figures: Mapping[str, float | None]) -> str:
         share, p_value, duplicates = map(last_part(figures).get, ("closer_to_train", "p_value", "near_duplicates"))

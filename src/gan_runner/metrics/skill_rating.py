@@ -13,7 +13,7 @@ from torch import Tensor
 from gan_runner import tree
 from gan_runner.draws import NumberedDraws, seeded
 from gan_runner.errors import UserError
-from gan_runner.evaluation.metric import Metric, Need
+from gan_runner.evaluation.metric import COUPLED, Metric, Need
 from gan_runner.game.network import Generator
 from gan_runner.metrics.glicko import Rating, Result, rated
 from gan_runner.sampling.subjects import Snapshot, Subject, evaluating
@@ -130,6 +130,7 @@ class SkillRating(Metric):
             if discriminator is None:
                 raise UserError("skill_rating needs a discriminator beside every generator, and this run has none: ~metric.skill_rating")
             fakes[step] = self._fakes(generator, subject)
+            self.couples = discriminator.couples_in_evaluation
         if len(fakes) < LEAST:
             raise UserError(
                 f"skill_rating needs at least {LEAST} snapshots of a run, and there are {len(fakes)}; train with a smaller "
@@ -158,6 +159,9 @@ class SkillRating(Metric):
             "spearman_with_step": spearman(ratings["g"], torch.tensor(self.steps)),
             **{f"{side}/{step}": rating for side in ratings for step, rating in zip(self.steps, ratings[side])},
         }
+
+    def notes(self) -> list[str]:
+        return [COUPLED] if self.couples else []
 
     def pictures(self, subject: Subject) -> dict[str, Tensor]:
         return {"": heat_map(self.rates, self.steps, self.generators, self.discriminators)}
@@ -205,7 +209,7 @@ def _logits(snapshot: Snapshot, shown: Shown, subject: Subject) -> Tensor:
             rows = slice(start, start + ROWS)
             x = tree.map(lambda leaf, rows=rows: leaf[rows].to(subject.device), shown.sample)
             y = None if shown.y is None else shown.y[rows].to(subject.device)
-            said.append(snapshot.discriminator(x, y).logits.cpu())
+            said.append(snapshot.discriminator(x, y).per_sample.cpu())
     logits = torch.cat(said)
     if not logits.isfinite().all():
         raise UserError(f"skill_rating: the discriminator's logits are not finite after round {snapshot.step}")

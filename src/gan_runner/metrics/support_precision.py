@@ -103,7 +103,7 @@ class SupportPrecisionRecall(Metric):
                 "take it out: ~metric.support_precision_recall"
             )
         self.exact = spec.exact
-        self.delta = 2 * delta if spec.is_image else delta  # in units of the data, where images have [-1, 1]
+        self.delta = 2 * delta if spec.kind.bounded else delta  # in units of the data, where images have [-1, 1]
         self.n_precision, self.n_recall = n_precision, n_recall
         self.reached = partial(reached, restarts=restarts, steps=steps, rate=rate)
         self.precision = self.recall = math.nan

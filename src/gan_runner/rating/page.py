@@ -29,11 +29,12 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from gan_runner import trained
 from gan_runner.commands.settings import Rate
-from gan_runner.datasets import Stored, pictures, to_float, to_uint8
+from gan_runner.datasets import Stored, to_float, to_uint8
 from gan_runner.datasets.classes import refuse_labels, translated
 from gan_runner.draws import Draws, seeded
 from gan_runner.errors import UserError, printable
 from gan_runner.execution import hardware
+from gan_runner.game.kind import GAP, grid
 from gan_runner.rating.raters import INTERCEPT, PRECISION
 from gan_runner.reporting import log
 from gan_runner.storage import contents, files
@@ -59,8 +60,8 @@ def build(pairs: Pairs, settings: Rate, source: dict[str, Any]) -> tuple[str, di
     real = (torch.randperm(n, generator=draw) % 2).tolist()  # as often the one as the other
     first, second = (torch.where(torch.tensor(real)[:, None, None, None] == i, pairs.real, pairs.fake) for i in (0, 1))
     tiles = torch.stack([first, second], 1).flatten(0, 1)
-    columns, rows = (max(SIDE // (side + pictures.GAP), 1) for side in (tiles.shape[3], tiles.shape[2]))
-    sheets = [png(pictures.grid(part, columns)) for part in tiles.split(columns * rows)]
+    columns, rows = (max(SIDE // (side + GAP), 1) for side in (tiles.shape[3], tiles.shape[2]))
+    sheets = [png(grid(part, columns)) for part in tiles.split(columns * rows)]
     practice = (pool + torch.randperm(settings.practice, generator=draw)).tolist()
     covariates = normal_scores(pairs.covariates).tolist()
     order = "random" if timed else settings.order
@@ -81,7 +82,7 @@ def build(pairs: Pairs, settings: Rate, source: dict[str, Any]) -> tuple[str, di
         "width": tiles.shape[3],
         "height": tiles.shape[2],
         "grey": tiles.shape[1] == 1,
-        "gap": pictures.GAP,
+        "gap": GAP,
         "columns": columns,
         "per_sheet": columns * rows,
         "sheets": ["data:image/png;base64," + base64.b64encode(sheet).decode() for sheet in sheets],
@@ -117,8 +118,8 @@ def gathered(settings: Rate, say: Callable[[str], None] = log.info) -> tuple[Pai
         device = hardware.device_of(settings.accelerator)
         run = trained.TrainedRun(Path(settings.run), settings.checkpoint, settings.packages, device)
         source["step"] = run.step
-        if not run.spec.is_image:
-            raise UserError(f"{settings.run} makes points, not images; there is nothing to look at")
+        if not run.spec.kind.bounded:
+            raise UserError(f"{settings.run} makes no images; there is nothing to look at")
     elif settings.fake is None or settings.real is None:
         raise UserError("say what is rated: a run, or fake=FOLDER_OR_NPZ with real=FOLDER_OR_NPZ")
     if settings.fake is not None:
@@ -194,7 +195,7 @@ def judged(
             draws = Draws(seeded("rating", name, seed, int(rows[0]), device=run.device), len(rows))
             sample = run.generator.view(to_float(x[rows]).to(run.device), draws)
             said.append(run.discriminator(sample, None if y is None else y[rows].to(run.device)))
-        sides.append((torch.cat([out.logits.cpu() for out in said]), torch.cat([out.features.cpu() for out in said]).flatten(1)))
+        sides.append((torch.cat([out.per_sample.cpu() for out in said]), torch.cat([out.features.cpu() for out in said]).flatten(1)))
     (logit_fake, f), (logit_real, r) = sides
     columns, names = [], []
     if logit_fake is not None and logit_real is not None:

@@ -9,30 +9,87 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gan_runner.datasets import Items, to_float, to_uint8
+from gan_runner import tree
+from gan_runner.datasets import Dataset, Items, Split
 from gan_runner.datasets.classes import refuse_labels
 from gan_runner.draws import NumberedDraws, chosen
 from gan_runner.errors import UserError
+from gan_runner.game.kind import to_float
 from gan_runner.game.network import Discriminator, Generator
+from gan_runner.game.play import Batch
 from gan_runner.game.spec import Spec
 
 
 def samples(
-    generator: Generator, n: int, *, seed: int = 0, y: Tensor | int | None = None, batch_size: int = 500, device: torch.device | str = "cpu"
+    generator: Generator,
+    n: int,
+    *,
+    seed: int = 0,
+    y: Tensor | int | None = None,
+    batch_size: int = 500,
+    device: torch.device | str = "cpu",
+    source: Source | None = None,
 ) -> Iterator[Tensor]:
-    """n samples as data (N ..., float), a batch at a time; sample i is a function of the seed and of i alone.
+    """n samples as data (N ..., not rounded), a batch at a time; sample i is a function of the seed, of i and of item i of the source.
 
     y: labels (N) or one label for all; None: uniform over the classes of a conditional generator. ValueError where it takes no labels, or
-    not these.
+    not these. source: data that the samples are made for, where the generator needs them.
     """
-    return (x for x, _ in drawn(generator, n, seed=seed, y=y, batch_size=batch_size, device=device))
+    return (x for x, _ in drawn(generator, n, seed=seed, y=y, batch_size=batch_size, device=device, source=source))
 
 
 def drawn(
-    generator: Generator, n: int, *, seed: int = 0, y: Tensor | int | None = None, batch_size: int = 500, device: torch.device | str = "cpu"
+    generator: Generator,
+    n: int,
+    *,
+    seed: int = 0,
+    y: Tensor | int | None = None,
+    batch_size: int = 500,
+    device: torch.device | str = "cpu",
+    source: Source | None = None,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """The same samples, and their labels (N); None of an unconditional generator."""
-    return Generated(generator, n, NO_SPEC, seed=seed, y=y, device=device).batches(range(n), batch_size)
+    return Generated(generator, n, NO_SPEC, seed=seed, y=y, device=device, source=source).batches(range(n), batch_size)
+
+
+def gallery(
+    generator: Generator, n: int, *, seed: int = 0, y: Tensor | int | None = None, device: torch.device, source: Source | None = None
+) -> Gallery:
+    """Samples to look at. With a source: as many rows of (given, made, truth) as there are samples."""
+    subject = Generated(generator, n, NO_SPEC, seed=seed, y=y, device=device, source=source)
+    made = torch.cat([x.cpu() for x, _ in subject.batches(range(n), 500)])
+    if source is None:
+        return Gallery(made, 8)
+    truth = torch.cat([source.batch(rows).x for rows in torch.arange(n).split(500)])
+    given = torch.cat([subject.condition(rows).cpu() for rows in torch.arange(n).split(500)])
+    columns = [part for part in (given, made, truth) if part.shape == made.shape]
+    return Gallery(torch.stack(columns, 1).flatten(0, 1), 3 * len(columns))
+
+
+class Gallery(NamedTuple):
+    """Samples as data, N ..., and in how many columns they are shown."""
+
+    x: Tensor
+    columns: int
+
+
+class Source:
+    """Data that samples are made for: sample i for item i, from the first again where there are more samples than items."""
+
+    def __init__(self, dataset: Dataset, split: Split = "test"):
+        self.dataset, self.split = dataset, split
+        dataset.prepare()
+        self.items = dataset.open(split)
+
+    def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Batch:
+        """The items of these samples."""
+        x, y = self.items.take(indices.cpu() % len(self.items))
+        return Batch(self.dataset.to_float(x.to(device)), None if y is None else y.to(device))
+
+
+def source_of(generator: Generator, dataset: Dataset) -> Source | None:
+    """The test split, where the generator works on data; None where it needs no data."""
+    return Source(dataset) if generator.overrides("asked") else None
 
 
 NO_SPEC = Spec(())  # samples are left as the generator shows them
@@ -100,24 +157,42 @@ class Generated(Subject):
         device: torch.device | str = "cpu",
         discriminator: Discriminator | None = None,
         snapshots: Callable[[], Iterable[Snapshot]] | None = None,
+        source: Source | None = None,
     ):
+        if source is None and generator.overrides("asked"):
+            raise ValueError("this generator works on data: give the data that samples are made for")
+        self.source = source
         self.n, self.spec, self.seed, self.device = n, spec, seed, torch.device(device)
         self.generator, self.discriminator, self.snapshots = generator, discriminator, snapshots
         self.y = None if y is None else labels_for(generator, n, y)
-        self.labelled = generator.classes is not None
+        self.labelled = generator.classes is not None and source is None
 
     def protocol(self) -> dict[str, Any]:
-        return {"seed": self.seed}
+        made_for = {} if self.source is None else {"made_for": f"{self.source.dataset.name}:{self.source.split}"}
+        return {"seed": self.seed} | made_for
+
+    def condition(self, indices: Tensor) -> Tensor:
+        """The first tensor of what these samples are made from, N ..."""
+        with torch.no_grad(), evaluating(self.generator):  # type: ignore[arg-type]
+            return tree.leaves(self.made(indices)[1])[0]
 
     @torch.no_grad()
     def at(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         assert self.generator is not None
-        draws = NumberedDraws("evaluation", self.seed, indices=indices, device=self.device)
         with evaluating(self.generator):
-            z, drawn = self.generator.prior(draws), self.generator.labels(draws)
-            y = drawn if self.y is None else self.y[indices].to(self.device)
-            x = self.generator.show(self.generator(z, y)).float()
-        return torch.where(x.isfinite(), to_float(to_uint8(x)), x) if self.spec.is_image else x, y
+            z, y = self.made(indices)
+            x = self.spec.kind.quantised(self.generator.show(self.generator(z, y)))
+        return x, y if self.labelled else None
+
+    def made(self, indices: Tensor) -> tuple[Tensor, Any]:
+        """The latents and the condition that these samples are made from."""
+        assert self.generator is not None
+        draws = NumberedDraws("evaluation", self.seed, indices=indices, device=self.device)
+        z = self.generator.prior(draws)
+        if self.source is not None:
+            return z, self.generator.asked(self.source.batch(indices, self.device), draws)
+        drawn = self.generator.labels(draws)
+        return z, drawn if self.y is None else self.y[indices].to(self.device)
 
 
 def labels_for(generator: Generator, n: int, y: Tensor | int) -> Tensor:
@@ -142,7 +217,16 @@ class Collected(Subject):
     UserError where a label is no class of the spec.
     """
 
-    def __init__(self, items: Items, spec: Spec, n: int | None = None, device: torch.device | str = "cpu", seed: int = 0):
+    def __init__(
+        self,
+        items: Items,
+        spec: Spec,
+        n: int | None = None,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        to_float: Callable[[Tensor], Tensor] = to_float,
+    ):
+        self.to_float = to_float
         refuse_labels(items.labels, spec, "the set of samples")
         self.items, self.spec, self.device, self.seed = items, spec, torch.device(device), seed
         self.chosen = chosen(n, len(items), "samples", seed)
@@ -153,7 +237,7 @@ class Collected(Subject):
 
     def at(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         x, y = self.items.take(self.chosen[indices])
-        return to_float(x.to(self.device)), None if y is None else y.to(self.device)
+        return self.to_float(x.to(self.device)), None if y is None else y.to(self.device)
 
 
 def finite(x: Tensor) -> Tensor:

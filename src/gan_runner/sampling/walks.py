@@ -20,6 +20,8 @@ def interpolation(
 
     The latents are the generator's own prior of numbers that walk (`Walk`), so that none leaves the support of the prior.
     """
+    if generator.overrides("asked"):
+        raise UserError("format=interpolation: this generator works on data, and has no walk between latents alone; use format=grid")
     if columns < 2:
         raise UserError(f"an interpolation needs at least 2 columns, not {columns}")
     with torch.no_grad(), evaluating(generator):

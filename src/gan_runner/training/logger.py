@@ -26,6 +26,9 @@ class Logger:
     def picture(self, step: int, name: str, picture: Tensor) -> None:
         """A picture, uint8 3 H W."""
 
+    def write_file(self, step: int, name: str, suffix: str, content: bytes) -> None:
+        """Samples as a file: text (txt), sound (wav), or what else the data set writes."""
+
     def flush(self) -> None:
         """What was written is on the disk after this."""
 

@@ -24,7 +24,11 @@ def play(run: Run, signals: Signals) -> None:
     callbacks = sorted(run.callbacks.values(), key=lambda callback: callback.order)
     callbacks = [callback for callback in callbacks if callback.everywhere or distributed.is_first()]
     with hardware.kept_memory(run.device), engines.one_stream(run.device), profiled(run) as next_round:
-        executor = engines.engine_of(run.trainer.engine, run.game, run.reporter.say, run.spec.is_image, run.dataset, run.last_checkpoint)
+        executor = engines.engine_of(
+            run.trainer.engine, run.game, run.reporter.say, run.spec.kind.bounded, run.dataset, run.last_checkpoint
+        )
+        if run.step == 0 and run.game.G.overrides("initialise"):
+            run.game.initialise(run.batches.first_batch())
         for callback in callbacks:
             callback.begin(run)
         while run.step < run.steps and not signals.agreed():

@@ -83,7 +83,7 @@ class Run:
     @property
     def machine(self) -> dict[str, Any]:
         """What the bits of the run depend on besides its configuration and its data."""
-        return hardware.facts(self.device, hardware.precision_of(self.trainer.precision, self.device, self.spec.is_image))
+        return hardware.facts(self.device, hardware.precision_of(self.trainer.precision, self.device, self.spec.kind.bounded))
 
     def state(self) -> dict[str, Any]:
         """Everything that the next round depends on, and what it was made with."""
@@ -176,6 +176,11 @@ class Run:
         """Numbers of this step, to every logger."""
         for logger in self.loggers:
             logger.scalars(self.step, values)
+
+    def write_file(self, name: str, suffix: str, content: bytes) -> None:
+        """Samples of this step as a file (txt, wav, ...), to every logger."""
+        for logger in self.loggers:
+            logger.write_file(self.step, name, suffix, content)
 
     def draw(self, name: str, picture: Tensor) -> None:
         """A picture (uint8 3 H W) of this step, to every logger."""
