@@ -16,27 +16,27 @@ from gan_runner.errors import DONE, FAILED, KEYBOARD, UserError, plain, say, ver
 
 
 def train() -> int:
-    """`gan-train`"""
+    """Run the command `gan-train`."""
     return _exit_code("gan-train", _train)
 
 
 def sample() -> int:
-    """`gan-sample`"""
+    """Run the command `gan-sample`."""
     return _exit_code("gan-sample", _sample)
 
 
 def evaluate() -> int:
-    """`gan-eval`"""
+    """Run the command `gan-eval`."""
     return _exit_code("gan-eval", _evaluate)
 
 
 def runs() -> int:
-    """`gan-runs`"""
+    """Run the command `gan-runs`."""
     return _exit_code("gan-runs", _runs)
 
 
 def rate() -> int:
-    """`gan-rate`"""
+    """Run the command `gan-rate`."""
     return _exit_code("gan-rate", _rate)
 
 
@@ -44,7 +44,7 @@ def rate() -> int:
 
 
 def _exit_code(command: str, body: Callable[[list[str]], int]) -> int:
-    """Runs a command; the only place where an exception becomes an exit code."""
+    """Run a command and return its exit code; the only place where an exception becomes an exit code."""
     try:
         if "--version" in sys.argv[1:]:
             print(f"{command} {_version()}")
@@ -101,7 +101,7 @@ def _composer(arguments: Namespace) -> Any:
 
 
 def _shown(command: str, arguments: Namespace, composer: Any, name: str) -> bool:
-    """Answers the flags of Hydra that only show something; False where none is given."""
+    """Handle the flags of Hydra that only show something; return False where none is given."""
     from hydra._internal.utils import get_args_parser
 
     from gan_runner.jobs.job import runner
@@ -127,7 +127,7 @@ def _shown(command: str, arguments: Namespace, composer: Any, name: str) -> bool
 
 
 def _complete(hydra: Any, arguments: Namespace, name: str) -> None:
-    """Hydra's shell completion; with flags anywhere on the line and the experiments of its --config-dir."""
+    """Print Hydra's shell completion; flags may be anywhere on the line, and experiments of --config-dir are completed."""
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
     unfinished = words.pop() if words[1:] and not line[-1].isspace() else ""
@@ -190,7 +190,7 @@ def _train(argv: list[str]) -> int:
 
 
 def _resume(resumed: Any, line: list[Any], multirun: bool) -> int:
-    """Goes on with a run: its own config.yaml holds, and only the rest of the line is laid over it."""
+    """Resume a run from its own config.yaml, changed by the rest of the line only."""
     from gan_runner.config.command_line import named_packages
 
     if multirun or resumed.is_sweep_override():
@@ -214,7 +214,7 @@ def _resume(resumed: Any, line: list[Any], multirun: bool) -> int:
 
 
 def _composed(command: str, argv: list[str], name: str, needed: str) -> dict[str, Any] | None:
-    """The keys of a command as the line composes them; None where a flag asked to be shown something."""
+    """Return the keys of a command as the line composes them; None where a flag asked to be shown something."""
     if "--help" in argv or "-h" in argv:
         from gan_runner.commands import usage
 
@@ -278,7 +278,7 @@ def _rate(argv: list[str]) -> int:
 
 
 def _names_dataset(word: str) -> bool:
-    """Whether `reference=cifar10` names a data set of ours, rather than a path."""
+    """Return whether `reference=cifar10` names a data set of ours, rather than a path."""
     key, _, name = word.partition("=")
     return key == "reference" and not Path(name).exists() and (config_dir() / "dataset" / f"{name}.yaml").is_file()
 

@@ -25,27 +25,27 @@ _control: Any = None  # a process group for what the hosts tell each other, with
 
 
 def size() -> int:
-    """World size: the number of processes that train together."""
+    """Return world size: the number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Rank of this process, from 0."""
+    """Return rank of this process, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def is_first() -> bool:
-    """True on rank 0, which writes and prints."""
+    """Return true on rank 0, which writes and prints."""
     return rank() == 0
 
 
 def local_rank() -> int:
-    """Local rank of this process, from 0: the number of its device."""
+    """Return local rank of this process, from 0: the number of its device."""
     return int(os.environ.get("LOCAL_RANK", 0)) if size() > 1 else 0
 
 
 def local_size() -> int:
-    """Number of processes on this machine."""
+    """Return number of processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", size())) if size() > 1 else 1
 
 
@@ -89,7 +89,7 @@ def leave() -> None:
 
 
 def patience() -> float:
-    """Timeout of a collective, in seconds. UserError where the environment does not give a number."""
+    """Return timeout of a collective, in seconds. UserError where the environment does not give a number."""
     said = os.environ.get("GAN_RUNNER_TIMEOUT_S", "600")
     try:
         return float(said)
@@ -192,7 +192,7 @@ def compare(net: nn.Module) -> None:
 
 
 def _checksum(tensor: Tensor) -> Tensor:
-    """A checksum of the bits of a tensor, int64: each weighed by its position."""
+    """Return a checksum of the bits of a tensor, int64: each weighed by its position."""
     bits = tensor.detach().contiguous().view(-1).view(torch.uint8).to(torch.int64)
     return (bits * torch.arange(1, len(bits) + 1, device=bits.device).remainder_(2**20 - 3)).sum().cpu()
 
@@ -201,7 +201,7 @@ def _checksum(tensor: Tensor) -> Tensor:
 
 
 def parallel(module: nn.Module) -> tuple[Callable[..., Any], Callable[[], AbstractContextManager]]:
-    """How to call `module` so that its gradients are averaged over the processes, and the context in which they are not.
+    """Return how to call `module` so that its gradients are averaged over the processes, and the context in which they are not.
 
     The wrapper itself is not registered anywhere, so a state_dict has the same keys for any number of processes. It is made when it is
     first called, since making it takes all processes: one that only checks a configuration must not wait for the others.
@@ -219,7 +219,7 @@ def parallel(module: nn.Module) -> tuple[Callable[..., Any], Callable[[], Abstra
 
 
 def share(batch_size: int, accumulate: int, processes: int | None = None) -> int:
-    """Samples in a micro-batch of one process; processes: instead of those that there are."""
+    """Return samples in a micro-batch of one process; processes: instead of those that there are."""
     processes = processes or size()
     n, rest = divmod(batch_size, processes * accumulate)
     if rest:
@@ -228,7 +228,7 @@ def share(batch_size: int, accumulate: int, processes: int | None = None) -> int
 
 
 def rows(n: int) -> range:
-    """This process's contiguous share of n samples; shares differ by one at most. ValueError for less than one each."""
+    """Return this process's contiguous share of n samples; shares differ by one at most. ValueError for less than one each."""
     if n < size():
         raise ValueError(f"{n} samples cannot be shared by {size()} processes")
     return range(rank() * n // size(), (rank() + 1) * n // size())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def seeded(*key: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator for this key alone.
+    """Return a generator for this key alone.
 
     The key is hashed: torch's CPU generator reads only the low 32 bits of a seed, and two uses of one seed must not share their numbers.
     """
@@ -20,7 +20,8 @@ def seeded(*key: object, device: torch.device | str = "cpu") -> torch.Generator:
 
 
 def chosen(n: int | None, total: int, *key: object) -> Tensor:
-    """Indices, ascending, of n out of `total` samples: a random choice that depends on the key alone; None, or n >= total: all of them.
+    """Return indices, ascending, of n out of `total` samples: a random choice that depends on the key alone; None, or n >= total: all of
+    them.
 
     What takes a part of some samples takes it by this: the first ones of a folder, or of an array, may all be of one class.
     """
@@ -30,7 +31,7 @@ def chosen(n: int | None, total: int, *key: object) -> Tensor:
 
 
 def falls_on(one_in: int, *key: object) -> bool:
-    """Whether this key is one of the 1 / one_in of all keys that are drawn."""
+    """Return whether this key is one of the 1 / one_in of all keys that are drawn."""
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     return int.from_bytes(digest[:8], "little") % one_in == 0
 
@@ -48,11 +49,11 @@ class Draws:
         self.read = 0
 
     def of(self, rows: slice) -> Draws:
-        """The same numbers, seen by the samples in `rows` of the global batch."""
+        """Return the same numbers, seen by the samples in `rows` of the global batch."""
         return Draws(self.generator, self.size, rows, self.made)
 
     def again(self) -> Draws:
-        """The same numbers, to be read once more from the next one on."""
+        """Return the same numbers, to be read once more from the next one on."""
         same = Draws(self.generator, self.size, self.rows, self.made)
         same.read = self.read
         return same
@@ -63,15 +64,15 @@ class Draws:
         return _WholeDraws(self)
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal, N x shape."""
+        """Return standard normal, N x shape."""
         return self._draw(lambda n, **where: torch.randn(n, *shape, **where))
 
     def uniform(self, *shape: int) -> Tensor:
-        """Uniform on [0, 1), N x shape."""
+        """Return uniform on [0, 1), N x shape."""
         return self._draw(lambda n, **where: torch.rand(n, *shape, **where))
 
     def integers(self, high: int) -> Tensor:
-        """Uniform on 0 ... high - 1, N."""
+        """Return uniform on 0 ... high - 1, N."""
         return self._draw(lambda n, **where: torch.randint(high, (n,), **where))
 
     def _draw(self, make: Callable[..., Tensor]) -> Tensor:

@@ -49,7 +49,7 @@ DONE, FAILED, WRONG, DIVERGED, KEYBOARD = 0, 1, 2, 3, 130  # exit codes
 
 
 def verdict(error: Exception) -> tuple[int, str]:
-    """(exit code, message); prints the traceback of an unexpected error where one was asked for."""
+    """Return (exit code, message), and print the traceback of an unexpected error where GAN_RUNNER_DEBUG asks for one."""
     match error:
         case UserError():
             return WRONG, str(error)
@@ -66,7 +66,7 @@ def verdict(error: Exception) -> tuple[int, str]:
 
 
 def say(command: str, message: str) -> None:
-    """`gan-train: message` on stderr; several mistakes are indented below a count."""
+    """Print `gan-train: message` on stderr; several mistakes are indented below a count."""
     lines = plain(message).rstrip("\n").split("\n")
     mistakes = [line for line in lines if not line.startswith(" ")]
     if len(mistakes) > 1:
@@ -75,7 +75,7 @@ def say(command: str, message: str) -> None:
 
 
 def did_you_mean(wrong: str, known: Sequence[str]) -> str:
-    """` (did you mean trainer.steps?)`: first a key with the same last word, then one that is spelt alike."""
+    """Suggest a key, ` (did you mean trainer.steps?)`: first one with the same last word, then one that is spelt alike."""
     last = wrong.rsplit(".", 1)[-1]
     near = [key for key in known if key != wrong and key.rsplit(".", 1)[-1] == last][:3]
     near = near or difflib.get_close_matches(wrong, known, 1, 0.7)
@@ -86,7 +86,7 @@ def did_you_mean(wrong: str, known: Sequence[str]) -> str:
 
 
 def printable(text: str, limit: int = 500) -> str:
-    """A text on one line that moves no cursor and turns no direction of reading."""
+    """Return a text on one line that moves no cursor and turns no direction of reading."""
     shown = "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text[:limit])
     return shown + ("..." if len(text) > limit else "")
 
@@ -98,5 +98,5 @@ def some(texts: Iterable[str], most: int) -> str:
 
 
 def plain(text: str) -> str:
-    """A text whose lines are `printable`; its line breaks stay."""
+    """Return a text whose lines are `printable`; its line breaks stay."""
     return "\n".join(printable(line, len(line)) for line in text.replace("\r\n", "\n").split("\n"))

@@ -38,12 +38,12 @@ class LogFile(logging.FileHandler):
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 
     def _open(self) -> TextIOWrapper:
-        """What FileHandler asks for its file."""
+        """Open the file for FileHandler."""
         path = Path(self.baseFilename)
         return open(appended(path, path.parent), "a", encoding=self.encoding, errors=self.errors)
 
     def format(self, record: logging.LogRecord) -> str:
-        """An entry; lines that continue it are indented, so that none is taken for an entry of its own."""
+        """Return an entry; lines that continue it are indented, so that none is taken for an entry of its own."""
         return super().format(record).replace("\n", "\n    ")
 
     def handleError(self, record: logging.LogRecord) -> None:
@@ -91,7 +91,7 @@ class Reporter:
         notice.addHandler(self.warnings)
 
     def say(self, message: str) -> None:
-        """A line for the reader and for the log."""
+        """Print a line, and add it to the log."""
         log.info(message)
         self.console.print(Text(plain(message)), soft_wrap=True)
 
@@ -134,7 +134,7 @@ class Countdown:
         self.reporter, self.about, self.what, self.done = reporter, about, "", 0
 
     def at(self, what: str, done: int, n: int) -> None:
-        """So many of n are done of this; another piece of work resets the count."""
+        """Show how many of n are done of this; another piece of work resets the count."""
         if what != self.what or done <= self.done:
             self.began, self.first = time.monotonic(), done  # the first report comes after some work, whose time is not known
         self.what, self.done = what, done
@@ -144,7 +144,7 @@ class Countdown:
 
 
 def duration(seconds: float) -> str:
-    """12 s, 3 min 20 s, 2 h 05 min, 4 d 03 h."""
+    """Format a duration: 12 s, 3 min 20 s, 2 h 05 min, 4 d 03 h."""
     seconds = round(seconds)
     for unit, small, size, per in (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1)):
         if seconds >= size:

@@ -26,7 +26,7 @@ class Schedule(nn.Module):
         self.register_buffer("value", torch.zeros(()), persistent=False)
 
     def at(self, step: int, run: int) -> float:
-        """The number in round `step` (from 0) of a run of `run` rounds."""
+        """Return the number in round `step` (from 0) of a run of `run` rounds."""
         raise NotImplementedError
 
     @property
@@ -74,7 +74,7 @@ class Ramp(Schedule):
         return self.between(max(way - self.hold, 0.0) / (1 - self.hold))
 
     def between(self, progress: float) -> float:
-        """The number when a share `progress`, 0 to 1, of the change is done."""
+        """Return the number when a share `progress`, 0 to 1, of the change is done."""
         raise NotImplementedError
 
 
@@ -105,12 +105,12 @@ class Exponential(Ramp):
 
 
 def schedule(number: float | Schedule) -> Schedule:
-    """The schedule itself, or the one that stays at this number."""
+    """Return the schedule itself, or the one that stays at this number."""
     return number if isinstance(number, Schedule) else Constant(number)
 
 
 def on_host(number: float | Schedule) -> Schedule:
-    """The same for a number that decides which operations a round has. Rounds of different numbers are captured apart."""
+    """Return the same for a number that decides which operations a round has. Rounds of different numbers are captured apart."""
     made = schedule(number)
     made.on_host = True
     return made

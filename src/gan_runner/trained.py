@@ -65,7 +65,7 @@ class TrainedRun:
         self.discriminator: Discriminator | None = game.D and game.D.eval().requires_grad_(False)
 
     def sample(self, n: int = 64, y: Tensor | int | str | None = None, seed: int = 0, batch_size: int = 500) -> Tensor:
-        """n samples as data, N ... (images: float in [-1, 1]).
+        """Make n samples as data, N ... (images: float in [-1, 1]).
 
         y: their labels (N), or the number or the name of one class for all; None: of a conditional generator any classes. ValueError where
         the generator takes no labels, or not these.
@@ -73,7 +73,7 @@ class TrainedRun:
         return self.draw(n, y, seed, batch_size)[0]
 
     def draw(self, n: int = 64, y: Tensor | int | str | None = None, seed: int = 0, batch_size: int = 500) -> tuple[Tensor, Tensor | None]:
-        """The same samples, and their labels: N, numbers in the order of `spec.class_names`; None of an unconditional generator."""
+        """Make the same samples, and their labels: N, numbers in the order of `spec.class_names`; None of an unconditional generator."""
         label = self.label_of(y) if isinstance(y, str) else y
         made = subjects.drawn(self.generator, n, seed=seed, y=label, batch_size=batch_size, device=self.device, source=self.source)
         x, labels = zip(*made, strict=True)
@@ -85,20 +85,21 @@ class TrainedRun:
         return subjects.source_of(self.generator, self.dataset)
 
     def label_of(self, said: str | int) -> int:
-        """The label of the class with this name or number. ValueError where the generator takes no labels, or has no such class."""
+        """Return the label of the class with this name or number. ValueError where the generator takes no labels, or has no such class."""
         if self.generator.classes is None:
             raise ValueError("this generator takes no labels")
         return label_of(said, self.spec)
 
     def snapshots(self) -> Iterator[Snapshot]:
-        """The networks of every numbered checkpoint of the run, oldest first, each loaded when it is its turn."""
+        """Yield the networks of every numbered checkpoint of the run, oldest first, each loaded when it is its turn."""
         for path in checkpoint.numbered(self.folder / "checkpoints"):
             then = TrainedRun(self.folder, str(path), self.packages, self.device)
             yield Snapshot(then.step, then.generator, then.discriminator)
 
 
 def named(spec: Spec, dataset: Dataset) -> Spec:
-    """The spec of a state; one of an older version, which has no class names, gets those of its data set, where these can be read."""
+    """Return the spec of a state; one of an older version, which has no class names, gets those of its data set, where these can be
+    read."""
     if spec.classes is None or spec.class_names is not None:
         return spec
     try:
@@ -109,12 +110,12 @@ def named(spec: Spec, dataset: Dataset) -> Spec:
 
 
 def load(folder: str | Path, checkpoint: str = "last", packages: Sequence[str] = (), device: str = "cpu") -> TrainedRun:
-    """The run in a directory. checkpoint: last, best or the path of a file. packages: of your own that its configuration may name."""
+    """Load the run in a directory. checkpoint: last, best or the path of a file. packages: of your own that its configuration may name."""
     return TrainedRun(Path(folder), checkpoint, packages, torch.device(device))
 
 
 def read_state(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
-    """The file and the state that `which` names. UserError where there is none, or it cannot be read."""
+    """Return the file and the state that `which` names. UserError where there is none, or it cannot be read."""
     names = {"last": "last.pt", "best": "best.pt"}
     path = folder / "checkpoints" / names[which] if which in names else Path(which)
     try:
@@ -150,7 +151,7 @@ def export(run: TrainedRun, path: Path, packages: Sequence[str] = ()) -> None:
 
 
 def load_generator(path: str | Path, packages: Sequence[str] = ()) -> Generator:
-    """The generator that gan-sample exported, in evaluation mode. UserError where the file is not one."""
+    """Return the generator that gan-sample exported, in evaluation mode. UserError where the file is not one."""
     try:
         os.close(files.typed(Path(path)))  # a pipe would never answer
         with safetensors.safe_open(str(path), framework="pt") as file:
@@ -164,7 +165,7 @@ def load_generator(path: str | Path, packages: Sequence[str] = ()) -> Generator:
 
 
 def finite(run: TrainedRun, x: Tensor) -> Tensor:
-    """x itself. UserError where samples are not finite: as pixels they would look like any other."""
+    """Return x. UserError where samples are not finite: as pixels they would look like any other."""
     if (broken := int((~x.isfinite()).flatten(1).any(1).sum())) > 0:
         raise UserError(
             f"{broken} of {len(x)} samples of round {run.step} ({run.path}) are not finite (nan or inf): take another checkpoint"

@@ -20,5 +20,5 @@ def map(f: Callable[..., Tensor], sample: Sample, *more: Sample) -> Sample:
 
 
 def cat(a: Sample, b: Sample) -> Sample:
-    """The samples of a, then those of b."""
+    """Return the samples of a, then those of b."""
     return map(lambda *leaf: torch.cat(leaf), a, b)

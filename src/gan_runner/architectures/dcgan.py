@@ -16,7 +16,7 @@ from gan_runner.tree import Sample
 
 
 def initialise(net: nn.Module) -> None:
-    """Weights N(0, 0.02), scales of batch norms N(1, 0.02), biases 0."""
+    """Draw weights from N(0, 0.02) and scales of batch norms from N(1, 0.02); set biases to 0."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0 if isinstance(module, nn.BatchNorm2d) else 0.0, 0.02)

@@ -17,7 +17,7 @@ class Scales(NamedTuple):
 
 
 def scales(spec: Spec, maker: str) -> Scales:
-    """The scales of square images whose side is 4 or 7 times 2, 4, 8, ...; ValueError for any other shape."""
+    """Return the scales of square images whose side is 4 or 7 times 2, 4, 8, ...; ValueError for any other shape."""
     if spec.kind.bounded and spec.shape[1] == spec.shape[2]:
         for side in (4, 7):
             times, rest = divmod(spec.shape[1], side)
@@ -30,13 +30,13 @@ def scales(spec: Spec, maker: str) -> Scales:
 
 
 def numbers(spec: Spec, maker: str) -> None:
-    """ValueError where entries are symbols, which a network of numbers would take for sizes."""
+    """Raise ValueError where entries are symbols, which a network of numbers would take for sizes."""
     if spec.symbols is not None:
         raise ValueError(f"{maker} makes numbers, and the data are {spec.symbols} symbols: choose an architecture for symbols")
 
 
 def symbols(spec: Spec, maker: str) -> int:
-    """The number of symbols; ValueError where entries are numbers."""
+    """Return the number of symbols; ValueError where entries are numbers."""
     if spec.symbols is None:
         raise ValueError(
             f"{maker} makes symbols, and the data are numbers of shape {'x'.join(map(str, spec.shape))}: choose a data set of symbols"
@@ -45,7 +45,7 @@ def symbols(spec: Spec, maker: str) -> int:
 
 
 def classes(spec: Spec, conditional: bool, maker: str) -> int | None:
-    """The number of labels that a network is given, None where it is not conditional; ValueError where the data have none."""
+    """Return the number of labels that a network is given, None where it is not conditional; ValueError where the data have none."""
     if conditional and spec.classes is None:
         raise ValueError(
             f"{maker} is conditional and the data set has no labels; set architecture.conditional=false or choose a labelled data set"
@@ -54,14 +54,14 @@ def classes(spec: Spec, conditional: bool, maker: str) -> int | None:
 
 
 def given(y: Tensor | None) -> Tensor:
-    """The labels; ValueError where a conditional network is called without them."""
+    """Return the labels; ValueError where a conditional network is called without them."""
     if y is None:
         raise ValueError("a conditional network is called without labels: give y, one class number per sample")
     return y
 
 
 def with_labels(x: Tensor, y: Tensor | None, classes: int | None) -> Tensor:
-    """x with the one-hot label joined to its channels: N C becomes N (C + K), N C H W becomes N (C + K) H W. Mirza & Osindero 2014."""
+    """Join the one-hot label to the channels of x: N C becomes N (C + K), N C H W becomes N (C + K) H W. Mirza & Osindero 2014."""
     if classes is None:
         return x
     labels = one_hot(given(y), classes).to(x.dtype)

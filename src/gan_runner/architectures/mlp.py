@@ -18,7 +18,7 @@ Activation = Literal["relu", "leaky_relu", "tanh"]
 
 
 def hidden(inputs: int, width: int, depth: int, activation: Activation) -> nn.Sequential:
-    """`depth` layers of `width` units, each followed by its activation. PyTorch's default initialisation."""
+    """Build `depth` layers of `width` units, each followed by its activation. PyTorch's default initialisation."""
     nonlinearity: dict[str, nn.Module] = {"relu": nn.ReLU(), "leaky_relu": nn.LeakyReLU(0.2), "tanh": nn.Tanh()}
     layers: list[nn.Module] = []
     for _ in range(depth):

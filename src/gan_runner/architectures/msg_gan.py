@@ -33,12 +33,13 @@ class Equalised(nn.Module):
         return weight * self.scale
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """What is to be kept so that this weight is used."""
+        """Return the parameter that gives this weight."""
         return weight / self.scale
 
 
 def equalised(layer: Layer) -> Layer:
-    """The layer with weights N(0, 1), used as sqrt(2 / fan in) of themselves, so that all layers learn at one rate. Karras et al. 2018.
+    """Return the layer with weights N(0, 1), used as sqrt(2 / fan in) of themselves, so that all layers learn at one rate. Karras et al.
+    2018.
 
     A parametrisation, so that spectral norm, where it is asked for, sees the weight that is used.
     """
@@ -63,18 +64,18 @@ def activate(x: Tensor) -> Tensor:
 
 
 def pixel_norm(x: Tensor) -> Tensor:
-    """x divided by the root mean square over its channels, at every pixel."""
+    """Divide x by the root mean square over its channels, at every pixel."""
     return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
 
 
 def with_deviation(x: Tensor) -> Tensor:
-    """x with one more channel: the standard deviation over the batch, averaged over channels and pixels. Karras et al. 2018."""
+    """Append one channel: the standard deviation over the batch, averaged over channels and pixels. Karras et al. 2018."""
     deviation = (x.var(0, correction=0) + 1e-8).sqrt().mean()
     return torch.cat([x, deviation.expand(len(x), 1, *x.shape[2:])], 1)
 
 
 def widths(width: int, doublings: int) -> list[int]:
-    """Channels at every scale, from the coarsest: `width` for the first four, then half as many at each."""
+    """Return channels at every scale, from the coarsest: `width` for the first four, then half as many at each."""
     return [max(2, width >> max(0, i - 3)) for i in range(doublings + 1)]
 
 

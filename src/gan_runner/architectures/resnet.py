@@ -25,7 +25,7 @@ Layer = nn.Conv2d | nn.Linear
 
 
 def glorot(layer: Layer, gain: float) -> Layer:
-    """The layer with weights uniform in +-gain sqrt(6 / (fan in + fan out)) and biases 0."""
+    """Return the layer with weights uniform in +-gain sqrt(6 / (fan in + fan out)) and biases 0."""
     nn.init.xavier_uniform_(layer.weight, gain)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
@@ -95,7 +95,7 @@ class DownBlock(nn.Module):
 
 
 def halved_conv3(x: Tensor, layer: Layer) -> Tensor:
-    """avg_pool2d(layer(x), 2) for a 3x3 convolution: one of 4x4 and stride 2, whose weights are the means of four shifted copies.
+    """Compute avg_pool2d(layer(x), 2) of a 3x3 convolution as one of 4x4 and stride 2, whose weights are the means of four shifted copies.
 
     The mean of the four outputs is linear in the input, so this is the same up to rounding, by 16 products an output instead of 36.
     """

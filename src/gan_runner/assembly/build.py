@@ -45,7 +45,7 @@ def build_game(
     device: torch.device,
     optimizer: Callable[..., Any] | None = None,
 ) -> Game:
-    """The game of a resolved configuration, for data of this spec. UserError where its parts do not fit together.
+    """Build the game of a resolved configuration, for data of this spec. UserError where its parts do not fit together.
 
     optimizer: instead of the classes that the configuration names, which take long to import; it is given the same arguments.
     """
@@ -158,7 +158,7 @@ def refuse_idle(game: Game) -> None:
 
 
 def refuse_unfit(metrics: dict[str, Metric], extractor: Extractor | None, spec: Spec) -> None:
-    """UserError where a metric looks through an extractor that does not take images of this shape."""
+    """Raise UserError where a metric looks through an extractor that does not take images of this shape."""
     if extractor is None or not spec.kind.bounded or not any(metric.extracts for metric in metrics.values()):
         return
     if reason := unfit(extractor, spec):
@@ -176,7 +176,7 @@ def refuse_rates(path: str, optimizer: partial, steps: int) -> None:
 
 
 def unnamed_addresses(part: Part, packages: Sequence[str], line: Sequence[Override]) -> Iterator[str]:
-    """What a logger would send to an address that is not on the line: a file of a stranger must not say where data go."""
+    """Name the addresses that a logger would send data to and that are not on the line: a file must not choose where data go."""
     cls = locate(part.node["_target_"], part.base, part.path, packages)
     for name in getattr(cls, "addresses", ()):
         key, value, default = f"{part.path}.{name}", part.node.get(name), signature(cls)[name][1]

@@ -44,7 +44,7 @@ class Part(NamedTuple):
 
 
 def parts_of(config: dict[str, Any]) -> Iterator[Part]:
-    """Every part of a run, and what kind of object its place asks for."""
+    """Yield every part of a run, and what kind of object its place asks for."""
     for group, base in ONE.items():
         yield Part(group, config.get(group), base)
     for group, base in OPTIONAL.items():
@@ -59,7 +59,7 @@ def parts_of(config: dict[str, Any]) -> Iterator[Part]:
 
 
 def sides_of(config: dict[str, Any]) -> list[str]:
-    """The players of the architecture, D first, as it moves: a generator, and a discriminator where one is named."""
+    """Return the players of the architecture, D first, as it moves: a generator, and a discriminator where one is named."""
     there = config.get("architecture") or {}
     return [side for side in reversed(SIDES) if side == "generator" or there.get(side) is not None]
 
@@ -68,7 +68,7 @@ def sides_of(config: dict[str, Any]) -> list[str]:
 
 
 def locate(target: Any, base: type, path: str, packages: Sequence[str]) -> type:
-    """The class that a `_target_` names. UserError unless it may be imported and is a subclass of `base`."""
+    """Return the class that a `_target_` names. UserError unless it may be imported and is a subclass of `base`."""
     roots = ("gan_runner", "torch.optim", *packages, *allowed_packages())
     if not isinstance(target, str) or not any(target.startswith(f"{root}.") for root in roots):
         raise UserError(
@@ -90,7 +90,7 @@ def locate(target: Any, base: type, path: str, packages: Sequence[str]) -> type:
 
 
 def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
-    """All that the signature of the part's class says against its node."""
+    """Yield all that the signature of the part's class says against its node."""
     path, node, base = part
     if not isinstance(node, dict) or "_target_" not in node:
         yield f"{path} is not chosen" if node is None else f"{path} has no _target_: it is not a part that can be built"
@@ -163,11 +163,11 @@ def make(node: dict[str, Any], packages: Sequence[str], base: type, path: str, *
 
 
 def make_one(config: dict[str, Any], packages: Sequence[str], group: str, **given: Any) -> Any:
-    """The part that is chosen of a group."""
+    """Return the part that is chosen of a group."""
     return make(config[group], packages, (ONE | OPTIONAL)[group], group, **given)
 
 
 def make_list(config: dict[str, Any], packages: Sequence[str], group: str, **given: Any) -> dict[str, Any]:
-    """The parts that are chosen of a list group, by name."""
+    """Return the parts that are chosen of a list group, by name."""
     nodes = (config.get(group) or {}).items()
     return {name: make(node, packages, LIST[group], f"{group}.{name}", **given) for name, node in nodes}

@@ -29,7 +29,7 @@ IN_WORDS = (
 
 
 def signature(cls: type) -> dict[str, tuple[Any, Any]]:
-    """name -> (annotation, default) of the constructor's parameters that a configuration gives; `...` where there is no default."""
+    """Return name -> (annotation, default) of the constructor's parameters that a configuration gives; `...` where there is no default."""
     hints = typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
     return {
         name: (hints.get(name, Any), ... if p.default is p.empty else p.default)
@@ -59,7 +59,7 @@ def mistyped(path: str, annotations: dict[str, Any], values: dict[str, Any]) -> 
 
 
 def _reason(line: Any) -> str:
-    """The message of one error of pydantic, which begins with a capital; of a ValueError its own."""
+    """Return the message of one error of pydantic, which begins with a capital; of a ValueError its own."""
     return str(line["ctx"]["error"]) if line["type"] == "value_error" else line["msg"][0].lower() + line["msg"][1:]
 
 
@@ -71,7 +71,7 @@ def expected(annotation: Any) -> str:
 
 
 def _alternatives(annotation: Any) -> list[str]:
-    """The kinds of values that an annotation takes, in words: a type, a number in its range, each option of a Literal, null."""
+    """Return the kinds of values that an annotation takes, in words: a type, a number in its range, each option of a Literal, null."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return [each for one in arguments for each in _alternatives(one)]
@@ -99,12 +99,12 @@ def _alternatives(annotation: Any) -> list[str]:
 
 
 def _rules(group: Any) -> Iterable[Any]:
-    """The single rules of Interval(ge=1, le=3), of pydantic's Field(ge=1, le=3), and of what is one itself."""
+    """Return the single rules of Interval(ge=1, le=3), of pydantic's Field(ge=1, le=3), and of what is one itself."""
     return group if isinstance(group, GroupedMetadata) else group.metadata if isinstance(group, FieldInfo) else [group]
 
 
 def _bound(rule: Any) -> str | None:
-    """A limit in words; None for any other rule."""
+    """Return a limit in words; None for any other rule."""
     match rule:
         case Ge(ge=least):
             return f"{least} or more"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def to_numbers(logs: Logs) -> dict[str, float]:
-    """Device scalars as floats, with one wait for the device."""
+    """Copy device scalars to floats, with one wait for the device."""
     return dict(zip(logs, torch.stack([value.float() for value in logs.values()]).tolist(), strict=True)) if logs else {}
 
 
@@ -65,6 +65,6 @@ class Log(Callback):
 
 
 def resident_mib() -> float:
-    """The most memory that this process has had in RAM, in MiB."""
+    """Return the most memory that this process has had in RAM, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -44,7 +44,7 @@ class Judged(NamedTuple):
 
 
 def main(settings: Evaluate, root: str | None) -> None:
-    """gan-eval: measure what the line asks for, print it, and add it to the run. root: where data are now, if the line says so."""
+    """Run gan-eval: measure, print, and add the figures to the run. root: the folder of the data, where the line names it."""
     if (settings.run is None) == (settings.samples is None):
         raise UserError("say what to judge: either run=RUN_DIR or samples=FOLDER_OR_NPZ")
     hardware.use_threads(settings.threads)
@@ -79,7 +79,8 @@ def main(settings: Evaluate, root: str | None) -> None:
 
 
 def chosen(settings: Evaluate, root: str | None, saved: dict[str, Any]) -> dict[str, Any]:
-    """What the line chose, else what the run was trained with. UserError for parts that cannot be built, or if there is no metric."""
+    """Return the parts that the line chooses, else those of training. UserError for parts that cannot be built, or if there is no
+    metric."""
     config = {"metric": settings.metric or saved.get("metric") or {}, "extractor": settings.extractor or saved.get("extractor")}
     if "_target_" in settings.dataset:
         known = signature(parts.locate(settings.dataset["_target_"], Dataset, "dataset", settings.packages))
@@ -97,14 +98,14 @@ def chosen(settings: Evaluate, root: str | None, saved: dict[str, Any]) -> dict[
 
 
 def real(settings: Evaluate, config: dict[str, Any]) -> Dataset | None:
-    """The real samples that the line names, else those of the run."""
+    """Return the real samples that the line names, else those of the run."""
     if settings.reference is not None and "_target_" not in settings.dataset:
         return Stored(settings.reference)
     return parts.make_one(config, settings.packages, "dataset") if "dataset" in config else None
 
 
 def known(dataset: Dataset | None, subject: Subject) -> Spec:
-    """What metrics may know of the data; labels are those of the samples. UserError where samples and real ones are of different shapes."""
+    """Return the spec for the metrics; labels are those of the samples. UserError where samples and real ones are of different shapes."""
     spec = subject.spec
     if dataset is None:
         return spec
@@ -115,7 +116,7 @@ def known(dataset: Dataset | None, subject: Subject) -> Spec:
 
 
 def subjects(settings: Evaluate, device: torch.device, say: Callable[[str], None]) -> Iterator[Judged]:
-    """What is judged, one checkpoint after another."""
+    """Yield the samples to measure, one checkpoint after another."""
     seeds = range(settings.seed, settings.seed + settings.seeds)
     if settings.samples is not None:
         stored = Stored(settings.samples)
@@ -185,6 +186,6 @@ def measure(
 
 
 def refuse_missing(reasons: dict[str, str]) -> None:
-    """UserError where a metric cannot be computed, for these reasons by name."""
+    """Raise UserError where a metric cannot be computed, for these reasons by name."""
     if reasons:
         raise UserError("\n".join(f"{name} cannot be computed: {reason}" for name, reason in reasons.items()))

@@ -18,7 +18,7 @@ from gan_runner.trained import TrainedRun, export, finite
 
 
 def main(settings: Sample) -> None:
-    """gan-sample: write the samples, or the generator, that the line asks for."""
+    """Run gan-sample: write samples, or export the generator."""
     run = TrainedRun(Path(settings.run), settings.checkpoint, settings.packages, hardware.device_of(settings.accelerator))
     with Reporter() as reporter:
         if settings.export:

@@ -15,7 +15,7 @@ MOST = 1000  # files of a folder that are listed
 
 
 def train_help(config_dirs: Sequence[str]) -> str:
-    """gan-train --help"""
+    """Return the text of gan-train --help."""
     groups = catalogue(config_dirs)
     experiments = groups.get("experiment", {})
     first = "gaussians25" if "gaussians25" in experiments or not experiments else next(iter(experiments))
@@ -76,7 +76,7 @@ Flags
 
 
 def sample_help() -> str:
-    """gan-sample --help"""
+    """Return the text of gan-sample --help."""
     return f"""\
 gan-sample draws samples from a run of gan-train; it needs nothing but the run directory.
 
@@ -97,7 +97,7 @@ Flags
 
 
 def evaluate_help() -> str:
-    """gan-eval --help"""
+    """Return the text of gan-eval --help."""
     groups = catalogue()
 
     def options(group: str) -> str:
@@ -136,7 +136,7 @@ Flags
 
 
 def rate_help() -> str:
-    """gan-rate --help"""
+    """Return the text of gan-rate --help."""
     return f"""\
 gan-rate asks people which of two images is real, on a page that needs no server, and scores what they answered.
 
@@ -167,7 +167,7 @@ def _table(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def catalogue(config_dirs: Sequence[str | Path] = ()) -> dict[str, dict[str, str]]:
-    """Group -> option -> the first comment line of its file; what --help shows."""
+    """Map group -> option -> the first comment line of its file, for --help."""
     groups: dict[str, dict[str, str]] = {}
     for root in (config_dir(), *map(Path, config_dirs)):
         for file in sorted(islice(root.glob("*/**/*.yaml"), MOST)):
@@ -186,7 +186,7 @@ def _first_comment(file: Path) -> str:
 
 
 def documented_keys(file: str) -> list[tuple[str, str, str]]:
-    """(key, default, comment) of every commented key at the top of a shipped YAML file, such as train.yaml or trainer/default.yaml."""
+    """List (key, default, comment) of every commented key at the top of a shipped YAML file, such as train.yaml or trainer/default.yaml."""
     text = (config_dir() / file).read_text(encoding="utf-8")
     return re.findall(r"^(\w+):[ ]+(\S.*?)[ ]+#[ ]+(.*)$", text, flags=re.MULTILINE)
 

@@ -17,7 +17,7 @@ ACCEPTABLE = ("data", "config")  # what may be another than that of the state fr
 
 
 def parsed(overrides: Sequence[str], loader: ConfigLoaderImpl | None = None) -> list[Override]:
-    """The overrides, read by Hydra's grammar; loader: what knows the options of a group, for `loss=glob(*)`."""
+    """Parse overrides by Hydra's grammar; loader: the loader of configurations, which knows the options of a group, for `loss=glob(*)`."""
     try:
         return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
     except OverrideParseException as error:
@@ -25,17 +25,17 @@ def parsed(overrides: Sequence[str], loader: ConfigLoaderImpl | None = None) -> 
 
 
 def recorded(overrides: Any) -> list[str]:
-    """The overrides that Hydra recorded, as they were typed: `a=${b}` is not to be resolved where it is only remembered."""
+    """Return the overrides that Hydra recorded, as they were typed: `a=${b}` stays unresolved where it is only recorded."""
     return [str(override) for override in overrides._iter_ex(resolve=False)]
 
 
 def quoted(text: str) -> str:
-    """A text as the value of an override."""
+    """Quote a text as the value of an override."""
     return QuotedString(text, Quote.single).with_quotes()
 
 
 def gathered(overrides: Sequence[str]) -> list[str]:
-    """The line with `+penalty=a +penalty=b` written as `+penalty=[a,b]`: Hydra's sweeper keeps only the last of two equal keys."""
+    """Merge `+penalty=a +penalty=b` into `+penalty=[a,b]`: Hydra's sweeper keeps only the last of two equal keys."""
     line: dict[str, list[str]] = {}
     for number, override in enumerate(parsed(overrides)):
         value, text = override.value() if not override.is_sweep_override() else None, text_of(override)
@@ -47,12 +47,12 @@ def gathered(overrides: Sequence[str]) -> list[str]:
 
 
 def allowed_packages() -> list[str]:
-    """The packages that GAN_RUNNER_PACKAGES names."""
+    """Return the packages that GAN_RUNNER_PACKAGES names."""
     return [name.strip() for name in os.environ.get("GAN_RUNNER_PACKAGES", "").split(",") if name.strip()]
 
 
 def named_packages(overrides: Sequence[Override]) -> list[str]:
-    """The packages that `_target_` may name: those on the line, then those in GAN_RUNNER_PACKAGES."""
+    """Return the packages that `_target_` may name: those on the line, then those in GAN_RUNNER_PACKAGES."""
     names: list[str] = []
     for override in overrides:
         if override.key_or_group == "packages" and not override.is_delete() and not override.is_sweep_override():
@@ -66,7 +66,7 @@ def named_packages(overrides: Sequence[Override]) -> list[str]:
 
 
 def accepted(overrides: Sequence[str]) -> list[str]:
-    """Which of ACCEPTABLE the line accepts, as in accept=data and accept=[data,config]. UserError for anything else."""
+    """Return which of ACCEPTABLE the line accepts, as in accept=data and accept=[data,config]. UserError for anything else."""
     names: list[str] = []
     for override in parsed(overrides):
         if override.key_or_group == "accept" and not override.is_delete():
@@ -80,12 +80,12 @@ def accepted(overrides: Sequence[str]) -> list[str]:
 
 
 def lasting(overrides: Sequence[str]) -> list[str]:
-    """The overrides that make a run what it is: all but what the line accepts this time."""
+    """Return the overrides that identify a run: all but `accept`."""
     return [text for text in overrides if parsed([text])[0].key_or_group != "accept"]
 
 
 def says(line: Sequence[Override], key: str) -> bool:
-    """Whether a line gives a value to this key, by itself or within a mapping."""
+    """Return whether a line sets this key, by itself or within a mapping."""
     for override in line:
         value: Any = None if override.is_sweep_override() else override.value()
         rest = key.removeprefix(override.key_or_group)

@@ -27,24 +27,24 @@ class Composed:
     files: list[str] = field(default_factory=list)  # files of the user's that were read
 
     def plain(self) -> dict[str, Any]:
-        """The configuration as `plain` gives it."""
+        """Return the configuration as `plain` gives it."""
         return plain(self.config)
 
     def yaml(self, resolve: bool = False) -> str:
-        """What --cfg job prints; a value that is still missing is shown as ???."""
+        """Format the configuration for --cfg job; a value that is still missing is shown as ???."""
         try:
             return OmegaConf.to_yaml(self.config, resolve=resolve)
         except OmegaConfBaseException as error:
             raise UserError(rendered(error)) from error
 
     def sources(self, text: str) -> str:
-        """Names the experiment files that set a key which `text` complains about: a line each, or nothing."""
+        """Name the experiment files that set a key which an error message names: a line each, or nothing."""
         found = [key for key in self.origins if re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", text)]
         return "".join(f"\n  {key} is set in {self.origins[key]}" for key in found)
 
 
 def without_line_keys(loaded: DictConfig) -> DictConfig:
-    """The configuration of a run: what was loaded, without Hydra's own settings and what belongs to the line alone."""
+    """Return the configuration of a run: what was loaded, without Hydra's own settings and what belongs to the line alone."""
     config = copy.deepcopy(loaded)
     with open_dict(config):
         for key in ("hydra", *LINE_ONLY):
@@ -53,7 +53,7 @@ def without_line_keys(loaded: DictConfig) -> DictConfig:
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A configuration as dicts, lists and numbers, every interpolation resolved. UserError where a value is missing."""
+    """Return a configuration as dicts, lists and numbers, every interpolation resolved. UserError where a value is missing."""
     config = OmegaConf.create(config)
     try:
         missing = sorted(OmegaConf.missing_keys(config))

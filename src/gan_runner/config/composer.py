@@ -77,7 +77,7 @@ class Composer(ConfigLoaderImpl):
         return self.composed(self.load_configuration(config_name, overrides, RunMode.RUN), overrides)
 
     def composed(self, loaded: DictConfig, overrides: list[str]) -> Composed:
-        """What `load_configuration` has just loaded, with what was noted on the way."""
+        """Return the configuration that `load_configuration` has just loaded, with its notes."""
         loading, hydra = self.loading, loaded.hydra
         config = without_line_keys(loaded)
         choices: dict[str, Any] = dict(hydra.runtime.choices)
@@ -89,7 +89,8 @@ class Composer(ConfigLoaderImpl):
     # Hydra calls these --------------------------------------------------------------------------------------------------------------
 
     def load_configuration(self, config_name: str | None, overrides: list[str], run_mode: RunMode, *args: Any, **kwargs: Any) -> DictConfig:
-        """As Hydra does, but once for each line (Hydra asks up to four times, 0.3 s each), so that what was checked is what runs."""
+        """Load as Hydra does, but once for each line (Hydra loads up to four times, 0.3 s each), so that the checked configuration is
+        the one that runs."""
         key = (config_name, tuple(overrides), run_mode, args, tuple(kwargs.items()))
         if key not in self._known:
             loaded = self._composed_line(config_name or "train", overrides, run_mode, *args, **kwargs)
@@ -176,7 +177,7 @@ class Composer(ConfigLoaderImpl):
         return loaded
 
     def _spelled_out(self, config_name: str, line: list[Override]) -> list[str]:
-        """Writes `+penalty=x` as the whole list that results: Hydra loses x where an experiment sets the list, and knows no second one."""
+        """Write `+penalty=x` as the whole resulting list: Hydra loses x where an experiment sets the list, and cannot add a second one."""
         written: list[str] = []
         added: dict[str, list[str]] = {}
         for override in line:
@@ -206,13 +207,13 @@ class Composer(ConfigLoaderImpl):
         return written
 
     def _chooses(self, override: Override) -> bool:
-        """Whether an override chooses files of a group, rather than setting a value."""
+        """Return whether an override chooses files of a group, rather than setting a value."""
         if override.is_sweep_override():
             return self.repository.group_exists(override.key_or_group)
         return self.repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
 
     def _refuse_choices(self, choosers: list[Override]) -> None:
-        """Refuses what cannot be a name, on which Hydra stumbles, and two names where one is chosen, which Hydra would merge."""
+        """Refuse choices that cannot be names, which crash Hydra, and two names where one is chosen, which Hydra would merge."""
         mistakes = []
         for override in choosers:
             group, value = override.key_or_group, override.value()
@@ -230,7 +231,7 @@ class Composer(ConfigLoaderImpl):
         loaded.hydra.overrides.hydra = [text_of(o) for o in line if o.is_hydra_override()]
 
     def _meant(self, selections: list[str], repo: Any) -> dict[str, Names]:
-        """The parts that these experiments choose when nothing else is on the line."""
+        """Return the parts that these experiments choose when nothing else is on the line."""
         key = " ".join(selections)
         if key not in self.loading.meant:
             listing = create_defaults_list(repo, self.loading.config_name, parsed(selections), prepend_hydra=True, skip_missing=True)
@@ -238,7 +239,7 @@ class Composer(ConfigLoaderImpl):
         return self.loading.meant[key]
 
     def _repaired(self, path: str, body: Any, repo: Any) -> DictConfig:
-        """The body of an experiment without its words about parts that are not chosen."""
+        """Return the body of an experiment without its words about parts that are not chosen."""
         self._refuse_body(path, body, repo)
         parts = [str(key) for key in body if key in PARTS]
         if parts:
@@ -252,7 +253,7 @@ class Composer(ConfigLoaderImpl):
         return body
 
     def _refuse_body(self, path: str, body: DictConfig, repo: Any) -> None:
-        """Refuses what the file of an experiment cannot say."""
+        """Refuse keys that the file of an experiment must not have."""
         primary = [str(key) for key in repo.load_config(config_path=self.loading.config_name).config]
         for key in map(str, body):
             if key in LINE_ONLY:
@@ -289,7 +290,7 @@ class Composer(ConfigLoaderImpl):
     # Mistakes -----------------------------------------------------------------------------------------------------------------------
 
     def _verify(self, loaded: DictConfig, config_name: str, line: list[Override]) -> None:
-        """Refuses what Hydra lets through: new names at the top, and a part of a list without a class."""
+        """Refuse mistakes that Hydra accepts: new names at the top, and a part of a list without a class."""
         primary = self.repository.load_config(config_path=config_name)
         known = ["hydra", *PARTS, *(map(str, primary.config) if primary else ())]
         new = [str(key) for key in loaded if key not in known]
@@ -309,7 +310,7 @@ class Composer(ConfigLoaderImpl):
             self.loading.origins.pop(override.key_or_group, None)
 
     def _strangers(self, loaded: DictConfig, group: str) -> Iterator[str]:
-        """Keys beside `generator` and `discriminator` that no file of the group has: nothing would read them."""
+        """List keys beside `generator` and `discriminator` that no file of the group has: no part would read them."""
         own: dict[str, None] = {"generator": None, "discriminator": None}
         for name in self.loading.chosen.get(group, ()):
             file = self.repository.load_config(config_path=f"{group}/{name}")
@@ -319,7 +320,7 @@ class Composer(ConfigLoaderImpl):
                 yield f"unknown key {group}.{key}; {group} has {', '.join(own)}{did_you_mean(str(key), list(own))}"
 
     def _explained(self, error: Exception, config_name: str, line: list[Override]) -> str:
-        """What is wrong with a line that Hydra refused, every mistake of it."""
+        """Explain every mistake of a line that Hydra refused."""
         for override in line:
             if override.key_or_group == "experiment" and not override.is_add():
                 return f"an experiment is added, with a plus: +{text_of(override).lstrip('~')}"
@@ -371,7 +372,7 @@ class Composer(ConfigLoaderImpl):
 
 
 def _choices(defaults: Sequence[Any], repo: Any) -> dict[str, Names]:
-    """The parts that a defaults list chooses: the option of a single group; the keys that its files bring to a list group."""
+    """Return the parts that a defaults list chooses: the option of a single group; the keys that its files bring to a list group."""
     chosen: dict[str, Names] = {}
     for default in defaults:
         group, _, name = default.config_path.partition("/")

@@ -10,7 +10,7 @@ from gan_runner.errors import did_you_mean
 
 
 def bad_grammar(override: str, text: str) -> str:
-    """Why Hydra's grammar refuses an override."""
+    """Explain why Hydra's grammar refuses an override."""
     if "=" not in override and not override.startswith("~"):
         guess = f"; an experiment is chosen with +experiment={override}" if re.fullmatch(r"[\w/-]+", override) else ""
         return f"{override}: expected KEY=VALUE{guess}"
@@ -19,13 +19,13 @@ def bad_grammar(override: str, text: str) -> str:
 
 
 def listed(options: Sequence[str], most: int = 50) -> str:
-    """The names that can be chosen, the first of them where there are many."""
+    """List the names that can be chosen, the first of them where there are many."""
     more = f" and {len(options) - most} more" if len(options) > most else ""
     return ", ".join(sorted(options)[:most]) + more
 
 
 def orphan(key: str, chosen: Sequence[str], options: Sequence[str]) -> str:
-    """`key` belongs to a part of a list that is not chosen."""
+    """Explain that `key` belongs to a part of a list that is not chosen."""
     group, name = key.split(".")[:2]
     has = ", ".join(chosen) or "none"
     if name in options:
@@ -34,7 +34,7 @@ def orphan(key: str, chosen: Sequence[str], options: Sequence[str]) -> str:
 
 
 def unknown_key(key: str, frame: DictConfig) -> str:
-    """`key` is not in `frame`; says what its neighbours are."""
+    """Explain that `key` is not in `frame`, and list the keys beside it."""
     parent, _, _ = key.rpartition(".")
     node = OmegaConf.select(frame, parent) if parent else None
     siblings = [str(name) for name in node if name != "_target_"] if isinstance(node, DictConfig) else []
@@ -43,7 +43,7 @@ def unknown_key(key: str, frame: DictConfig) -> str:
 
 
 def keys_of(node: DictConfig, prefix: str = "", hydra: bool = True) -> list[str]:
-    """All dotted keys of a configuration, inner ones and leaves."""
+    """Return all dotted keys of a configuration, inner ones and leaves."""
     found: list[str] = []
     for key in node:
         if key == "_target_" or (not prefix and (key == "defaults" or (key == "hydra" and not hydra))):
@@ -56,7 +56,7 @@ def keys_of(node: DictConfig, prefix: str = "", hydra: bool = True) -> list[str]
 
 
 def leaves(node: Any, prefix: str) -> Iterator[str]:
-    """`a.b=1`, `a.c=2`: what a piece of configuration says."""
+    """Write a piece of configuration as overrides: `a.b=1`, `a.c=2`."""
     if isinstance(node, DictConfig) and len(node) and not node._is_interpolation():
         for key in node:
             yield from leaves(node._get_node(key), f"{prefix}.{key!s}")
@@ -66,7 +66,7 @@ def leaves(node: Any, prefix: str) -> Iterator[str]:
 
 
 def exists(node: Any, key: str) -> bool:
-    """Whether a configuration has a dotted key, be its value null or missing."""
+    """Return whether a configuration has a dotted key, be its value null or missing."""
     for part in key.split("."):
         if isinstance(node, DictConfig) and part in list(node.keys()):
             node = node._get_node(part)

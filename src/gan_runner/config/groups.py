@@ -18,7 +18,7 @@ Names = tuple[str, ...]
 
 @cache
 def config_dir() -> Path:
-    """The folder of the YAML files, in an installed wheel, an editable install and a source checkout alike."""
+    """Return the folder of the YAML files, in an installed wheel, an editable install and a source checkout alike."""
     here = Path(__file__).resolve().parent
     for folder in (here.parent / "configs", here.parents[2] / "configs"):
         if (folder / "train.yaml").is_file():

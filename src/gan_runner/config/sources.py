@@ -1,6 +1,6 @@
 """Where configurations are read from, and what a file that is not the project's own may set. Imports no torch.
 
-Of these files some are of strangers: a --config-dir that somebody sent. They choose and set the parts of a run, which are held against the
+Of these files some are of strangers: a --config-dir that somebody sent. They choose and set the parts of a run, which are compared with the
 classes that they name. Of Hydra's own settings, which make Hydra call code and write files, they may set those in SETTABLE.
 """
 
@@ -31,12 +31,12 @@ NAME = re.compile(r"\w[\w.-]*")
 
 
 def literal(value: Any) -> bool:
-    """Whether a setting has no interpolation."""
+    """Return whether a setting has no interpolation."""
     return MARK not in str(value)
 
 
 def is_place(value: Any) -> bool:
-    """Whether a setting can be a folder; where it is, is known once it is resolved."""
+    """Return whether a setting can be a folder; where it is, is known once it is resolved."""
     return isinstance(value, str)
 
 
@@ -70,7 +70,7 @@ WRITTEN = ("out", "export")  # keys of gan-sample, gan-eval and gan-rate that sa
 
 
 def is_ours(path: str) -> bool:
-    """Whether a source of configurations belongs to the project, to Hydra, or to a plugin of Hydra's that is installed."""
+    """Return whether a source of configurations belongs to the project, to Hydra, or to a plugin of Hydra's that is installed."""
     return path == f"file://{config_dir()}" or re.match(r"structured://|pkg://(hydra\.conf$|hydra_plugins\.)", path) is not None
 
 
@@ -154,7 +154,7 @@ class Bounded(CachingConfigRepository):
 
 
 def values(tree: Any) -> int:
-    """The number of values in a configuration."""
+    """Return the number of values in a configuration."""
     return 1 + sum(map(values, tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()))
 
 
@@ -162,7 +162,7 @@ def values(tree: Any) -> int:
 
 
 def settings_of(name: str, config: Any) -> list[str]:
-    """The settings of Hydra's that a file which is not ours gives, by dotted name without `hydra`. UserError where it must not."""
+    """Return the settings of Hydra's that a file which is not ours gives, by dotted name without `hydra`. UserError where it must not."""
     tree: Any = OmegaConf.to_container(config, resolve=False)
     for key in (*LINE_ONLY, *WRITTEN):
         if tree.get(key) not in (None, []):
@@ -217,7 +217,7 @@ def refuse_params(name: str, params: Any) -> None:
 
 
 def refuse_placed(hydra: DictConfig, given: dict[str, str], line: Sequence[Override]) -> None:
-    """Hold what files gave of Hydra's settings against the configuration that they became part of. UserError.
+    """Compare Hydra's settings in files with the configuration that they became part of. UserError.
 
     given: setting -> the file that gave it. A folder is below `outputs`; the settings of a launcher or sweeper are of one that is ours.
     """
@@ -240,7 +240,7 @@ def refuse_placed(hydra: DictConfig, given: dict[str, str], line: Sequence[Overr
 
 
 def _is_inside(hydra: DictConfig, key: str, text: str) -> bool:
-    """Whether a place that a file gave is where it may be."""
+    """Return whether a place that a file gave is where it may be."""
     if key == "sweep.subdir":  # it is resolved once a job has its number
         return asks_only(text, FILLED_IN - OPEN) and not PurePath(text).is_absolute() and ".." not in PurePath(text).parts
     place = PurePath(str(OmegaConf.select(hydra, key)))

@@ -31,7 +31,7 @@ FILLED_IN = frozenset(  # texts that Hydra fills in when a job begins
 
 
 def is_of(name: str, packages: Sequence[str]) -> bool:
-    """Whether a dotted name is one in a module of these packages; `hydra._internal.utils.os.system` is one of `os`."""
+    """Return whether a dotted name is one in a module of these packages; `hydra._internal.utils.os.system` is one of `os`."""
     if not any(name.startswith(f"{package}.") for package in packages):
         return False
     try:

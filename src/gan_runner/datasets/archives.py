@@ -31,7 +31,7 @@ class Archive(NamedTuple):
 
 
 def md5_is(expected: str) -> Check:
-    """The check for this md5."""
+    """Return a check for this md5."""
 
     def check(path: Path) -> tuple[str, str]:
         with path.open("rb") as file:
@@ -91,7 +91,7 @@ def obtain(title: str, folder: Path, checks: Mapping[str, Check], archives: Call
 
 
 def _unpack(folder: Path, archive: Archive, checks: Mapping[str, Check]) -> None:
-    """In a folder of its own, and moved into place file by file: neither an interruption nor a second process leaves half a file."""
+    """Unpack into a temporary folder, then move file by file: neither an interruption nor a second process leaves half a file."""
     from torchvision.datasets import utils
 
     folder.mkdir(parents=True, exist_ok=True)

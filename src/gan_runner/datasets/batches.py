@@ -38,14 +38,14 @@ class Order:
         self._recent = lru_cache(maxsize=2)(self.epoch)  # a batch may span two
 
     def epoch(self, e: int) -> tuple[Tensor, Tensor]:
-        """Indices, int64, n; whether each is mirrored, bool, n."""
+        """Draw the order of an epoch: indices, int64, n; whether each is mirrored, bool, n."""
         generator = seeded("order", self.seed, e)
         order = torch.randperm(self.n, generator=generator)
         flips = torch.rand(self.n, generator=generator) < 0.5 if self.flip else torch.zeros(self.n, dtype=torch.bool)
         return order, flips
 
     def read(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Indices and flips of the positions start ... stop - 1, counted from the first sample of epoch 0."""
+        """Return indices and flips of the positions start ... stop - 1, counted from the first sample of epoch 0."""
         pieces = []
         for e in range(start // self.n, (stop - 1) // self.n + 1):
             rows = slice(max(start - e * self.n, 0), stop - e * self.n)
@@ -73,7 +73,7 @@ class Stream:
         self.first = distributed.rank() * self.share  # row of the batch
 
     def prepare(self) -> None:
-        """Before a round, on the host: have ready what the round will read."""
+        """Prepare on the host what the next round reads."""
 
     def __iter__(self) -> Iterator[BatchLike]:
         return self
@@ -82,16 +82,16 @@ class Stream:
         raise NotImplementedError
 
     def take(self, indices: Tensor) -> Tensor:
-        """The samples `indices` (N) as the data set has them, on the host: to be looked at, rather than trained on."""
+        """Return the samples `indices` (N) as the data set has them, on the host: to be looked at, rather than trained on."""
         raise NotImplementedError
 
     def first_batch(self) -> Tensor:
-        """The samples (N ...) of the first batch of all processes, as the networks see them."""
+        """Return the samples (N ...) of the first batch of all processes, as the networks see them."""
         indices, flips = self.order.read(0, self.batch_size)
         return self.batch(self.take(indices).to(self.device), None, flips.to(self.device)).x
 
     def close(self) -> None:
-        """Let go of worker processes."""
+        """Stop worker processes."""
 
     def state_dict(self) -> dict[str, int]:
         return {"position": self.position, "samples": self.order.n}
@@ -106,7 +106,7 @@ class Stream:
         self.position = state["position"]
 
     def batch(self, x: Tensor, y: Tensor | None, flips: Tensor | None) -> Batch:
-        """What the networks see: images mirrored where that was drawn."""
+        """Build a batch as the networks see it: images mirrored where that was drawn."""
         if self.order.flip and flips is not None:
             x = torch.where(flips[:, None, None, None], x.flip(-1), x)
         return Batch(self.to_float(x), y)
@@ -160,7 +160,7 @@ class Resident(Stream):
         return batch
 
     def read(self, offset: int) -> Batch:
-        """This process's rows of the batch that begins `offset` samples into the round."""
+        """Return this process's rows of the batch that begins `offset` samples into the round."""
         here = (self.cursor + (self.rows + offset)) % self.indices.numel()
         i = self.indices.view(-1)[here]
         return self.batch(self.x[i], None if self.y is None else self.y[i], self.flips.view(-1)[here] if self.order.flip else None)
@@ -271,7 +271,7 @@ class _Reader:
 
 
 def _keys(order: Order, position: int, batch_size: int, first: int, share: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """For every batch from `position` on: the indices and flips of `share` rows from row `first`."""
+    """Yield for every batch from `position` on: the indices and flips of `share` rows from row `first`."""
     while True:
         yield order.read(position + first, position + first + share)
         position += batch_size
@@ -282,7 +282,7 @@ def _as_it_is(read: Any) -> Any:
 
 
 def _outlive_signals(worker: int) -> None:
-    """A Ctrl-C or a scheduler's signal goes to the whole group, and the main process needs its workers until the round is over.
+    """Ignore signals in a worker until the round is over: a Ctrl-C or a scheduler's signal reaches the whole process group.
 
     SIGTERM is also how a worker that nobody closed is asked to leave: so it does, a little later.
     """
@@ -305,7 +305,7 @@ def stream(
     tick: Tick = unheard,
     labelled: bool = False,
 ) -> Resident | Streamed:
-    """Batches of a split: from the device where its samples fit `dataset.resident_mb`, else through `dataset.workers` processes.
+    """Build the batches of a split: from the device where its samples fit `dataset.resident_mb`, else through `dataset.workers` processes.
 
     The batches are the same either way. Only training images are mirrored. tick: called with the progress of a reading that is done once.
     UserError for labels that are no classes of the data set, and, where labels are needed (labelled), for samples without.

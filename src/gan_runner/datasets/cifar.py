@@ -73,7 +73,7 @@ class _Arrays(pickle.Unpickler):
 
 
 def arrays(path: Path) -> dict[str, Any]:
-    """The content of a pickle that holds arrays only; UserError otherwise."""
+    """Return the content of a pickle that holds arrays only; UserError otherwise."""
     try:
         with path.open("rb") as file:
             return _Arrays(file, encoding="latin1").load()

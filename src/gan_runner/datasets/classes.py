@@ -14,12 +14,13 @@ SHOWN = 8  # names in a message
 
 
 def listed(names: Iterable[str]) -> str:
-    """cat, dog, ship and 4 more"""
+    """Format names: cat, dog, ship and 4 more."""
     return some((printable(name, 60) for name in names), SHOWN)
 
 
 def label_of(said: str | int, spec: Spec) -> int:
-    """The label of a class that is given by its name or by its number; a name wins where both fit. ValueError where there is none."""
+    """Return the label of a class that is given by its name or by its number; a name wins where both fit. ValueError where there is
+    none."""
     text, names, classes = str(said), spec.class_names or (), spec.classes or 0
     if text in names:
         return names.index(text)
@@ -30,7 +31,7 @@ def label_of(said: str | int, spec: Spec) -> int:
 
 
 def refuse_labels(labels: Tensor | None, spec: Spec, whose: str) -> None:
-    """UserError where a label (N) is no class of the spec, or its classes have not one name each."""
+    """Raise UserError where a label (N) is no class of the spec, or its classes have not one name each."""
     names = spec.class_names
     if names is not None and (len(names) != spec.classes or len({*names}) < len(names)):
         raise UserError(f"{whose} has {spec.classes} classes and {len({*names})} different names for them: {listed(names)}")
@@ -43,12 +44,13 @@ def refuse_labels(labels: Tensor | None, spec: Spec, whose: str) -> None:
 
 
 def by_number(real: Spec, samples: Spec) -> bool:
-    """Whether labels can only be compared as numbers, because one side has no names."""
+    """Return whether labels can only be compared as numbers, because one side has no names."""
     return real.class_names is None or samples.class_names is None
 
 
 def translated(labels: Tensor, real: Spec, samples: Spec) -> Tensor:
-    """Labels (N) of real data as those of the samples: of the class of the same name, or the same numbers where a side has no names.
+    """Translate labels (N) of real data to those of the samples: to the class of the same name, or the same number where a side has no
+    names.
 
     UserError where the classes are not the same ones: says which class lacks samples on which side.
     """
@@ -65,14 +67,14 @@ def translated(labels: Tensor, real: Spec, samples: Spec) -> Tensor:
 
 
 def difference(fake: tuple[str, ...], real: tuple[str, ...]) -> str:
-    """Which classes have no samples on which side; empty where the names are the same, in whatever order."""
+    """Return which classes have no samples on which side; empty where the names are the same, in whatever order."""
     sides = (("samples", real, fake), ("real samples", fake, real))
     lacking = [(what, [name for name in wanted if name not in there]) for what, wanted, there in sides]
     return "; ".join(f"there are no {what} of {listed(names)}" for what, names in lacking if names)
 
 
 def refuse_renamed(saved: Spec, now: Spec, whose: str) -> None:
-    """UserError where a run was trained with other class names, or with the same ones in another order, than the data set has now."""
+    """Raise UserError where a run was trained with other class names, or with the same ones in another order, than the data set has now."""
     if saved.class_names is None or saved.class_names == now.class_names:
         return
     before, after = saved.class_names, now.class_names or ()

@@ -34,7 +34,7 @@ class Items(Protocol):
         """Sample i and its label; IndexError past the end."""
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The samples `indices` (N) as x (N ...) and y (N)."""
+        """Return the samples `indices` (N) as x (N ...) and y (N)."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Samples:
 
 
 def unheard(what: str, done: int, n: int) -> None:
-    """A Tick that nobody hears."""
+    """Ignore the progress; a Tick."""
 
 
 class Dataset:
@@ -97,19 +97,19 @@ class Dataset:
         """
 
     def load(self, split: Split) -> Samples:
-        """All samples of a split, in memory."""
+        """Return all samples of a split, in memory."""
         raise NotImplementedError
 
     def open(self, split: Split) -> Items:
-        """The samples of a split, not necessarily in memory."""
+        """Return the samples of a split, not necessarily in memory."""
         return self.load(split)
 
     def at_hand(self, split: Split, tick: Tick = unheard) -> Items:
-        """The samples of a split as training reads them again and again, once what is done a single time for that is done."""
+        """Return the samples of a split as training reads them again and again, once what is done a single time for that is done."""
         return self.open(split)
 
     def to_float(self, x: Tensor) -> Tensor:
-        """Samples as they are kept (N ...) as the networks see them: uint8 as numbers -1 ... 1, other types as they are.
+        """Convert samples from how they are kept (N ...) to how networks see them: uint8 to numbers -1 ... 1, other types unchanged.
 
         The only conversion there is: a data set that keeps sound as int16 overrides it by x / 32768.
         """
@@ -121,15 +121,15 @@ class Dataset:
         return type(self).__name__.lower()
 
     def summary(self) -> str | None:
-        """One line for the start of a run: what was found, and what was left out and why; None where the name says it all."""
+        """Describe in one line, for the start of a run, what was found and what was left out and why; None where the name says it all."""
         return None
 
     def notes(self, split: Split) -> dict[str, str]:
-        """What a protocol has to say of how the samples of a split came about, by name."""
+        """Return facts about the samples of a split that a protocol must state, by name."""
         return {}
 
     def checksum(self, split: Split) -> str:
-        """SHA-256 of the samples of a split and their labels: equal for equal content, in any place."""
+        """Return SHA-256 of the samples of a split and their labels: equal for equal content, in any place."""
         samples = self.load(split)
         digest = hashlib.sha256(f"{samples.x.dtype} {tuple(samples.x.shape)}".encode())
         for part in (samples.x, samples.y):
@@ -138,14 +138,14 @@ class Dataset:
         return digest.hexdigest()
 
     def fingerprint(self, split: Split, items: Items) -> Fingerprint:
-        """What tells the samples of a split from others: a state holds that of the training samples, and is resumed on those alone.
+        """Identify the samples of a split: a state holds the fingerprint of the training samples, and is resumed on those alone.
 
         items: the samples, as `open` or `at_hand` gave them. This one reads 1,000 of them; override it where that takes long.
         """
         return of_items(items)
 
     def picture(self, samples: Tensor, columns: int = 8) -> Tensor:
-        """How samples are looked at: uint8, 3 H W.
+        """Draw samples: uint8, 3 H W.
 
         Images (N C H W, -1 ... 1) in a grid of `columns`, for which no file is read; points in the plane (N 2) as a scatter plot over what
         is known of the real ones.
@@ -157,5 +157,6 @@ class Dataset:
         raise NotImplementedError(f"{type(self).__name__} has samples of shape {tuple(samples.shape[1:])}: override `picture` to show them")
 
     def files(self, samples: Tensor) -> dict[str, bytes]:
-        """Samples (N ..., on the CPU) as files beside the picture, by suffix: {"txt": ...}, {"wav": ...}; none for images and points."""
+        """Encode samples (N ..., on the CPU) as files beside the picture, by suffix: {"txt": ...}, {"wav": ...}; none for images and
+        points."""
         return {}

@@ -67,7 +67,7 @@ class Decoded:
         return [self.shard(path) for path in self.paths()]
 
     def shard(self, path: Path) -> np.ndarray:
-        """An array, which is not read through again unless it has changed since that was done."""
+        """Return an array, which is not read through again unless it has changed since that was done."""
         try:
             if cache.identity(path) != self.verified.get(path):
                 cache.verify(path)

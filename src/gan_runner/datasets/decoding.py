@@ -83,7 +83,7 @@ def opened(file: Path | IO[bytes]) -> Image:
 
 
 def has_opacity(path: Path) -> bool:
-    """Whether the header of an image file says that pixels may be transparent; False where it cannot be read."""
+    """Return whether the header of an image file says that pixels may be transparent; False where it cannot be read."""
     try:
         with path.open("rb") as file:
             if file.read(len(JPEG)) == JPEG:  # which has no opacity, and may come in millions
@@ -95,14 +95,15 @@ def has_opacity(path: Path) -> bool:
 
 
 def colour(name: str) -> tuple[int, int, int]:
-    """Red, green and blue, 0 ... 255, of a colour as Pillow names them: white, #a0b0c0, ... ValueError where there is none of this name."""
+    """Return red, green and blue, 0 ... 255, of a colour as Pillow names them: white, #a0b0c0, ... ValueError where there is none of
+    this name."""
     from PIL import ImageColor
 
     return ImageColor.getrgb(name)[:3]
 
 
 def eight_bits(file: Image, path: Path) -> Image:
-    """The image with 8 bits a channel. Refused where its numbers do not say how bright they are."""
+    """Convert an image to 8 bits a channel. Refused where its numbers do not give a brightness."""
     tags = getattr(file, "tag_v2", {})  # of TIFF
     bits, signed = max(tags.get(BITS, (8,))), 2 in tags.get(SAMPLE_FORMAT, ())
     grey = file.mode == "I" or file.mode.startswith("I;16")
@@ -122,7 +123,7 @@ def eight_bits(file: Image, path: Path) -> Image:
 
 
 def of_numbers(numbers: np.ndarray, top: int, file: Image) -> Image:
-    """Whole numbers 0 ... top as an image of 8 bits, rounded, that is turned as `file` is."""
+    """Convert whole numbers 0 ... top to an image of 8 bits, rounded, turned as `file` is."""
     from PIL import Image
 
     image = Image.fromarray(((numbers * 255 + top // 2) // top).astype(np.uint8))
@@ -131,7 +132,7 @@ def of_numbers(numbers: np.ndarray, top: int, file: Image) -> Image:
 
 
 def of_floats(numbers: np.ndarray) -> Image:
-    """Floats 0 ... 1 as an image of 8 bits, rounded. Refused where they are others."""
+    """Convert floats 0 ... 1 to an image of 8 bits, rounded. Refused where they are others."""
     from PIL import Image
 
     if not np.isfinite(numbers).all():
@@ -142,18 +143,19 @@ def of_floats(numbers: np.ndarray) -> Image:
 
 
 def tiles(file: Any) -> list[Any]:
-    """The parts of a file that Pillow has not read yet: (decoder, place, offset, arguments)."""
+    """Return the parts of a file that Pillow has not read yet: (decoder, place, offset, arguments)."""
     return getattr(file, "tile", [])
 
 
 def raw_mode(tile: Any) -> str:
-    """How the numbers of a part are stored in the file, in Pillow's words."""
+    """Return how the numbers of a part are stored in the file, in Pillow's words."""
     arguments = tile[3]
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 
 def sixteen_bits(file: Any, path: Path) -> np.ndarray:
-    """The colours of an image with 16 bits a channel, uint32, H W C; Pillow gives the high bytes, and the low ones in the other order.
+    """Return the colours of an image with 16 bits a channel, uint32, H W C; Pillow gives the high bytes, and the low ones in the other
+    order.
 
     Refused where they are stored in an unusual way.
     """
@@ -165,7 +167,7 @@ def sixteen_bits(file: Any, path: Path) -> np.ndarray:
 
 
 def other_byte(tile: Any) -> Any:
-    """The part, read by the other order of bytes."""
+    """Read the part by the other byte order."""
     arguments, mode = tile[3], raw_mode(tile)
     other = mode[:-4] + OTHER_BYTE[mode[-4:]]
     changed = (other, *arguments[1:]) if isinstance(arguments, tuple) else other
@@ -173,7 +175,7 @@ def other_byte(tile: Any) -> Any:
 
 
 def resized_with_opacity(image: Tensor, resolution: int) -> Tensor:
-    """An image of RGB and opacity, uint8 4 H W, its shorter side made `resolution` pixels long; each colour counts by its opacity."""
+    """Resize an image of RGB and opacity, uint8 4 H W, to a shorter side of `resolution` pixels; each colour counts by its opacity."""
     if min(image.shape[1:]) == resolution:
         return image
     opacity = image[3:].float()

@@ -29,17 +29,17 @@ values: the first chosen items, float32, where samples are floats, else None."""
 
 
 def rank(name: str) -> bytes:
-    """The place of a name in the order in which items are chosen: a hash with a fixed key, so that it is the same in all sets."""
+    """Return the place of a name in the order in which items are chosen: a hash with a fixed key, so that it is the same in all sets."""
     return hashlib.blake2b(b"gan-runner/" + name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def chosen(names: Sequence[str]) -> list[int]:
-    """Indices of the CHOSEN names of the lowest rank, ascending."""
+    """Return indices of the CHOSEN names of the lowest rank, ascending."""
     return sorted(heapq.nsmallest(CHOSEN, range(len(names)), key=lambda i: rank(names[i])))
 
 
 def of_items(items: Items) -> Fingerprint:
-    """Of any samples: the number and CHOSEN of them by their index, labels included.
+    """Compute the fingerprint of any samples: their number, and CHOSEN of them by index, labels included.
 
     Samples that are floats are kept as they are, to be compared up to rounding: processors differ in the last bit of a random number.
     Contents are left out where a second reading gives others, as in a data set that distorts images at random.
@@ -66,7 +66,8 @@ def of_items(items: Items) -> Fingerprint:
 
 
 def of_files(folder: Path, paths: Sequence[Path]) -> Fingerprint:
-    """Of files below a folder: number, names and sizes of all, and the bytes of CHOSEN of them. UserError where one cannot be read."""
+    """Compute the fingerprint of files below a folder: number, names and sizes of all, the bytes of CHOSEN. UserError where one cannot
+    be read."""
     start = os.path.join(folder, "")
     names = [text.removeprefix(start) if text.startswith(start) else os.path.relpath(text, folder) for text in map(os.fspath, paths)]
     picked = chosen(names)
@@ -84,18 +85,18 @@ def of_files(folder: Path, paths: Sequence[Path]) -> Fingerprint:
 
 
 def short(data: bytes) -> str:
-    """SHA-256, cut to 64 bits."""
+    """Compute SHA-256, cut to 64 bits."""
     return hashlib.sha256(data).hexdigest()[:16]
 
 
 def digest(mark: Fingerprint) -> str:
-    """One line for a fingerprint: equal for equal ones."""
+    """Format a fingerprint as one line: equal for equal ones."""
     values = b"" if mark["values"] is None else mark["values"].numpy().tobytes()
     return short(repr([mark["samples"], mark["kind"], mark["listing"], sorted(mark["items"].items())]).encode() + values)
 
 
 def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
-    """What differs, in words; nothing where the data are the same.
+    """Describe the differences; nothing where the data are the same.
 
     Of more than CHOSEN items, a name that is chosen in one set only is gone or new if it would have been chosen in the other as well.
     """
@@ -127,7 +128,7 @@ def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
 
 
 def strayed(before: Fingerprint, now: Fingerprint) -> set[str]:
-    """The items that are floats and differ by more than rounding."""
+    """Return the items that are floats and differ by more than rounding."""
     if before["values"] is None or now["values"] is None:
         return set()
     rows = [dict(zip(mark["items"], mark["values"])) for mark in (before, now)]
@@ -137,5 +138,5 @@ def strayed(before: Fingerprint, now: Fingerprint) -> set[str]:
 
 
 def listed(names: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
+    """Return the first few names, and how many more there are."""
     return some((printable(name, 100) for name in names), SHOWN)

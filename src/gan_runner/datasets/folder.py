@@ -50,7 +50,7 @@ class Files:
         return images, None if self.labels is None else self.labels[indices]
 
     def image(self, i: int) -> Tensor:
-        """Image i, decoded: uint8, C resolution resolution."""
+        """Decode image i: uint8, C resolution resolution."""
         return decode(self.paths[i], self.resolution, self.channels, self.background)
 
 
@@ -113,7 +113,7 @@ class ImageFolder(Dataset):
         return Files(paths, labels, self.resolution, self.channels, self.background)
 
     def checksum(self, split: Split) -> str:
-        """Of the files' bytes and of what is done to them, so that nothing need be decoded."""
+        """Hash the files' bytes and the settings of decoding, so that nothing needs to be decoded."""
         digest = hashlib.sha256(f"{VERSION} {self.resolution} {self.channels} {colour(self.background)} {self.class_names!a}".encode())
         for path, name in self._listing[1][split]:
             digest.update(os.fsencode(f"{name} ") + hashlib.sha256(path.read_bytes()).digest())
@@ -164,7 +164,7 @@ class ImageFolder(Dataset):
         return names, {"train": splits["train"], "test": splits["test"]}
 
     def _by_chance(self, files: Images) -> dict[Split, Images]:
-        """A share for testing, chosen by a hash of each path, but for the greatest hash of each class."""
+        """Choose a share for testing by a hash of each path; the greatest hash of each class stays in training."""
         hashes = [self._hash(path) for path, _ in files]
         greatest: dict[str, int] = {}
         for (_, name), number in zip(files, hashes):
@@ -175,10 +175,10 @@ class ImageFolder(Dataset):
         return splits
 
     def fingerprint(self, split: Split, items: Items) -> Fingerprint:
-        """Of the files: number, names and sizes of all images, and the bytes of 1,000 of them; nothing is decoded."""
+        """Compute the fingerprint from number, names and sizes of all images, and the bytes of 1,000 of them; nothing is decoded."""
         return of_files(self.path, [path for path, _ in self._listing[1][split]])
 
     def _hash(self, path: Path) -> int:
-        """A number from 0 to 2^64 - 1 for a path below the folder."""
+        """Return a number from 0 to 2^64 - 1 for a path below the folder."""
         digest = hashlib.sha256(os.fsencode(f"{self.split_seed}/{path.relative_to(self.path).as_posix()}")).digest()
         return int.from_bytes(digest[:8], "big")

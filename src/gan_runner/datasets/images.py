@@ -17,7 +17,7 @@ ROWS = 1024  # images that are resized at once: bounds the memory
 
 
 def resize(images: Tensor, resolution: int) -> Tensor:
-    """Images (uint8, N C H W), their shorter side made `resolution` pixels long: bilinear, antialiased, rounded, as torchvision does it."""
+    """Resize images (uint8, N C H W) to a shorter side of `resolution` pixels: bilinear, antialiased, rounded, as torchvision does it."""
     short, long = sorted(images.shape[-2:])
     if short == resolution:
         return images

@@ -114,7 +114,7 @@ def listed(folder: Path) -> Listing:
 
 
 def of_folders(walk: Walk, depth: int) -> dict[Parts, Counter[str]]:
-    """The other files of the folders on this level in which there is no image, at any depth; sorted."""
+    """Return the other files of the folders on this level in which there is no image, at any depth; sorted."""
     holding = {parts[: depth + 1] for parts in walk.found if len(parts) > depth + 1}
     bare: dict[Parts, Counter[str]] = {}
     for parts, others in sorted(walk.others.items()):
@@ -197,7 +197,7 @@ def suffix_of(name: str) -> str:
 
 
 def split_folders(folder: Path, tops: set[str]) -> dict[str, str]:
-    """The folder of each split by name, of the folders `tops` on the first level; none where they are something else.
+    """Return the folder of each split by name, of the folders `tops` on the first level; none where they are something else.
 
     A class may be called train: a folder of a training split without one for testing is a class, unless there is nothing beside it.
     """
@@ -218,14 +218,14 @@ def split_folders(folder: Path, tops: set[str]) -> dict[str, str]:
 
 
 def classes(images: Counter[str]) -> str:
-    """How many classes, and images of each."""
+    """Return how many classes, and images of each."""
     if len(images) <= LISTED:
         return f"{len(images)} classes ({', '.join(f'{shown(name)} {n:,}' for name, n in sorted(images.items()))})"
     return f"{len(images)} classes of {min(images.values()):,} to {max(images.values()):,} images"
 
 
 def reasons(left_out: Counter[str]) -> str:
-    """How many files and folders were left out for each reason, the most frequent first."""
+    """Return how many files and folders were left out for each reason, the most frequent first."""
     return some([f"{n:,} {reason}" for reason, n in sorted(left_out.items(), key=lambda item: (-item[1], item[0]))])
 
 
@@ -234,10 +234,10 @@ def counted(n: int, what: str) -> str:
 
 
 def some(names: Iterable[str]) -> str:
-    """The first names, and how many more."""
+    """Return the first names, and how many more."""
     return errors.some(map(shown, names), SHOWN)
 
 
 def shown(name: str | Path) -> str:
-    """A name as a terminal may show it, whatever bytes it has."""
+    """Return a name as a terminal may show it, whatever bytes it has."""
     return printable(str(name))

@@ -34,7 +34,7 @@ class Mixture:
         return torch.logsumexp(-squares, 1) - math.log(modes) - dimensions / 2 * math.log(2 * math.pi * self.sigma**2)
 
     def support_distance(self, x: Tensor) -> Tensor:
-        """Distance to the nearest mode."""
+        """Return distance to the nearest mode."""
         return self._distances(x).amin(1)
 
     def _distances(self, x: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class Spiral:
         self.line = self.at(torch.linspace(first, last, 2049, dtype=torch.float64))
 
     def at(self, t: Tensor) -> Tensor:
-        """Points of the curve, N 2."""
+        """Return points of the curve, N 2."""
         return torch.stack([t * t.cos(), t * t.sin()], 1) / self.scale
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class Spiral:
         return log_integral - math.log(2 * math.pi * self.sigma**2)
 
     def support_distance(self, x: Tensor) -> Tensor:
-        """Distance to the curve, read off 2048 chords (1e-5 from the arc at most): those beside the nearest corner."""
+        """Return distance to the curve, read off 2048 chords (1e-5 from the arc at most): those beside the nearest corner."""
         line = self.line.to(x)
         distances = []
         for part in x.split(ROWS):
@@ -106,7 +106,7 @@ class Points(Dataset):
         return Spec((2,), None if modes is None else len(modes), self.exact)
 
     def load(self, split: Split) -> Samples:
-        """Modes in turn, so that each has the same number of points (but for one); the label is the mode."""
+        """Draw the modes in turn, so that each has the same number of points (but for one); the label is the mode."""
         modes = self.exact.modes
         assert modes is not None
         y = torch.arange(self.n) % len(modes)

@@ -57,7 +57,7 @@ class Pictures:
 
 
 def described(shape: tuple[int, ...]) -> str:
-    """A shape C H W in words."""
+    """Return a shape C H W in words."""
     return f"{shape[2]}x{shape[1]} {'grey' if shape[0] == 1 else 'RGB'}"
 
 
@@ -158,7 +158,7 @@ class Stored(Dataset):
 
 
 def arrays(path: Path) -> Samples:
-    """The samples in a .npz file. UserError where it has none that can be judged."""
+    """Return the samples in a .npz file. UserError where it has none that can be judged."""
     x, y = (first_array(path, names) for names in (ARRAYS, LABELS))
     if x is None:
         raise UserError(f"{path} has none of the arrays {', '.join(ARRAYS)}")
@@ -188,7 +188,8 @@ def arrays(path: Path) -> Samples:
 
 
 def names_in(path: Path) -> tuple[str, ...] | None:
-    """The names of the classes in a .npz file, in the order of the labels; None where it has none. UserError where they are no names."""
+    """Return the names of the classes in a .npz file, in the order of the labels; None where it has none. UserError where they are no
+    names."""
     names = first_array(path, (NAMES,))
     if names is None:
         return None
@@ -198,7 +199,8 @@ def names_in(path: Path) -> tuple[str, ...] | None:
 
 
 def first_array(path: Path, names: Sequence[str]) -> np.ndarray[Any, Any] | None:
-    """The first of these arrays that a .npz file has; None where it has none. UserError where it is damaged or does not fit into memory."""
+    """Return the first of these arrays that a .npz file has; None where it has none. UserError where it is damaged or does not fit into
+    memory."""
     try:
         with open(typed(path), "rb") as file, zipfile.ZipFile(file) as archive:
             there = set(archive.namelist())
@@ -209,7 +211,7 @@ def first_array(path: Path, names: Sequence[str]) -> np.ndarray[Any, Any] | None
 
 
 def array_in(archive: zipfile.ZipFile, name: str) -> np.ndarray[Any, Any]:
-    """An array of an archive, once its header and the length of its file agree. ValueError where they do not."""
+    """Return an array of an archive, once its header and the length of its file agree. ValueError where they do not."""
     with archive.open(name) as file:
         version = np.lib.format.read_magic(file)
         shape, _, dtype = (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)

@@ -19,13 +19,13 @@ BLOCK = 4096  # triangles proposed at once, a constant so that the first n are t
 
 
 def areas(vertices: Tensor) -> Tensor:
-    """N, of triangles N 3 2."""
+    """Compute the areas, N, of triangles N 3 2."""
     (ax, ay), (bx, by) = ((vertices[:, i] - vertices[:, 0]).unbind(1) for i in (1, 2))
     return (ax * by - ay * bx).abs() / 2
 
 
 def coverage(vertices: Tensor, resolution: int) -> Tensor:
-    """The share of each pixel (N R R, float64) that a triangle (N 3 2: x to the right, y down, the frame is [0, 1]^2) covers.
+    """Compute the share of each pixel (N R R, float64) that a triangle (N 3 2: x to the right, y down, the frame is [0, 1]^2) covers.
 
     Exact to 1e-4, and differentiable in the vertices: a pixel's share is the signed sum over the edges of what lies beyond them in it.
     For the part of an edge in a row of pixels, that is (height of the part) x (mean of clamp(x - i, 0, 1) over it): the difference at i
@@ -46,7 +46,7 @@ def coverage(vertices: Tensor, resolution: int) -> Tensor:
 
 
 def propose(n: int, min_area: float, generator: torch.Generator) -> Tensor:
-    """Triangles, N 3 2: vertices uniform on [0, 1]^2, given that the area is at least min_area."""
+    """Draw triangles, N 3 2: vertices uniform on [0, 1]^2, given that the area is at least min_area."""
     kept: list[Tensor] = []
     while sum(map(len, kept)) < n:
         drawn = torch.rand(BLOCK, 3, 2, generator=generator, dtype=torch.float64)
@@ -55,7 +55,7 @@ def propose(n: int, min_area: float, generator: torch.Generator) -> Tensor:
 
 
 def drawn(vertices: Tensor, resolution: int) -> Tensor:
-    """`coverage` in parts: N R R."""
+    """Compute `coverage` in parts: N R R."""
     return torch.cat([coverage(part, resolution) for part in vertices.split(ROWS)])
 
 
@@ -76,7 +76,8 @@ class TriangleManifold:
         raise NotImplementedError("images of triangles lie on a surface: they have no density in the space of images")
 
     def support_distance(self, x: Tensor) -> Tensor:
-        """Euclidean distance (N, float64) of images (N 1 R R or N R*R, in [-1, 1]) to the nearest image of a triangle, in their units.
+        """Return Euclidean distance (N, float64) of images (N 1 R R or N R*R, in [-1, 1]) to the nearest image of a triangle, in their
+        units.
 
         Found by descent, so it is an upper bound. Real images come within 0.03 on average (0.02 is their rounding to 256 levels), all of
         300 within 0.4; of images with one wrong pixel 6 % are left more than 0.6 too far. NaN where an image is not finite.
@@ -90,7 +91,7 @@ class TriangleManifold:
         return vertices, drawn(vertices, self.resolution).flatten(1).float()
 
     def fit(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest triangles found (N 3 2) and their L2 distances (N), float64, for images (N ... of R*R pixels) in [0, 1].
+        """Return the nearest triangles found (N 3 2) and their L2 distances (N), float64, for images (N ... of R*R pixels) in [0, 1].
 
         The best of the nearest one in a bank of training triangles and of those that have the image's moments (and the moments of its
         pixels above 1/2, which haze does not spread); then Adam on the six coordinates. A step that leaves the manifold is not taken.
@@ -116,7 +117,7 @@ class TriangleManifold:
         return nearest, best
 
     def _start(self, images: Tensor) -> Tensor:
-        """The best of the candidates, N 3 2."""
+        """Return the best of the candidates, N 3 2."""
         vertices, bank = (t.to(images.device) for t in self.bank)
         nearest = torch.cdist(images.flatten(1).float(), bank).argmin(1)  # only a start: its rounding does no harm
         turned = [self._large(with_moments(x, self.turns)) for x in (images, (images > 0.5).double())]
@@ -128,7 +129,7 @@ class TriangleManifold:
         return candidates[torch.arange(len(images), device=images.device), choice].clone()
 
     def _large(self, vertices: Tensor) -> Tensor:
-        """Triangles N M 3 2 that are too small, enlarged to min_area; all of them inside the frame."""
+        """Enlarge triangles N M 3 2 that are too small to min_area, all of them inside the frame."""
         area = areas(vertices.flatten(0, 1)).unflatten(0, vertices.shape[:2])
         factor = (1.001 * self.min_area / area.clamp_min(1e-12)).sqrt().clamp_min(1)[..., None, None]
         centre = vertices.mean(2, keepdim=True)
@@ -136,7 +137,7 @@ class TriangleManifold:
 
 
 def with_moments(images: Tensor, turns: int) -> Tensor:
-    """Triangles (N turns 3 2) with the mean and the covariance of the light in images (N R R).
+    """Return triangles (N turns 3 2) with the mean and the covariance of the light in images (N R R).
 
     That leaves one parameter, a turn before the map that makes the covariance, of which `turns` values are taken. An equilateral triangle
     with its corners at distance sqrt 8 from its centre has unit covariance.
@@ -185,10 +186,10 @@ class Triangles(Dataset):
         return Spec((1, self.resolution, self.resolution), None, self.exact)
 
     def vertices(self, split: Split) -> Tensor:
-        """The triangles of a split, N 3 2, float64."""
+        """Return the triangles of a split, N 3 2, float64."""
         return propose(self.sizes[split], self.min_area, seeded("Triangles", split, self.seed))
 
     def load(self, split: Split) -> Samples:
-        """About two seconds for 70,000 images."""
+        """Draw the triangles: about two seconds for 70,000 images."""
         parts = self.vertices(split).split(ROWS)
         return Samples(torch.cat([(coverage(part, self.resolution) * 255).round().to(torch.uint8).unsqueeze(1) for part in parts]))

@@ -57,20 +57,21 @@ class Extractor(nn.Module):
         self._checksum: str | None = None
 
     def embed(self, images: Tensor) -> Extracted:
-        """Features and logits of uint8 images, N C H W with 1 or 3 channels."""
+        """Compute features and logits of uint8 images, N C H W with 1 or 3 channels."""
         raise NotImplementedError
 
     def own(self, content: Any) -> dict[str, Tensor]:
-        """The state_dict of this network in what the file contains."""
+        """Return the state_dict of this network in what the file contains."""
         return content
 
     def named(self, own: str, published: str) -> str:
-        """The prefix of a figure: the published name where the figure compares with published ones, and a name of its own elsewhere."""
+        """Return the prefix of a figure: the published name where the figure compares with published ones, and a name of its own
+        elsewhere."""
         return f"{published if self.standard else own}/{self.name}"
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Extracted:
-        """Features and logits of images, N C H W in 0 ... 255, computed in plain float32.
+        """Compute features and logits of images, N C H W in 0 ... 255, in plain float32.
 
         TypeError unless they are uint8, ValueError unless they are images of 1 or 3 channels, UserError without usable weights.
         """
@@ -93,7 +94,7 @@ class Extractor(nn.Module):
             )
 
     def find(self) -> Path:
-        """Where the weights are; UserError where they are not."""
+        """Return where the weights are; UserError where they are not."""
         assert self.weights is not None
         if not os.path.isfile(self.weights):  # False as well where one may not look
             raise UserError(
@@ -103,7 +104,7 @@ class Extractor(nn.Module):
         return self.weights
 
     def verify(self, path: Path, checksum: str) -> None:
-        """UserError where the file is not to be used; its SHA-256 is `checksum`. By default any file is."""
+        """Raise UserError where the file is not to be used; its SHA-256 is `checksum`. By default any file is."""
 
     def load(self) -> None:
         """Read the weights unless that is done; UserError where the file is missing, unreadable or another network's."""
@@ -133,7 +134,7 @@ class Extractor(nn.Module):
         self._checksum, self.loaded = checksum, True
 
     def available(self) -> str | None:
-        """Why this extractor cannot be used; None where it can."""
+        """Return why this extractor cannot be used; None where it can."""
         try:
             self.load()
         except UserError as error:
@@ -147,7 +148,7 @@ class Extractor(nn.Module):
         return self._checksum
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in evaluation mode."""
+        """Stay in evaluation mode."""
         return super().train(False)
 
 
@@ -158,7 +159,7 @@ def aside() -> AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def exact(device: torch.device) -> Iterator[None]:
-    """float32 that is float32, whatever training asked for: no autocast, and neither TF32 nor bfloat16 inside a product."""
+    """Compute in real float32, whatever training chose: no autocast, and neither TF32 nor bfloat16 inside a product."""
     before: list[tuple[Switch, Any]] = []
     for switch in switches():
         with contextlib.suppress(RuntimeError):  # torch refuses to read an old setting that a new one contradicts
@@ -182,7 +183,8 @@ class Switch(NamedTuple):
 
 
 def switches() -> Iterator[Switch]:
-    """Since 2.9 each operation has a setting of its own; torch wants them to agree with the old ones, so those are set first."""
+    """List the settings of precision; since torch 2.9 each operation has its own, which must agree with the old ones, so those are set
+    first."""
     cudnn, cuda, mkldnn = (cast(Any, backend) for backend in (torch.backends.cudnn, torch.backends.cuda, torch.backends.mkldnn))
     yield Switch(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest")
     yield Switch(partial(getattr, cudnn, "allow_tf32"), partial(setattr, cudnn, "allow_tf32"), False)
@@ -192,24 +194,24 @@ def switches() -> Iterator[Switch]:
 
 
 def unit(images: Tensor) -> Tensor:
-    """uint8 as float32 in [0, 1]."""
+    """Convert uint8 to float32 in [0, 1]."""
     return images.float() / 255
 
 
 def grey(images: Tensor) -> Tensor:
-    """N 1 H W from one channel, or the luma of three."""
+    """Convert one channel, or three by their luma, to N 1 H W."""
     if images.shape[1] == 3:
         return sum(w * images[:, i : i + 1] for i, w in enumerate(LUMA))  # type: ignore[return-value]
     return images
 
 
 def colour(images: Tensor) -> Tensor:
-    """N 3 H W from three channels, or one repeated."""
+    """Convert three channels, or one repeated, to N 3 H W."""
     return images.expand(-1, 3, -1, -1)
 
 
 def resize(images: Tensor, side: int) -> Tensor:
-    """Square images of this side, by bilinear interpolation with antialiasing; untouched where they have it."""
+    """Resize square images to this side, by bilinear interpolation with antialiasing; images of that side stay untouched."""
     if images.shape[2:] == (side, side):
         return images
     return F.interpolate(images, (side, side), mode="bilinear", align_corners=False, antialias=True)

@@ -49,7 +49,7 @@ class Findings(NamedTuple):
 def unmeasurable(
     metrics: Mapping[str, Metric], extractor: Extractor | None, subject: Subject, reference: Reference | None
 ) -> dict[str, str]:
-    """Name of a metric that cannot be computed -> why."""
+    """Return, for each metric that cannot be computed, its name and the reason."""
     reasons: dict[str, str] = {}
     for name, metric in metrics.items():
         lacking = [reason for need in sorted(metric.needs) if (reason := missing(need, subject, reference)) is not None]
@@ -63,7 +63,7 @@ def unmeasurable(
 
 
 def unfit(extractor: Extractor, spec: Spec) -> str | None:
-    """Why an extractor does not take samples of this shape; None where it does, or where its own `forward` decides that."""
+    """Return why an extractor does not take samples of this shape; None where it does, or where its own `forward` decides that."""
     if type(extractor).forward is not Extractor.forward:
         return None
     try:
@@ -74,7 +74,7 @@ def unfit(extractor: Extractor, spec: Spec) -> str | None:
 
 
 def missing(need: Need, subject: Subject, reference: Reference | None) -> str | None:
-    """Why there is not what a metric may need; None where it is there. Labels are looked at, which may read the real samples."""
+    """Return why there is not what a metric may need; None where it is there. Labels are looked at, which may read the real samples."""
     if need == "labels":
         try:
             without = None if subject.labelled else "the samples"
@@ -90,12 +90,12 @@ def missing(need: Need, subject: Subject, reference: Reference | None) -> str | 
 
 
 def prefix_of(name: str, metric: Metric, extractor: Extractor | None) -> str:
-    """The key of a metric's figures; its name where it needs an extractor and there is none."""
+    """Return the key of a metric's figures; its name where it needs an extractor and there is none."""
     return name if metric.extracts and extractor is None else metric.prefix(extractor)
 
 
 def refuse_same_keys(metrics: Mapping[str, Metric], extractor: Extractor | None) -> None:
-    """UserError where two metrics would write under the same key, so that one figure would replace the other."""
+    """Raise UserError where two metrics would write under the same key, so that one figure would replace the other."""
     names: dict[str, str] = {}
     for name, metric in metrics.items():
         prefix = prefix_of(name, metric, extractor)
@@ -112,7 +112,7 @@ def evaluate(
     batch_size: int = 500,
     tick: Tick = unheard,
 ) -> Findings:
-    """The figures of a subject; None, and the reason in the protocol, for one that cannot be computed.
+    """Return the figures of a subject; None, and the reason in the protocol, for one that cannot be computed.
 
     Samples are made once and pass once through the extractor, for all metrics.
 
@@ -175,12 +175,12 @@ def evaluate(
 
 
 def nearly_black(what: str) -> str:
-    """What to say of images whose values are all 0 or 1."""
+    """Describe images whose values are all 0 or 1."""
     return f"all values of the {what} are 0 or 1, of 255: nearly black images; were they meant to be scaled to 0 ... 255?"
 
 
 def given(values: Mapping[str, Any], field: str, name: str) -> Tensor:
-    """What a metric reads. UserError where it is not there."""
+    """Return the values that a metric reads. UserError where they are missing."""
     if values[field] is None:
         raise UserError(
             f"metric {name} reads {field}, and " + ("the extractor is no classifier" if field == "logits" else "there are none")
@@ -189,7 +189,7 @@ def given(values: Mapping[str, Any], field: str, name: str) -> Tensor:
 
 
 def protocol(subject: Subject, extractor: Extractor | None, reference: Reference | None, reasons: Mapping[str, str]) -> dict[str, Any]:
-    """What has to be known to compare a figure with another."""
+    """Return all that must be equal for two figures to be compared."""
     found: dict[str, Any] = {"n_fake": subject.n} | subject.protocol()
     if subject.spec.kind.rounding is not None:
         found["images"] = subject.spec.kind.rounding

@@ -28,7 +28,7 @@ Reduction = Callable[[Any], Any]
 
 
 def rows(parts: list[Tensor]) -> list[Tensor]:
-    """The rows of some tensors as one tensor, in a list; a scalar is one row. Empty where there are none."""
+    """Return the rows of some tensors as one tensor, in a list; a scalar is one row. Empty where there are none."""
     return [torch.cat([part.reshape(1) if part.ndim == 0 else part for part in parts])] if parts else []
 
 
@@ -49,7 +49,7 @@ class State(NamedTuple):
 
 
 def told_nobody(done: int, n: int) -> None:
-    """Where nobody wants to know how far the work is."""
+    """Return where nobody wants to know how far the work is."""
 
 
 def over_processes(compute: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,7 +119,7 @@ class Metric(nn.Module):
         self._begin(name)
 
     def reset(self) -> None:
-        """Bring all states back to their defaults."""
+        """Reset all states to their defaults."""
         for name in self._states:
             self._begin(name)
 
@@ -129,7 +129,7 @@ class Metric(nn.Module):
 
     @contextmanager
     def joined(self) -> Iterator[None]:
-        """For a while, let every process have the states of all together; each has its own again afterwards."""
+        """Merge the states of all processes for the time of the context; each has its own again afterwards."""
         if self._is_joined or distributed.size() == 1:
             yield
             return
@@ -163,32 +163,32 @@ class Metric(nn.Module):
         return bool({"features", "logits"} & set(self.reads))
 
     def prefix(self, extractor: Extractor | None) -> str:
-        """The key of its figures in metrics.jsonl, given the extractor (None: it needs none): "modes", "cs/lenet"."""
+        """Return the key of its figures in metrics.jsonl, given the extractor (None: it needs none): "modes", "cs/lenet"."""
         raise NotImplementedError
 
     def update(self, *values: Any, **none: Any) -> None:
         """Take in what `reads` names, of N samples."""
 
     def examine(self, subject: Subject) -> None:
-        """Once, after the samples and before compute: a look at whatever is more than samples, such as the networks."""
+        """Examine the subject once, after the samples and before compute: its networks, single samples."""
 
     def compute(self) -> dict[str, Tensor]:
-        """Figures, float64 scalars, by the rest of their key; "" is the one that has the prefix for its key. NaN: undefined here."""
+        """Return figures, float64 scalars, by the rest of their key; "" is the one that has the prefix for its key. NaN: undefined here."""
         raise NotImplementedError
 
     def pictures(self, subject: Subject) -> dict[str, Tensor]:
-        """Pictures (uint8, 3 H W) by the rest of their key, asked for after compute; by default none."""
+        """Return pictures (uint8, 3 H W) by the rest of their key, asked for after compute; by default none."""
         return {}
 
     def notes(self) -> list[str]:
-        """Where its figures mean little, such as too few samples: half sentences, asked for after compute; by default none."""
+        """Return where its figures mean little, such as too few samples: half sentences, asked for after compute; by default none."""
         return []
 
     def figures(self, extractor: Extractor | None) -> dict[str, Tensor]:
-        """What compute says, under its whole keys: {"modes/covered": ...}, {"cs/lenet": ..., "cs/lenet/std": ...}."""
+        """Return the results of compute under their whole keys: {"modes/covered": ...}, {"cs/lenet": ..., "cs/lenet/std": ...}."""
         prefix = self.prefix(extractor)
         return {f"{prefix}/{key}" if key else prefix: value for key, value in self.compute().items()}
 
     def sentence(self, figures: Mapping[str, float | None]) -> str:
-        """The figures, under their whole keys, as a reader wants them; None is one that could not be computed."""
+        """Return the figures, under their whole keys, as a reader wants them; None is one that could not be computed."""
         return "  ".join(f"{key} {'null' if value is None else f'{value:.4g}'}" for key, value in figures.items())

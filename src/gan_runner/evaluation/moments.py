@@ -27,7 +27,8 @@ class Moments(NamedTuple):
 
     @classmethod
     def of(cls, rows: Tensor) -> Moments:
-        """Of rows, N F; ValueError for another shape. Memory: a few thousand rows in float64 and a few matrices F F, whatever N is."""
+        """Compute the moments of rows, N F; ValueError for another shape. Memory: a few thousand rows in float64 and a few matrices F F,
+        whatever N is."""
         if rows.ndim != 2:
             raise ValueError(f"moments are of rows, N F, and these have the shape {tuple(rows.shape)}")
         if not len(rows):
@@ -42,7 +43,7 @@ class Moments(NamedTuple):
         return cls(torch.tensor(float(len(rows)), dtype=torch.float64, device=rows.device), mean, centred.T @ centred)
 
     def merged(self, other: Moments) -> Moments:
-        """Of the rows of both."""
+        """Merge with the moments of other rows."""
         n = self.n + other.n
         delta, share = other.mean - self.mean, other.n / n.clamp_min(1)
         scatter = torch.addr(self.scatter + other.scatter, self.n * share * delta, delta)
@@ -63,5 +64,5 @@ class Moments(NamedTuple):
 
     @classmethod
     def unpacked(cls, matrix: Tensor) -> Moments:
-        """What `packed` packed, as views of it."""
+        """Return views of the parts that `packed` joined."""
         return cls(matrix[0, 0], matrix[0, 1:], matrix[1:, 1:])

@@ -66,7 +66,7 @@ class Reference:
         return self.dataset.spec
 
     def of(self, split: Split) -> Reference:
-        """The same data, another split. UserError where there is no such split."""
+        """Return the same data, another split. UserError where there is no such split."""
         if split not in self._others:
             settings = {"n": self.asked, "device": self.device, "batch_size": self.batch_size, "tick": self.tick, "order": self.order}
             other = Reference(self.dataset, split, self.extractor, **settings)  # type: ignore[arg-type]
@@ -105,7 +105,7 @@ class Reference:
         return (self.order and self.order.class_names) or self.spec.class_names
 
     def protocol(self) -> dict[str, Any]:
-        """What was compared with; where labels were asked for, also which classes they are of."""
+        """Describe the real samples; where labels were read, also their classes."""
         found = {"real": f"{self.name}:{self.split}", "n_real": self.n, "real_sha256": self.checksum}
         if self.n < len(self._items):
             found["real_chosen"] = f"{self.n} of {len(self._items)} at random, the same for every seed"
@@ -117,7 +117,7 @@ class Reference:
         return found | {f"real_{name}": note for name, note in self.notes.items()}
 
     def at(self, indices: Tensor) -> Tensor:
-        """The samples with these indices as data: N ..., float32. UserError where one is not finite."""
+        """Return the samples with these indices as data: N ..., float32. UserError where one is not finite."""
         x = self._items.take(self._chosen[indices])[0]
         if not x.isfinite().all():
             raise UserError(f"not all samples of {self.name} ({self.split}) are finite (nan or inf)")
@@ -130,19 +130,19 @@ class Reference:
         return self.spec.kind.nearly_black(self.dataset.to_float(x))
 
     def samples(self) -> Tensor:
-        """All of them as data: n ..., float32."""
+        """Return all of them as data: n ..., float32."""
         return self.at(torch.arange(self.n))
 
     # ---- features -------------------------------------------------------------------------------------------------------------------
 
     def features(self) -> Tensor:
-        """n F, float32, on the CPU; mapped from the disk where it was possible to keep them."""
+        """Return n F, float32, on the CPU; mapped from the disk where it was possible to keep them."""
         if "_features" not in vars(self):
             self._look(features=True)
         return self._features
 
     def moments(self) -> Moments:
-        """Of the features; float64. Memory: one batch and a few matrices F F."""
+        """Compute the moments of the features; float64. Memory: one batch and a few matrices F F."""
         if "_moments" not in vars(self):
             self._look(features=False)
         return self._moments
@@ -239,7 +239,7 @@ class _Rows:
         self.checksum: int | None = None  # of what is written; None before anything is
 
     def add(self, rows: np.ndarray) -> None:
-        """Some more rows; an error of the disk is kept for the end."""
+        """Return some more rows; an error of the disk is kept for the end."""
         data = np.ascontiguousarray(rows, "<f4").tobytes()
         if self.checksum is None:
             header = io.BytesIO()

@@ -251,7 +251,7 @@ def stacked(logs: Logs) -> torch.Tensor:
 
 
 def uncapturable(game: Game, dataset: Dataset | None = None) -> str | None:
-    """Why the rounds of this game cannot be captured; None if nothing is known against it."""
+    """Return why the rounds of this game cannot be captured; None if nothing is known against it."""
     if distributed.size() > 1:
         return "several processes train together"
     if reason := refused(game, dataset):

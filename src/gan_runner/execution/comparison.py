@@ -73,7 +73,7 @@ class Watched:
         self.weights = {readable(name): p for name, p in game.named_parameters()}
 
     def outcome(self, logs: Logs, read: Sequence[int], kept: bool = True) -> Outcome:
-        """Everything that a round has left. read: how far it has read the data; kept: in memory of its own."""
+        """Return the whole state after a round. read: the number of samples read; kept: copied."""
         found = {f"the log {name}": value for name, value in logs.items()}
         found |= {f"the gradient of {name}": p.grad for name, p in self.weights.items() if p.grad is not None}
         found |= {name: value.detach().clone() if kept else value for name, value in {**self.places, **self.attributes()}.items()}
@@ -81,7 +81,7 @@ class Watched:
         return found | {"the number of samples that are read": torch.tensor(read)}
 
     def attributes(self) -> Outcome:
-        """The tensors that objects of somebody else hold as attributes or items."""
+        """Return the tensors that objects of somebody else hold as attributes or items."""
         found: Outcome = {}
         for path, value, _ in self.theirs:
             items = [*namespace(value).items(), *(value.items() if isinstance(value, dict) else ())]
@@ -119,7 +119,7 @@ def random_states(game: Game) -> dict[str, Tensor]:
 
 
 def in_place(game: Game) -> Iterator[tuple[str, Tensor]]:
-    """The tensors that a round writes in place: weights, buffers, and what optimisers and gradient scalers keep."""
+    """Yield the tensors that a round writes in place: weights, buffers, and what optimisers and gradient scalers keep."""
     names: dict[Tensor, str] = {p: readable(name) for name, p in game.named_parameters()}
     yield from ((name, p) for p, name in names.items())
     yield from ((readable(name), buffer) for name, buffer in game.named_buffers())
@@ -133,7 +133,7 @@ def in_place(game: Game) -> Iterator[tuple[str, Tensor]]:
 
 
 def readable(name: str) -> str:
-    """The name of a weight or buffer of a game, by the keys of the configuration."""
+    """Return the name of a weight or buffer of a game, by the keys of the configuration."""
     for pattern, key in (
         (r"players\.(\w+)\.objective\.net\.", r"architecture.\1."),
         (r"players\.\w+\.objective\.owned\.", ""),
@@ -145,19 +145,19 @@ def readable(name: str) -> str:
 
 
 def same(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are equal, nan included."""
+    """Return whether two tensors are equal, nan included."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return torch.equal(one, other) or bool(((one == other) | ((one != one) & (other != other))).all())
 
 
 def first_unequal(one: Outcome, other: Outcome) -> str | None:
-    """The name of the first tensor that is not the same in both; None where all are, to the bit."""
+    """Return the name of the first tensor that is not the same in both; None where all are, to the bit."""
     return next((name for name in (one | other) if name not in one or name not in other or not same(one[name], other[name])), None)
 
 
 def distance(one: Tensor | None, other: Tensor | None) -> float:
-    """The greatest difference of two numbers at the same place; inf where one is no number, or where there is none."""
+    """Return the greatest difference of two numbers at the same place; inf where one is no number, or where there is none."""
     if one is None or other is None or one.shape != other.shape:
         return 0.0 if one is other else float("inf")
     if one.numel() == 0:
@@ -168,7 +168,7 @@ def distance(one: Tensor | None, other: Tensor | None) -> float:
 
 
 def first_beyond(replayed: Outcome, plays: Sequence[Outcome]) -> str | None:
-    """The name of the first tensor of a replayed round that is further from each eager play of it than rounding explains.
+    """Return the name of the first tensor of a replayed round that is further from each eager play of it than rounding explains.
 
     plays: at least two plays from the same state. What they differ by, tensor by tensor, is rounding, which is at least the last place of
     the greatest number; a tensor may be ten times as far from the nearest of them.
@@ -182,14 +182,14 @@ def first_beyond(replayed: Outcome, plays: Sequence[Outcome]) -> str | None:
 
 
 def last_place(tensor: Tensor | None) -> float:
-    """The relative precision of a tensor's numbers, times the greatest of them; 0 for integers."""
+    """Return the relative precision of a tensor's numbers, times the greatest of them; 0 for integers."""
     if tensor is None or tensor.numel() == 0 or not tensor.is_floating_point():
         return 0.0
     return torch.finfo(tensor.dtype).eps * float(tensor.double().abs().nan_to_num(0.0, 0.0).amax())
 
 
 def rounding_unit(game: Game) -> float:
-    """The greatest relative error of rounding a number as products of this game do; that of TF32 on a GPU, which may use it."""
+    """Return the greatest relative error of rounding a number as products of this game do; that of TF32 on a GPU, which may use it."""
     device = game.generator.device.type
     with game.precision():
         if torch.is_autocast_enabled(device):

@@ -28,7 +28,7 @@ def engine_of(
     dataset: Dataset | None = None,
     last: Callable[[int], Path | None] = lambda step: None,
 ) -> Engine:
-    """The engine that trainer.engine names. last: gives the newest checkpoint of at most so many rounds.
+    """Return the engine that trainer.engine names. last: gives the newest checkpoint of at most so many rounds.
 
     auto, where one process trains alone: CUDA graphs on a GPU; on a CPU a list of operations, unless the data are images, whose networks
     keep it busy long enough. Else operation by operation.

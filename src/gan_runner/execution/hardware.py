@@ -21,7 +21,7 @@ Precision = Literal["auto", 32, 16, "bf16"]
 
 
 def device_of(accelerator: Accelerator) -> torch.device:
-    """The device to train on; auto takes CUDA, else MPS, else the CPU. UserError where it is not there."""
+    """Return the device to train on; auto takes CUDA, else MPS, else the CPU. UserError where it is not there."""
     there: dict[Accelerator, bool] = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if accelerator == "auto":
         accelerator = next(name for name, is_there in there.items() if is_there)
@@ -31,14 +31,14 @@ def device_of(accelerator: Accelerator) -> torch.device:
 
 
 def precision_of(precision: Precision, device: torch.device, images: bool) -> Precision:
-    """The precision to compute in; auto: bf16 for images where the processor multiplies it in hardware, else 32."""
+    """Return the precision to compute in; auto: bf16 for images where the processor multiplies it in hardware, else 32."""
     if precision != "auto":
         return precision
     return "bf16" if images and multiplies_bf16(device) else 32
 
 
 def multiplies_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for products of bf16: tensor cores; AVX512-BF16 or AMX on a CPU."""
+    """Return whether the device has instructions for products of bf16: tensor cores; AVX512-BF16 or AMX on a CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
@@ -48,7 +48,8 @@ def multiplies_bf16(device: torch.device) -> bool:
 
 
 def autocast(precision: Precision, device: torch.device) -> Callable[[], AbstractContextManager]:
-    """The context in which objectives are computed. Casts of weights are not kept: a CUDA graph would hold on to those of its recording."""
+    """Return the context in which objectives are computed. Casts of weights are not kept: a CUDA graph would hold on to those of its
+    recording."""
     if precision == 32:
         return nullcontext
     number = torch.bfloat16 if precision == "bf16" else torch.float16
@@ -56,12 +57,12 @@ def autocast(precision: Precision, device: torch.device) -> Callable[[], Abstrac
 
 
 def gradient_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
-    """What keeps small gradients alive in float16; does nothing at other precisions."""
+    """Build the gradient scaler, which keeps small gradients alive in float16; disabled at other precisions."""
     return torch.amp.GradScaler(device.type, enabled=precision == 16)
 
 
 def lay_out(net: nn.Module, device: torch.device) -> nn.Module:
-    """Channels last: how convolutions of CPUs and tensor cores read their weights; without, each of them reorders first."""
+    """Lay weights out channels last, as convolutions of CPUs and tensor cores read them; else each of them reorders first."""
     return net.to(memory_format=torch.channels_last) if device.type in ("cpu", "cuda") else net  # type: ignore[call-overload]
 
 
@@ -99,7 +100,7 @@ def kept_memory(device: torch.device) -> Iterator[None]:
 
 
 def facts(device: torch.device, precision: Precision) -> dict[str, Any]:
-    """What the bits of a run depend on besides its configuration and its data."""
+    """Return the facts of the machine on which the bits of a run depend, besides its configuration and its data."""
     return {
         "torch": str(torch.__version__),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -110,7 +111,7 @@ def facts(device: torch.device, precision: Precision) -> dict[str, Any]:
 
 
 def seed_weights(seed: int) -> None:
-    """Seed torch's own generators, from which initial weights are drawn; any whole number.
+    """Return seed torch's own generators, from which initial weights are drawn; any whole number.
 
     The CPU's reads the low 32 bits of a seed: one that has more, or is negative, is hashed.
     """
@@ -133,7 +134,7 @@ def determine(deterministic: bool) -> None:
 
 
 def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """torch's own generators, which networks that draw inside forward use."""
+    """Return the state of torch's own generators, which networks that draw inside forward use."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -148,7 +149,7 @@ def set_rng_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
 
 
 def devices_of(devices: int | Literal["auto"], accelerator: Accelerator) -> int:
-    """How many processes train together. UserError where there are not so many devices; CPU processes share the cores."""
+    """Return how many processes train together. UserError where there are not so many devices; CPU processes share the cores."""
     kind = device_of(accelerator).type
     there = torch.cuda.device_count() if kind == "cuda" else 1
     if devices == "auto":

@@ -33,7 +33,7 @@ class Operation(NamedTuple):
         return tensors((self.args, self.kwargs))
 
     def made(self) -> dict[int, Tensor]:
-        """The results that alias no argument, by their index among the results."""
+        """Return the results that alias no argument, by their index among the results."""
         there = {place(t) for t in self.given()}
         return {i: t for i, t in enumerate(tensors(self.result)) if place(t) not in there}
 
@@ -91,12 +91,12 @@ def tensors(tree: Any) -> list[Tensor]:
 
 
 def place(tensor: Tensor) -> int:
-    """Identify the storage of a tensor."""
+    """Return identify the storage of a tensor."""
     return tensor.untyped_storage()._cdata
 
 
 def layout(tensor: Tensor) -> tuple[Any, ...]:
-    """dtype, offset, sizes and strides of a tensor in its storage."""
+    """Return dtype, offset, sizes and strides of a tensor in its storage."""
     return tensor.dtype, tensor.storage_offset(), tensor.size(), tensor.stride()
 
 
@@ -120,7 +120,7 @@ class Line(NamedTuple):
 
 
 def difference(one: Sequence[Line], other: Sequence[Line]) -> str | None:
-    """The first difference that forbids replaying these two rounds as one list; None if there is none.
+    """Return the first difference that forbids replaying these two rounds as one list; None if there is none.
 
     Without one, both rounds called the same operations with the same numbers, on the same memory as far as it existed before the round.
     """
@@ -143,7 +143,7 @@ def difference(one: Sequence[Line], other: Sequence[Line]) -> str | None:
 
 
 def departure(recorded: Sequence[Line], now: Sequence[Line]) -> tuple[str, str] | None:
-    """The first operation of a round that is not the recorded one, and the part that called it; None if both rounds are the same."""
+    """Return the first operation of a round that is not the recorded one, and the part that called it; None if both rounds are the same."""
     before, after = ([(each.function, each.author) for each in side] for side in (recorded, now))
     for tag, i, _, j, _ in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if tag == "delete":

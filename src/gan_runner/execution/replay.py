@@ -61,7 +61,7 @@ class Replayed(CapturingEngine):
 
 @cache
 def into(function: OpOverload) -> tuple[OpOverload, tuple[str, ...]] | None:
-    """The `out=` overload of `function` and the names of its out arguments; None if it has none."""
+    """Return the `out=` overload of `function` and the names of its out arguments; None if it has none."""
     wanted = [(each.name, str(each.type)) for each in function._schema.arguments if each.name not in WHERE]
     for name in function._overloadpacket.overloads():
         found = getattr(function._overloadpacket, name)
@@ -104,7 +104,7 @@ class Replay:
         self.steps = [Step(each.function, *(tree_map_only(Tensor, self.now, part) for part in each[1:])) for each in steps]
 
     def now(self, tensor: Tensor) -> Tensor:
-        """The tensor that replaces one of the recording in this replay, detached."""
+        """Return the tensor that replaces one of the recording in this replay, detached."""
         if place(tensor) not in self.moved:
             return tensor.detach()
         key = place(tensor), layout(tensor)
@@ -123,7 +123,7 @@ class Replay:
 
 
 def moves(steps: list[Step], sizes: dict[int, int], kept: set[int]) -> dict[int, torch.UntypedStorage]:
-    """Assign a buffer to every intermediate result, reusing a buffer after its last reader. Returns recorded storage -> new storage.
+    """Return assign a buffer to every intermediate result, reusing a buffer after its last reader. Returns recorded storage -> new storage.
 
     sizes: bytes of each recorded storage; kept: storages that are not reused.
     """

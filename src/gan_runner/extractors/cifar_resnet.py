@@ -53,7 +53,7 @@ class CifarResNet(Extractor):
         self.train(False)
 
     def load(self) -> None:
-        """Also folds the batch norms into the convolutions, which moves the features by rounding only (5e-7 of the largest)."""
+        """Load, and fold the batch norms into the convolutions, which moves the features by rounding only (5e-7 of the largest)."""
         if not self.loaded:
             super().load()
             for module in [module for module in self.modules() if isinstance(module, CifarResNet | Block)]:

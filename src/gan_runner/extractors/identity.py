@@ -16,5 +16,5 @@ class Identity(Extractor):
         self.loaded = True
 
     def forward(self, images: Tensor) -> Extracted:
-        """Features N F of samples N ..., flattened."""
+        """Flatten samples N ... to features N F."""
         return Extracted(images.detach().flatten(1).float(), None)

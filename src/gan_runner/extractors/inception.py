@@ -92,7 +92,7 @@ class Beside(nn.ModuleList):
 
 
 def chain(name: str, inputs: int, text: str) -> list[nn.Module]:
-    """The steps of a branch: they are numbered where there are several, and lettered where they run in parallel."""
+    """Return the steps of a branch: they are numbered where there are several, and lettered where they run in parallel."""
     steps: list[nn.Module] = []
     texts = text.split()
     for i, step in enumerate(texts, 1):
@@ -106,7 +106,7 @@ def chain(name: str, inputs: int, text: str) -> list[nn.Module]:
 
 
 def mixed(name: str, inputs: int, pool: str, branches: Branches) -> Beside:
-    """Branches side by side, of which branch_pool begins with a pool."""
+    """Compute branches side by side; branch_pool begins with a pool."""
     return Beside(
         nn.Sequential(*([POOLS[pool]()] if branch == "branch_pool" else []), *chain(f"{name}.{branch}", inputs, text))
         for branch, text in branches.items()
@@ -114,7 +114,7 @@ def mixed(name: str, inputs: int, pool: str, branches: Branches) -> Beside:
 
 
 def trunk() -> nn.Sequential:
-    """From images in [-1, 1], N 3 299 299, to features N 2048."""
+    """Compute features, N 2048, of images in [-1, 1], N 3 299 299."""
     return nn.Sequential(
         Convolution("Conv2d_1a_3x3", 3, "32@3x3/2"),
         Convolution("Conv2d_2a_3x3", 32, "32@3x3valid"),
@@ -130,7 +130,7 @@ def trunk() -> nn.Sequential:
 
 
 def folded(content: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution and the batch norm after it as one, computed in float64."""
+    """Fold a batch norm into the convolution before it: weight and bias, computed in float64."""
     scale, shift, mean, variance = (content[f"{name}.bn.{key}"].double() for key in ("weight", "bias", "running_mean", "running_var"))
     scale = scale / (variance + EPSILON).sqrt()
     return content[f"{name}.conv.weight"].double() * scale[:, None, None, None], shift - mean * scale
@@ -154,7 +154,7 @@ def tf1_matrix(inputs: int, outputs: int) -> Tensor:
 
 
 def tf1_resize(images: Tensor, side: int) -> Tensor:
-    """Images N C side side, from N C H W in float32, as two products with tf1_matrix."""
+    """Resize float32 images, N C H W, to N C side side, as two products with tf1_matrix."""
     vertical, horizontal = (tf1_matrix(extent, side).to(images.device) for extent in images.shape[2:])
     return vertical @ (images @ horizontal.T)
 

@@ -67,7 +67,7 @@ class TorchvisionClassifier(Extractor):
 
 
 def without_weights(model: str) -> nn.Module:
-    """A network of torchvision whose weights are still to come: initial ones would take seconds and random numbers."""
+    """Return a network of torchvision whose weights are still to come: initial ones would take seconds and random numbers."""
     from torchvision import models
 
     # as with published weights, these two rescale their input themselves; without auxiliary classifiers they give one tensor

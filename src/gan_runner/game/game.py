@@ -51,14 +51,14 @@ class Objective(nn.Module):
         self.side, self.net, self.owned = side, net, nn.ModuleDict(owned)
 
     def forward(self, play: Play, due: Mapping[str, Term]) -> tuple[Tensor, Logs]:
-        """The sum of the terms that are due, and each of them by name."""
+        """Return the sum of the terms that are due, and each of them by name."""
         summands = ((name, self.summand(name, term, play)) for name, term in due.items())
         values = {f"{name}/{self.side[0]}": value for name, value in summands if value is not None}
         logs = values | {f"{self.side[0]}/{name}": value for name, value in play.verdicts().items()}
         return reduce(add, values.values()), {name: value.detach() for name, value in logs.items()}
 
     def summand(self, name: str, term: Term, play: Play) -> Tensor | None:
-        """What a term adds to the objective. UserError where it asks for a D that is not there."""
+        """Compute what a term adds to the objective. UserError where it reads a D that is not there."""
         try:
             return getattr(term, self.side)(play.whole if term.coupled else play)
         except NoDiscriminator:
@@ -89,11 +89,11 @@ class Player(nn.Module):
         return self.objective.net
 
     def weights(self) -> Iterator[nn.Parameter]:
-        """What its optimiser moves."""
+        """Yield the weights that its optimiser moves."""
         return (p for group in self.optimizer.param_groups for p in group["params"])
 
     def scheduled(self, step: int, run: int) -> dict[str, Any]:
-        """The optimiser's scheduled hyper-parameters: device scalars that are filled elsewhere, or today's numbers."""
+        """Return the optimiser's scheduled hyper-parameters: device scalars that are filled elsewhere, or today's numbers."""
         return {key: s.value if self.on_device else s.at(step, run) for key, s in self.schedules.items()}  # type: ignore[union-attr,operator]
 
     def prepare(self, step: int, run: int) -> None:
@@ -206,7 +206,7 @@ class Game(nn.Module):
     # ---- the training step ----------------------------------------------------------------------------------------------------------
 
     def round(self, batches: Batches, turn: Callable[[Any], Logs] | None = None) -> Logs:
-        """One round: what the host decides, then what the device does. The second is the same operations in every round of a phase.
+        """Return one round: what the host decides, then what the device does. The second is the same operations in every round of a phase.
 
         turn: how an engine executes it.
         """
@@ -234,7 +234,7 @@ class Game(nn.Module):
         return logs
 
     def move(self, name: str, batch: BatchLike) -> Logs:
-        """Player `name` takes one step on one batch."""
+        """Let player `name` take one step on one batch."""
         logs = self.gradients(name, batch)
         self.descend(name)
         return logs
@@ -263,7 +263,7 @@ class Game(nn.Module):
             trick.watch(play, player)
 
     def descend(self, name: str) -> None:
-        """Player `name` follows its gradients."""
+        """Apply the gradients of player `name`: one step of its optimiser."""
         player = self.players[name]
         for trick in self.tricks.values():
             trick.before_step(player)
@@ -274,7 +274,7 @@ class Game(nn.Module):
 
     @contextmanager
     def only(self, player: Player) -> Iterator[None]:
-        """The others are frozen: no graph is built through them, and none of their weights gets a gradient."""
+        """Return the others are frozen: no graph is built through them, and none of their weights gets a gradient."""
         others = [p for other in self.players.values() if other is not player for p in other.weights() if p.requires_grad]
         for p in others:
             p.requires_grad_(False)
@@ -285,7 +285,7 @@ class Game(nn.Module):
                 p.requires_grad_(True)
 
     def micro_batches(self, batch: BatchLike) -> Iterator[tuple[BatchLike, slice, bool]]:
-        """(part of this process's batch, its rows in the global batch, whether it is the last)."""
+        """Yield (part of this process's batch, its rows in the global batch, whether it is the last)."""
         n = self.micro_batch_size
         first = distributed.rank() * self.accumulate * n
         for i in range(self.accumulate):
@@ -301,5 +301,5 @@ class Game(nn.Module):
 
 
 def width_of(nets: Mapping[str, nn.Module]) -> int | None:
-    """D.features; None without a discriminator."""
+    """Return d.features; None without a discriminator."""
     return getattr(nets.get("discriminator"), "features", None)

@@ -10,17 +10,17 @@ GAP = 2  # pixels between the images of a grid
 
 
 def to_float(x: Tensor) -> Tensor:
-    """Samples as the networks see them: pixels 0 ... 255 (uint8) as numbers -1 ... 1, x / 127.5 - 1; other types as they are."""
+    """Convert pixels 0 ... 255 (uint8) to numbers -1 ... 1, x / 127.5 - 1; other types stay as they are."""
     return x / 127.5 - 1 if x.dtype == torch.uint8 else x
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Numbers -1 ... 1 as pixels 0 ... 255, rounded, clipped: the inverse of `to_float` on all 256 levels."""
+    """Convert numbers -1 ... 1 to pixels 0 ... 255, rounded, clipped: the inverse of `to_float` on all 256 levels."""
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def grid(images: Tensor, columns: int = 8) -> Tensor:
-    """Images (uint8, N C H W) row by row on white; grey ones are repeated to three channels, a fourth channel is opacity.
+    """Lay out images (uint8, N C H W) row by row on white; grey ones are repeated to three channels, a fourth channel is opacity.
 
     Raises ValueError where C is not 1, 3 or 4.
     """
@@ -55,15 +55,15 @@ class Kind:
     """Of the file that holds one sample, or all of them."""
 
     def quantised(self, x: Tensor) -> Tensor:
-        """Samples of a generator as data, N ...: what would be read if they were stored."""
+        """Convert samples of a generator to data, N ...: as they would be read if they were stored."""
         return x.float() if x.is_floating_point() else x
 
     def as_bytes(self, x: Tensor) -> Tensor:
-        """Samples as they are stored."""
+        """Convert samples to the type in which they are stored."""
         return x
 
     def nearly_black(self, x: Tensor) -> bool:
-        """Whether no value of these images exceeds 1 of 255, as of images that were meant to be scaled."""
+        """Return whether no value of these images exceeds 1 of 255, as of images that were meant to be scaled."""
         return False
 
 

@@ -24,19 +24,21 @@ class Generator(nn.Module):
     that overrides a method says so itself."""
 
     def prior(self, draws: Draws) -> Tensor:
-        """Latents, N Z; standard normal unless overridden."""
+        """Draw latents, N Z; standard normal unless overridden."""
         return draws.normal(self.latent)
 
     def labels(self, draws: Draws) -> Tensor | None:
-        """Labels of the samples to make, N, uniform over the classes; None where it takes none."""
+        """Draw labels of the samples to make, N, uniform over the classes; None where it takes none."""
         return draws.integers(self.classes) if self.classes else None
 
     def given(self, batch: BatchLike, draws: Draws) -> Any:
-        """The condition of the real samples of a batch, a tree of tensors N ... or None: what D gets beside them. Their labels."""
+        """Return the condition of the real samples of a batch, which D gets beside them: a tree of tensors N ... or None. By default
+        their labels."""
         return batch.y
 
     def asked(self, batch: BatchLike, draws: Draws) -> Any:
-        """The condition of the samples to make, a tree of tensors N ... or None: what G and D get as y. Labels that are drawn.
+        """Return the condition of the samples to make, which G and D get as y: a tree of tensors N ... or None. By default labels that
+        are drawn.
 
         A generator that works on data, as for inpainting or translation, overrides it and reads the batch: (masked images, masks). It is
         then given the items of a split wherever samples are made: sample i is made for item i.
@@ -44,11 +46,11 @@ class Generator(nn.Module):
         return self.labels(draws)
 
     def view(self, x: Tensor, draws: Draws) -> Sample:
-        """Real data x (N ...) in the space that forward emits."""
+        """Map real data x (N ...) to the space that forward emits."""
         return x
 
     def show(self, sample: Sample) -> Tensor:
-        """A sample as data, N ...: the inverse of view where there is one."""
+        """Map a sample to data, N ...: the inverse of view where there is one."""
         assert isinstance(sample, Tensor)
         return sample
 
@@ -65,7 +67,7 @@ class Generator(nn.Module):
     """True where log_prob is one draw of a lower bound, as of a variational autoencoder."""
 
     def encode(self, x: Tensor, y: Any, draws: Draws) -> Tensor:
-        """Latents, N Z, of data x (N ...): exact for a flow, the mean for a variational autoencoder."""
+        """Compute latents, N Z, of data x (N ...): exact for a flow, the mean for a variational autoencoder."""
         raise NotImplementedError
 
     passes: int = 1
@@ -75,7 +77,7 @@ class Generator(nn.Module):
         """Initialise from data, once before the first round: x (N ...) is the first batch of all processes. Used by ActNorm."""
 
     def overrides(self, verb: str) -> bool:
-        """Whether a subclass has its own `verb`: log_prob, encode, asked, initialise."""
+        """Return whether a subclass has its own `verb`: log_prob, encode, asked, initialise."""
         return getattr(type(self), verb) is not getattr(Generator, verb)
 
 
@@ -102,5 +104,5 @@ class Discriminator(nn.Module):
 
 
 def one_hot(y: Tensor, classes: int) -> Tensor:
-    """N K, float; static in shape, so that a captured round can hold it (torch's one_hot looks at the values)."""
+    """Encode labels as N K, float; static in shape, so that a captured round can hold it (torch's one_hot looks at the values)."""
     return (y[:, None] == torch.arange(classes, device=y.device)).float()

@@ -20,5 +20,5 @@ class Penalty(Term):
         return step % self.every == 0
 
     def scaled(self, value: Tensor) -> Tensor:
-        """The value as it enters the objective."""
+        """Return the value as it enters the objective."""
         return self.weight.value * self.every * value

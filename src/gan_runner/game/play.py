@@ -41,7 +41,7 @@ class Batches(Protocol):
     """An endless stream of this process's share of the global batches."""
 
     def prepare(self) -> None:
-        """Before a round, on the host: have ready what the round will read."""
+        """Prepare on the host what the next round reads."""
 
     def __next__(self) -> BatchLike: ...
 
@@ -134,7 +134,7 @@ class Play:
         return DiscriminatorOutput(*real), DiscriminatorOutput(*fake)
 
     def judge(self, sample: Sample, y: Any, like: Literal["real", "fake"] | None = None) -> DiscriminatorOutput:
-        """D on one more sample, shown to it as any other; may be differentiated twice.
+        """Evaluate D on one more sample, augmented as any other; may be differentiated twice.
 
         like: under the augmentation and noise under which `on_real` or `on_fake` was seen, for a difference of two passes of D.
         """

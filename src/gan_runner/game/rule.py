@@ -25,5 +25,5 @@ class Rule(nn.Module):
         """Make the state that depends on the players."""
 
     def forward(self, game: Game, batches: Batches) -> Logs:
-        """One round, by calls of game.move, or of game.gradients and game.descend."""
+        """Play one round, by calls of game.move, or of game.gradients and game.descend."""
         raise NotImplementedError

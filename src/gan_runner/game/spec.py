@@ -23,7 +23,8 @@ class Exact(Protocol):
         """Log density in nats, N, of points N D; NotImplementedError for a surface in the space of images, where there is none."""
 
     def support_distance(self, x: Tensor) -> Tensor:
-        """Euclidean distance, N, of samples N ... to the nearest mode, or to the curve or surface that the data lie on or surround."""
+        """Return Euclidean distance, N, of samples N ... to the nearest mode, or to the curve or surface that the data lie on or
+        surround."""
 
 
 class Spec(NamedTuple):
@@ -47,13 +48,13 @@ class Spec(NamedTuple):
         return Images(self.shape[0]) if len(self.shape) == 3 else Kind()
 
     def saved(self) -> dict[str, Any]:
-        """What a checkpoint or an exported generator keeps of it, in plain values."""
+        """Return what a checkpoint or an exported generator keeps of the spec, in plain values."""
         names = None if self.class_names is None else list(self.class_names)
         return {"shape": list(self.shape), "classes": self.classes, "class_names": names, "symbols": self.symbols}
 
     @classmethod
     def restored(cls, saved: Mapping[str, Any]) -> Spec:
-        """The spec that `saved` gave; states of older versions have no names. ValueError where it is none."""
+        """Return the spec that `saved` gave; states of older versions have no names. ValueError where it is none."""
         shape, classes, names, symbols = saved["shape"], saved["classes"], saved.get("class_names"), saved.get("symbols")
         if not all(type(side) is int and side > 0 for side in shape) or (classes is not None and (type(classes) is not int or classes < 1)):
             raise ValueError(f"a spec has a shape of whole numbers and a number of classes, not {shape} and {classes}")

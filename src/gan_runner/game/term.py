@@ -39,22 +39,22 @@ class Term(nn.Module):
         """
 
     def due(self, step: int) -> bool:
-        """Whether the round `step` carries this term."""
+        """Return whether the round `step` carries this term."""
         return True
 
     def discriminator(self, play: Play) -> Tensor | None:
-        """What is added to D's objective."""
+        """Compute the summand of D's objective, a scalar; None where there is none."""
         return None
 
     def generator(self, play: Play) -> Tensor | None:
-        """What is added to G's objective."""
+        """Compute the summand of G's objective, a scalar; None where there is none."""
         return None
 
     def has_summand(self, side: str) -> bool:
-        """Whether the term adds something to the objective of this player."""
+        """Return whether the term adds something to the objective of this player."""
         return getattr(type(self), side) is not getattr(Term, side)
 
 
 def takes_discriminator(term: Term) -> bool:
-    """Whether `build` has the signature that it had until version 0.1, (spec, discriminator). Version 0.2 is the last to call it."""
+    """Return whether `build` has the signature that it had until version 0.1, (spec, discriminator). Version 0.2 is the last to call it."""
     return "discriminator" in inspect.signature(term.build).parameters

@@ -34,21 +34,21 @@ class Trick(nn.Module):
         return sample
 
     def watch(self, play: Play, player: Player) -> None:
-        """A play of `player` has been differentiated, without gradients: look at what it has computed, on the device.
+        """Look at a play of `player` that has been differentiated, without gradients, on the device.
 
         It is called once for each micro-batch, and must not draw or ask the play for what no term has computed.
         """
 
     def before_step(self, player: Player) -> None:
-        """The averaged gradients of `player` are there."""
+        """Change the averaged gradients of `player` before its optimiser steps."""
 
     def after_step(self, player: Player) -> None:
-        """The weights of `player` have moved."""
+        """Change the weights of `player` after its optimiser has stepped."""
 
     def after_round(self, game: Game) -> Logs:
-        """A round is over; what is returned is logged."""
+        """Act after a round; the returned scalars are logged."""
         return {}
 
     def sampler(self, generator: Generator) -> Generator:
-        """Whose samples are judged."""
+        """Return the generator whose samples are measured."""
         return generator

@@ -31,7 +31,7 @@ PLAIN: dict[Any, Any] = {
 
 
 def shared_keys(runs: Sequence[Run], metric: str | None = None) -> list[str]:
-    """The metrics of which every run has a value; those that the first run follows come first."""
+    """Return the metrics of which every run has a value; those that the first run follows come first."""
     followed = runs[0].followed(metric)[0]
     keys = [key for key in runs[0].keys if all(run.last(key) is not None for run in runs)]
     return sorted(keys, key=lambda key: key != followed)
@@ -70,7 +70,7 @@ def draw(path: Path, runs: Sequence[Run], labels: Sequence[str], keys: Sequence[
 
 
 def _draw_panel(axes: Axes, runs: Sequence[Run], key: str) -> list[Any]:
-    """The curves of one metric, a line for each run; a value that could not be computed is a gap."""
+    """Return the curves of one metric, a line for each run; a value that could not be computed is a gap."""
     mode = next((mode for run in runs if (mode := run.followed(key)[1])), None)
     axes.set_title(arrow(key, mode))
     axes.margins(x=0.03, y=0.08)
@@ -91,7 +91,7 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 300, 150, 40, 8, 8, 30
 
 
 def svg(run: Run, key: str, mode: str | None) -> str:
-    """One curve for a page, which has the styles of its classes; a ring marks the best value, a dot the last."""
+    """Return one curve for a page, which has the styles of its classes; a ring marks the best value, a dot the last."""
     points = [(images, value) for images, value in run.curve(key) if value is not None]
     low, high = _range([value for _, value in points])
     most = max(images for images, _ in run.curve(key)) or 1
@@ -118,7 +118,7 @@ def svg(run: Run, key: str, mode: str | None) -> str:
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
-    """What an axis spans: the values, or some room around a single one."""
+    """Return the limits of an axis: the values, or some room around a single one."""
     low, high = min(values), max(values)
     if high - low > 1e-9 * max(abs(low), abs(high)) and high - low > 1e-300:
         return low, high
@@ -127,7 +127,7 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers in a range, about four."""
+    """Return round numbers in a range, about four."""
     least = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(least))
     step = next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= least * (1 - 1e-9))

@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """The work of gan-runs; its exit code."""
+    """Return the work of gan-runs; its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without arrows shows ? for them
             stream.reconfigure(errors="replace")
@@ -140,7 +140,8 @@ def main(argv: list[str]) -> int:
 
 
 def matches(run: Run, text: str) -> bool:
-    """Whether a text is in the name or the line of a run; KEY=VALUE asks its configuration where that has the key, or a part there."""
+    """Return whether a text is in the name or the line of a run; KEY=VALUE asks its configuration where that has the key, or a part
+    there."""
     key, equals, value = text.partition("=")
     part = f"{key}._target_"
     if equals and key in run.config:
@@ -151,7 +152,7 @@ def matches(run: Run, text: str) -> bool:
 
 
 def alike(text: str) -> str:
-    """The same text for true and True, 1 and 1.0, non_saturating and NonSaturating."""
+    """Return the same text for true and True, 1 and 1.0, non_saturating and NonSaturating."""
     try:
         return str(float(text))
     except ValueError:
@@ -159,7 +160,7 @@ def alike(text: str) -> str:
 
 
 def ordered(runs: list[Run], key: str, metric: str | None) -> list[Run]:
-    """The runs by a key; those that lack it come last, either way."""
+    """Return the runs by a key; those that lack it come last, either way."""
 
     def value(run: Run) -> Any:
         match key.removeprefix("-"):

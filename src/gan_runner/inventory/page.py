@@ -43,7 +43,7 @@ def write(out: Path, runs: Sequence[Run], root: Path, metric: str | None) -> Non
 
 
 def newest_picture(run: Run) -> tuple[int, bytes] | None:
-    """(round, PNG) of the newest grid of samples that is one."""
+    """Return (round, PNG) of the newest readable grid of samples."""
     for step, path in numbered(run.folder):
         data = read_bounded(path, MOST_BYTES)
         if data and data.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"):
@@ -52,26 +52,26 @@ def newest_picture(run: Run) -> tuple[int, bytes] | None:
 
 
 def drawable(run: Run, metric: str | None) -> list[str]:
-    """The metrics of a run that have a curve, the one it follows first."""
+    """Return the metrics of a run that have a curve, the one it follows first."""
     followed = run.followed(metric)[0]
     return sorted((key for key in run.keys if run.last(key) is not None), key=lambda key: key != followed)
 
 
 def caution(runs: Sequence[Run], metric: str | None) -> str:
-    """What forbids to compare the figures, if anything does."""
+    """Explain why the figures must not be compared; None where they may be."""
     mixed = unlike(runs, metric)
     return f"Not all figures were measured alike: they differ in {', '.join(mixed[:5])}." if mixed else ""
 
 
 def facts(run: Run) -> str:
-    """60 of 60 rounds, 15.36k images, 10 s, began 2026-01-31 10:00:00 UTC"""
+    """Format the facts of a run: 60 of 60 rounds, 15.36k images, 10 s, began 2026-01-31 10:00:00 UTC."""
     line = row(run, None)
     began = f", began {said.replace('T', ' ').replace('+00:00', ' UTC')}" if (said := when(run.started)) else ""
     return f"{shown(run.step, '?')} of {shown(run.steps, '?')} rounds, {line['images']} images, {line['took']}{began}"
 
 
 def afterwards(run: Run) -> list[tuple[str, str, str]]:
-    """(checkpoint, figures, protocol) of what gan-eval measured."""
+    """Return (checkpoint, figures, protocol) of each evaluation by gan-eval."""
     found = []
     for line in run.evaluations:
         if "checkpoint" in line.protocol:
@@ -87,7 +87,7 @@ def afterwards(run: Run) -> list[tuple[str, str, str]]:
 
 
 def html(title: str, runs: Sequence[Run], metric: str | None) -> str:
-    """The page as one file."""
+    """Return the page as one file."""
     return TEMPLATES.get_template("page.html.jinja").render(
         title=title,
         counted=counted(runs),
@@ -98,7 +98,7 @@ def html(title: str, runs: Sequence[Run], metric: str | None) -> str:
 
 
 def article(run: Run, metric: str | None) -> dict[str, Any]:
-    """What the page says of one run: a row of the table, samples and curves, and what has to be known to repeat it."""
+    """Collect what the page shows of one run: a row of the table, samples and curves, and the facts that are needed to repeat it."""
     keys = drawable(run, metric)
     return {
         "name": run.name,
@@ -115,7 +115,7 @@ def article(run: Run, metric: str | None) -> dict[str, Any]:
 
 
 def picture(run: Run) -> dict[str, Any] | None:
-    """The newest grid of samples: its round, its width in pixels, and the PNG in base64."""
+    """Return the newest grid of samples: its round, its width in pixels, and the PNG in base64."""
     if not (found := newest_picture(run)):
         return None
     step, data = found
@@ -123,14 +123,14 @@ def picture(run: Run) -> dict[str, Any] | None:
 
 
 def curve(run: Run, key: str, metric: str | None) -> dict[str, str]:
-    """The curve of a metric as SVG, its title, and a caption with the best and the last value."""
+    """Return the curve of a metric as SVG, its title, and a caption with the best and the last value."""
     mode = run.followed(metric if metric and metric.rpartition(":")[0] == key else key)[1]
     best = f"best {shown(point[1])} at {amount(point[0])}, " if (point := run.best(key, mode)) else ""
     return {"title": arrow(key, mode), "caption": f"{best}last {shown(run.last(key))}", "svg": svg(run, key, mode)}
 
 
 def details(run: Run) -> list[tuple[str, str]]:
-    """(heading, lines) of what is below the pictures."""
+    """Return (heading, lines) of the texts below the pictures."""
     protocol, config = ("\n".join(f"{key}: {shown(value)}" for key, value in tree.items()) for tree in (run.protocol(), run.config))
     judged = "\n".join(f"{checkpoint}: {figures}\n  {protocol}" for checkpoint, figures, protocol in afterwards(run))
     found = (("Measured by gan-eval", judged), ("How the curves were measured", protocol), ("Configuration", config))
@@ -141,12 +141,12 @@ def details(run: Run) -> list[tuple[str, str]]:
 
 
 def literal(text: str) -> str:
-    """A text as code, which nothing in it can end; a table, too, stays whole."""
+    """Return a text as code, which nothing in it can end; a table, too, stays whole."""
     return f"`{text.replace('`', chr(39)).replace('|', chr(0xA6))}`" if text.strip() else ""
 
 
 def markdown(title: str, runs: Sequence[Run], metric: str | None, folder: Path) -> str:
-    """The page, and its pictures in a folder beside it."""
+    """Return the page, and its pictures in a folder beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     columns = ("run", "state", "step", "images", "took", "metric", "best", "last", "changed")
     lines = [f"# {literal(title)}", "", f"{counted(runs)}. {time.strftime('%Y-%m-%d %H:%M')}", "", literal(caution(runs, metric)), ""]

@@ -54,7 +54,7 @@ def prune(runs: list[Run], root: Path, yes: bool) -> int:
 
 
 def files_of(folder: Path) -> dict[str, os.stat_result]:
-    """Every file and every link below a run directory, by its path there. OSError where not all of it can be seen."""
+    """Return every file and every link below a run directory, by its path there. OSError where not all of it can be seen."""
 
     def give_up(error: OSError) -> None:
         raise error
@@ -64,12 +64,12 @@ def files_of(folder: Path) -> dict[str, os.stat_result]:
 
 
 def size(folder: Path) -> int:
-    """The bytes of a run directory; a file with two names counts once."""
+    """Return the bytes of a run directory; a file with two names counts once."""
     return sum({(each.st_dev, each.st_ino): each.st_size for each in files_of(folder).values()}.values())
 
 
 def why_not(run: Run, root: Path) -> str | None:
-    """Why a run directory must not be deleted."""
+    """Return why a run directory must not be deleted."""
     if not run.folder.resolve().is_relative_to(root.resolve()):
         return f"it is not below {root}"
     try:

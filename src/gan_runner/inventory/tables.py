@@ -22,7 +22,7 @@ UNITS = {10**9: "G", 10**6: "M", 10**3: "k", 1: ""}
 
 
 def best_and_last(run: Run, asked: str | None) -> tuple[str | None, str | None, float | None, float | None]:
-    """(metric, "min" | "max", best, last); which is the best is not known without a direction."""
+    """Return (metric, "min" | "max", best, last); there is no best without a direction."""
     metric, mode = run.followed(asked)
     best = run.best(metric, mode) if metric else None
     return metric, mode, best[1] if best else None, run.last(metric) if metric else None
@@ -32,21 +32,21 @@ def best_and_last(run: Run, asked: str | None) -> tuple[str | None, str | None, 
 
 
 def counted(runs: Sequence[Run]) -> str:
-    """3 runs: 2 finished, 1 failed"""
+    """Format counts of runs: 3 runs: 2 finished, 1 failed."""
     states = Counter(run.state for run in runs)
     said = ", ".join(f"{states[state]} {'unreadable' if state == '?' else state}" for state in reversed(STATES) if states[state])
     return f"{len(runs)} run{'s' * (len(runs) != 1)}{': ' * bool(runs)}{said}"
 
 
 def shown(value: Value, unknown: str = "-") -> str:
-    """A figure, or a value of a configuration."""
+    """Return a figure, or a value of a configuration."""
     if isinstance(value, bool):
         return str(value).lower()
     return unknown if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def amount(n: int | None) -> str:
-    """950, 51.2k, 12.8M"""
+    """Format a number: 950, 51.2k, 12.8M."""
     if n is None:
         return "?"
     unit = next(unit for unit in UNITS if n >= unit or unit == 1)
@@ -54,22 +54,22 @@ def amount(n: int | None) -> str:
 
 
 def since(then: float | None) -> str:
-    """3 d, 2 h, 5 min: how long ago."""
+    """Format an age: 3 d, 2 h, 5 min."""
     return "?" if not then else " ".join(duration(max(time.time() - then, 0)).split()[:2])
 
 
 def when(seconds: float | None) -> str | None:
-    """ISO 8601, UTC."""
+    """Format a time as ISO 8601, UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def arrow(metric: str | None, mode: str | None) -> str:
-    """The metric, and which way is better."""
+    """Return the metric, and which way is better."""
     return f"{metric or '-'}{ARROWS.get(mode or '', '')}"
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Paths without the folders that all of them begin with."""
+    """Shorten paths by the folders that all of them begin with."""
     parts = [name.strip("/").split("/") for name in names]
     while min(map(len, parts)) > 1 and len({each[0] for each in parts}) == 1:
         parts = [each[1:] for each in parts]
@@ -80,7 +80,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def row(run: Run, metric: str | None) -> dict[str, str]:
-    """What the table shows of a run."""
+    """Collect what the table shows of a run."""
     key, mode, best, last = best_and_last(run, metric)
     return {
         "run": run.name,
@@ -97,18 +97,18 @@ def row(run: Run, metric: str | None) -> dict[str, str]:
 
 
 def changed(run: Run, said: Sequence[str] = ()) -> str:
-    """What the run's line said besides the experiment, and besides what has been said."""
+    """List the overrides of a run besides the experiment, and besides those that all runs share."""
     return "?" if run.overrides is None else " ".join(word for word in run.overrides if word not in said)
 
 
 def changed_alike(runs: Sequence[Run]) -> list[str]:
-    """What the lines of all runs said, where there are several."""
+    """List the overrides that all runs share, where there are several."""
     first = (runs[0].overrides or []) if len(runs) > 1 else []
     return [word for word in first if all(word in (run.overrides or []) for run in runs)]
 
 
 def show(runs: Sequence[Run], metric: str | None) -> None:
-    """The table. A metric, or a change of the line, that all runs share is said once."""
+    """Return the table. A metric, or a change of the line, that all runs share is said once."""
     words = changed_alike(runs)
     rows = [row(run, metric) | {"changed": changed(run, words)} for run in runs]
     shared = {each["metric"] for each in rows}
@@ -126,7 +126,7 @@ def show(runs: Sequence[Run], metric: str | None) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table: for a terminal as `fitted` lays it out, for whatever else reads it a line for each row."""
+    """Return a table: for a terminal as `fitted` lays it out, for whatever else reads it a line for each row."""
     columns, rows = [printable(each) for each in columns], [[printable(cell) for cell in row] for row in rows]
     console = Console(highlight=False)
     if console.is_terminal:
@@ -138,7 +138,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def fitted(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
-    """The names of runs come last, what was changed below them; where they have less than 40 columns, others give way."""
+    """Return the names of runs come last, what was changed below them; where they have less than 40 columns, others give way."""
     lines = [dict(zip(columns, row)) for row in rows]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     names = "run" in columns
@@ -158,26 +158,26 @@ def fitted(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) ->
 
 
 def unlike(runs: Sequence[Run], asked: str | None) -> list[str]:
-    """In what the protocols differ of runs that the table shows by the same metric: their figures are not to be compared."""
+    """List the keys in which the protocols differ of runs that the table shows by the same metric: their figures must not be compared."""
     return list(dict.fromkeys(name for metric in {run.followed(asked)[0] for run in runs} for name in differing(runs, asked, metric)))
 
 
 def differing(runs: Sequence[Run], asked: str | None, metric: str | None) -> list[str]:
-    """In what the protocols of one metric differ, of those runs that are shown by it."""
+    """List the keys in which the protocols of one metric differ, of the runs that show it."""
     key = plain(metric or "")
     found = [run.owners[key] for run in runs if key in run.owners and run.followed(asked)[0] == metric]
     return list(dict.fromkeys(name for other in found[1:] for name in found[0].differing(key, other)))
 
 
 def differences(trees: list[dict[str, Value]]) -> dict[str, list[Value]]:
-    """What is not the same in all of them, by key; None: not there."""
+    """Return the values that differ between some dicts, by key; None: the key is missing."""
     said = [{key: "null" if value is None else value for key, value in tree.items()} for tree in trees]
     rows = {key: [tree.get(key) for tree in said] for key in dict.fromkeys(key for tree in said for key in tree)}
     return {key: cells for key, cells in rows.items() if len(set(map(repr, cells))) > 1}
 
 
 def side_by_side(runs: Sequence[Run], asked: str | None) -> dict[str, dict[str, list[Value]]]:
-    """What differs between the configurations of runs, and between the protocols of their figures; and all figures. None: not there.
+    """Return what differs between the configurations of runs and between their protocols, and all figures. None: missing.
 
     A figure that was measured by different protocols says so beside its name.
     """
@@ -200,7 +200,7 @@ def side_by_side(runs: Sequence[Run], asked: str | None) -> dict[str, dict[str, 
 
 
 def as_json(run: Run, asked: str | None) -> dict[str, Any]:
-    """What is known of a run, for programs."""
+    """Return a run as JSON, for programs."""
     metric, mode, best, last = best_and_last(run, asked)
     return {
         "name": run.name, "path": str(run.folder), "state": run.state, "step": run.step, "steps": run.steps, "images": run.images,

@@ -21,7 +21,7 @@ from gan_runner.storage.documents import rendered
 
 
 def runner(command: str, composer: Composer) -> Hydra:
-    """Hydra's runner on our loader."""
+    """Return Hydra's runner on the project's loader."""
     GlobalHydra.instance().clear()
     hydra = Hydra(task_name=command, config_loader=composer)
     GlobalHydra.instance().initialize(hydra)
@@ -29,12 +29,12 @@ def runner(command: str, composer: Composer) -> Hydra:
 
 
 def started_by_others() -> bool:
-    """Whether torchrun or srun started this process as one of several."""
+    """Return whether torchrun or srun started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", 1)) > 1 or (int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "MASTER_ADDR" in os.environ)
 
 
 def speaks() -> bool:
-    """Whether this process tells the user what all of those that were started together have found."""
+    """Return whether this process tells the user what all of those that were started together have found."""
     return not started_by_others() or os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
 
@@ -47,7 +47,7 @@ def refused(message: str) -> int:
 
 @contextmanager
 def joined() -> Iterator[bool]:
-    """Joins the processes that were started together with this one, if any, for a while; whether there are any."""
+    """Join the processes that were started together with this one, if any, for the time of the context; yields whether there are any."""
     if not started_by_others():
         yield False
         return
@@ -66,7 +66,7 @@ def joined() -> Iterator[bool]:
 
 
 def refuse_missing(hydra: DictConfig, *keys: str) -> None:
-    """Refuses an empty setting of Hydra's, as in `hydra.run.dir=$DIR` where there is no such variable: that would be the working folder."""
+    """Refuse an empty setting of Hydra's, as in `hydra.run.dir=$DIR` where there is no such variable: it would name the working folder."""
     for key in keys:
         if _raw(hydra, key) in ("", None):
             raise UserError(f"hydra.{key} has no value")
@@ -79,7 +79,7 @@ def _raw(node: Any, key: str) -> Any:
 
 
 def check(composed: Composed, place: str = "run.dir") -> None:
-    """Everything that can be found wrong before a run. UserError with all mistakes, and the files that made them.
+    """Check everything that can be wrong before a run. UserError with all mistakes, and the files that made them.
 
     place: the setting of Hydra's that names the folder.
     """

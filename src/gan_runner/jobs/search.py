@@ -78,7 +78,7 @@ class OptunaSweeper(Sweeper):
 
     @classmethod
     def of(cls, frame: DictConfig) -> OptunaSweeper:
-        """The search that a line asks for. UserError with all that is wrong with its settings."""
+        """Return the search that a line asks for. UserError with all that is wrong with its settings."""
         try:
             import optuna
         except ImportError as error:
@@ -99,12 +99,12 @@ class OptunaSweeper(Sweeper):
     # before the start ---------------------------------------------------------------------------------------------------------------
 
     def ends(self) -> dict[int, list[str]]:
-        """Points that between them have both ends of every range and every choice."""
+        """Return points that between them have both ends of every range and every choice."""
         sides = {key: sides_of(each) for key, each in self.space.items()}
         return {n: self.overrides({key: each[n % len(each)] for key, each in sides.items()}) for n in range(max(map(len, sides.values())))}
 
     def overrides(self, point: Mapping[str, Any]) -> list[str]:
-        """The line of a trial."""
+        """Return the line of a trial."""
         return [*(f"{key}={point[key]}" for key in self.space), *self.shared]
 
     def follow(self, config: dict[str, Any]) -> None:
@@ -169,7 +169,7 @@ class OptunaSweeper(Sweeper):
         return {n: self.overrides(params) for n, params in chosen.items() if params.keys() == self.space.keys()}
 
     def proposes(self, key: str, value: Any) -> bool:
-        """Whether a value in the database is one of the space: it becomes part of a line, which may ask for the environment."""
+        """Return whether a value in the database is one of the space: it becomes part of a line, which may ask for the environment."""
         try:
             return key not in self.space or self.space[key]._contains(self.space[key].to_internal_repr(value))
         except ValueError:
@@ -179,7 +179,7 @@ class OptunaSweeper(Sweeper):
         return "search" if self.storage is None else str(folder)
 
     def address(self, folder: Path) -> Any:
-        """The storage. UserError where it cannot be opened."""
+        """Open the storage. UserError where it cannot be opened."""
         from optuna.storages import RDBStorage
         from sqlalchemy.engine import URL
 
@@ -188,7 +188,7 @@ class OptunaSweeper(Sweeper):
     # the search ---------------------------------------------------------------------------------------------------------------------
 
     def run(self, hydra: Hydra, name: str, overrides: list[str], task: TaskFunction) -> Any:
-        """As Hydra.multirun does with a sweeper that it has found among the plugins."""
+        """Run the sweep as Hydra.multirun does with a sweeper plugin."""
         config = hydra.compose_config(name, overrides, RunMode.MULTIRUN, with_log_configuration=True)
         callbacks = Callbacks(config)
         callbacks.on_multirun_start(config=config, config_name=name)
@@ -202,7 +202,7 @@ class OptunaSweeper(Sweeper):
         self.launcher = Plugins.instance().instantiate_launcher(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> list[Any]:
-        """Trials until there are n_trials: first those that were running, with their parameters."""
+        """Run trials until there are n_trials: first those that were running, with their parameters."""
         from optuna import create_study
         from optuna.trial import TrialState
 
@@ -231,7 +231,8 @@ class OptunaSweeper(Sweeper):
         return returned
 
     def batch(self) -> list[tuple[int, dict[str, Any]]]:
-        """(number, point) of the trials that come next: those of a batch of n_jobs that have no result, some of which may be running."""
+        """Return (number, point) of the trials that come next: those of a batch of n_jobs that have no result, some of which may be
+        running."""
         import optuna
 
         assert self.study is not None
@@ -248,14 +249,14 @@ class OptunaSweeper(Sweeper):
         return found
 
     def sampler_of(self, number: int) -> BaseSampler:
-        """What proposes a trial: with random numbers that belong to the trial, whichever process asks for it."""
+        """Build the sampler of a trial: its random numbers belong to the trial, whichever process asks for it."""
         import optuna
 
         digest = hashlib.sha256(f"trial/{self.seed}/{number}".encode()).digest()
         return getattr(optuna.samplers, SAMPLERS[self.sampler])(seed=int.from_bytes(digest[:4], "little"))
 
     def value(self, folder: Path, state: str) -> float:
-        """What a trial is worth. UserError where it has not measured this metric, not even as null."""
+        """Return the objective of a trial. UserError where it has not measured this metric, not even as null."""
         run = records.read(folder, folder.parent)
         if state == "finished" and self.metric not in run.keys:
             has = ", ".join(run.keys) or "nothing"
@@ -264,7 +265,7 @@ class OptunaSweeper(Sweeper):
         return found if found is not None and math.isfinite(found) else (-BAD if self.mode == "max" else BAD)
 
     def jobs(self, folder: Path) -> dict[int, tuple[list[str], Path]]:
-        """(overrides, folder) of every trial so far."""
+        """Return (overrides, folder) of every trial so far."""
         trials = self.study.get_trials(deepcopy=False) if self.study else []
         return {t.number: (self.overrides(t.params), folder / str(t.number)) for t in trials if t.params.keys() == self.space.keys()}
 

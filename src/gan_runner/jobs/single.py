@@ -13,7 +13,7 @@ from gan_runner.storage.documents import rendered
 
 
 def run(composer: Composer, name: str, overrides: list[str]) -> int:
-    """One run, in a directory that is made only after its configuration was found good."""
+    """Run one run, in a directory that is made only after its configuration has passed all checks."""
     composed = composer.compose(overrides, name)
     if composed.hydra.mode == RunMode.MULTIRUN:  # an experiment that is a sweep
         from gan_runner.jobs.sweep import sweep
@@ -47,7 +47,7 @@ def run(composer: Composer, name: str, overrides: list[str]) -> int:
 
 
 def _run(composer: Composer, name: str, overrides: list[str]) -> int:
-    """A run in the directory that Hydra makes for it."""
+    """Run in the directory that Hydra makes for it."""
     job = Job()
     try:
         runner("gan-train", composer).run(config_name=name, task_function=job, overrides=overrides)

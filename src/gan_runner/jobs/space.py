@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def distribution(override: Override, log: bool) -> BaseDistribution:
-    """The Optuna distribution of one key of the space. A choice is identified by its text on the line of a job."""
+    """Return the Optuna distribution of one key of the space. A choice is identified by its text on the line of a job."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     sweep, text = override.value(), override.input_line
@@ -44,14 +44,14 @@ def distribution(override: Override, log: bool) -> BaseDistribution:
 
 
 def sides_of(each: BaseDistribution) -> Sequence[Any]:
-    """Both ends of a range, or every choice."""
+    """Return both ends of a range, or every choice."""
     from optuna.distributions import CategoricalDistribution
 
     return each.choices if isinstance(each, CategoricalDistribution) else (each.low, each.high)  # type: ignore[attr-defined]
 
 
 def suggested(trial: Trial, key: str, each: Any) -> Any:
-    """The value of a key in a trial; the one that it has, where it has one."""
+    """Return the value of a key in a trial; the one that it has, where it has one."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if isinstance(each, CategoricalDistribution):
@@ -62,7 +62,7 @@ def suggested(trial: Trial, key: str, each: Any) -> Any:
 
 
 def line_of(frame: DictConfig) -> list[str]:
-    """What a study has every job say, and after it the line, which wins."""
+    """Return the overrides that a study gives every job, and after them those of the line, which win."""
     params = dict(frame.hydra.sweeper.params or {})
     if any(str(key).lstrip("+~") in LINE_ONLY for key in params):
         raise UserError("hydra.sweeper.params: packages, resume and accept are read from the command line only")

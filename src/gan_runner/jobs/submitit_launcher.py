@@ -76,14 +76,14 @@ class Task:
         return returned, function.outcomes
 
     def checkpoint(self) -> Any:
-        """The call that submitit makes after a requeue: the same one, which resumes the run in its directory."""
+        """Return the call that submitit makes after a requeue: the same one, which resumes the run in its directory."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 def _preemption() -> signal.Signals:
-    """The signal by which submitit warns a job."""
+    """Return the signal by which submitit warns a job."""
     return signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"]
 
 
@@ -104,18 +104,18 @@ class SubmititLauncher(Launcher):
 
     @abstractmethod
     def executor(self, folder: Path) -> Any:
-        """submitit's executor, with its files in this folder."""
+        """Return submitit's executor, with its files in this folder."""
 
     @abstractmethod
     def submit(self, executor: Any, waiting: list[Task], running: dict[int, Any]) -> list[tuple[Task, Any]]:
-        """Hand over those of the waiting tasks that may start; each with its job."""
+        """Submit those of the waiting tasks that may start; returns each with its job."""
 
     @abstractmethod
     def stop(self, jobs: Sequence[Any]) -> None:
-        """The launching process has received a signal to end."""
+        """Handle a signal to the launching process."""
 
     def tasks(self, job_overrides: Sequence[Sequence[str]], first: int) -> Iterator[Task]:
-        """The jobs, composed."""
+        """Compose the jobs."""
         for number, overrides in enumerate(job_overrides, first):
             config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
             with open_dict(config):
@@ -156,7 +156,7 @@ class SubmititLauncher(Launcher):
 
 
 def result(task: Task, job: Any) -> tuple[JobReturn, list[Any]]:
-    """What a job that is done has returned and kept; of one that left nothing behind, what its directory says."""
+    """Return the result that a finished job has left; of one that left nothing, the state in its directory."""
     from gan_runner.jobs.job import Outcome
 
     try:
@@ -179,7 +179,7 @@ def result(task: Task, job: Any) -> tuple[JobReturn, list[Any]]:
 
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:
-    """The signals that come meanwhile, instead of what they do otherwise."""
+    """Note signals for the time of the context, instead of acting on them."""
     numbers: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -190,13 +190,13 @@ def noted_signals() -> Iterator[list[int]]:
 
 
 def refuse_lines(key: str, value: Any) -> None:
-    """submitit quotes what it writes into a script for the shell; a line that breaks would end the comment that sbatch reads. UserError."""
+    """Refuse line breaks in what submitit quotes in a script for the shell: they would end the comment that sbatch reads. UserError."""
     if isinstance(value, str) and (not value.isprintable() or "%" in value):
         raise UserError(f"{key}={value!r}: expected one line of text without %, as it becomes part of a script")
 
 
 def check(launcher: DictConfig) -> None:
-    """Hold the settings of a launcher of ours against its signature. UserError with all mistakes."""
+    """Check the settings of one of the project's launchers against its signature. UserError with all mistakes."""
     ours = "hydra_plugins.gan_runner_launchers"
     if not str(launcher.get("_target_")).startswith(f"{ours}."):
         return

@@ -46,7 +46,8 @@ class Planned(NamedTuple):
 
 
 def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
-    """Every job that has not finished in the folder of the sweep; all are composed and checked before anything is created or changed."""
+    """Run every job that has not finished in the folder of the sweep; all are composed and checked before anything is created or
+    changed."""
     if started_by_others():
         return refused("a sweep is not for torchrun or srun: its jobs start their own processes with trainer.devices=N")
     accept = accepted(overrides)
@@ -95,7 +96,7 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
 def run(
     composer: Composer, name: str, overrides: list[str], folder: Path, known: Mapping[int, Planned], search: "Search | None"
 ) -> list[Outcome]:
-    """Has the jobs done, and shows what came of all that the folder has, whatever ends the sweep."""
+    """Run the jobs, and print the table of all jobs in the folder, whatever ends the sweep."""
     task = Job(jobs=search.n_trials if search else len(known), returns_outcome=bool(search or known))
     hydra = runner("gan-train", composer)
     returned: Any = None
@@ -132,7 +133,7 @@ def stopping() -> Iterator[None]:
 
 
 def checked(composer: Composer, frame: DictConfig, jobs: Jobs, word: str = "job") -> dict[int, Planned]:
-    """The jobs, composed and found good. UserError with the mistakes of all of them."""
+    """Compose and check the jobs. UserError with the mistakes of all of them."""
     known: dict[int, Planned] = {}
     mistakes: dict[str, list[int]] = {}
     notes: dict[str, None] = {}
@@ -158,7 +159,7 @@ def checked(composer: Composer, frame: DictConfig, jobs: Jobs, word: str = "job"
 
 
 def place_of(loaded: DictConfig, number: int) -> Path:
-    """The folder of a job, as Hydra will name it."""
+    """Return the folder of a job, as Hydra will name it."""
     with open_dict(loaded):
         loaded.hydra.job.id = loaded.hydra.job.num = number
     HydraConfig.instance().set_config(loaded)
@@ -169,7 +170,7 @@ def place_of(loaded: DictConfig, number: int) -> Path:
 
 
 def refuse_others(known: Mapping[int, Planned], accept: Sequence[str]) -> None:
-    """Refuses a folder in which there are other jobs under these numbers, or states of other data; nothing in it is touched."""
+    """Refuse a folder in which there are other jobs under these numbers, or states of other data; nothing in it is touched."""
     begun = [job for job in known.values() if job.folder.exists()]
     if not begun:
         return
@@ -178,7 +179,7 @@ def refuse_others(known: Mapping[int, Planned], accept: Sequence[str]) -> None:
     from gan_runner.storage import directory
 
     def quiet(message: str) -> None:
-        """The job itself says it."""
+        """Print nothing: the job reports itself."""
 
     for job in begun:
         try:
@@ -190,7 +191,7 @@ def refuse_others(known: Mapping[int, Planned], accept: Sequence[str]) -> None:
 
 
 def _jobs(composer: Composer, frame: DictConfig) -> Jobs:
-    """The overrides of every job, as Hydra's basic sweeper will make them."""
+    """Return the overrides of every job, as Hydra's basic sweeper will make them."""
     line = line_of(frame)
     if found := next((o for o in parsed(line, composer) if o.is_sweep_override() and not o.is_discrete_sweep()), None):
         raise UserError(f"{found.input_line}: an interval has no end of values; have it searched with hydra/sweeper=gan_optuna")
@@ -204,7 +205,7 @@ def _jobs(composer: Composer, frame: DictConfig) -> Jobs:
 
 
 def _but_for_the_seed(composed: Composed) -> str:
-    """What tells one configuration from another, for the check: whether it is good does not depend on which seed it has."""
+    """Return a configuration without its seed, on which the check does not depend."""
     settings = composed.plain()
     seed = settings.pop("seed", None)
     return json.dumps([settings, composed.packages, type(seed) is int or str(seed)], default=str)

@@ -82,7 +82,7 @@ class Workers:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def forward(self, number: int, frame: FrameType | None) -> None:
-        """Pass a signal on; the second of its kind kills."""
+        """Return pass a signal on; the second of its kind kills."""
         again = number in self.signals
         self.signals.append(number)
         self.send(signal.SIGKILL if again else number)
@@ -93,7 +93,7 @@ class Workers:
                 os.kill(process.pid, number)
 
     def wait(self) -> None:
-        """Until all have ended; once one has failed, the others for GRACE_S longer."""
+        """Wait until all have ended; once one has failed, the others for GRACE_S longer."""
         deadline: float | None = None
         while any(process.is_alive() for process in self.context.processes):
             time.sleep(0.05)
@@ -104,7 +104,7 @@ class Workers:
                 return
 
     def outcome(self) -> float | None:
-        """What the first worker returned, or the error of the one that failed first and not because another had."""
+        """Return the result of the first worker, or raise the error of the one that failed first and not because another had."""
         told = {rank: json.loads(path.read_text()) for rank in range(self.n) if (path := self.room / f"{rank}.json").is_file()}
         if all(rank in told and told[rank]["kind"] == "done" for rank in range(self.n)):
             return told[0]["value"]
@@ -136,7 +136,7 @@ class Workers:
 def _worker(
     rank: int, work: Work, n: int, port: int, room: Path, folder: Path, config: dict[str, Any], packages: list[str], start: Path | None
 ) -> None:
-    """One of the workers: joins the others, does the work, and leaves word of how it went."""
+    """Return one of the workers: joins the others, does the work, and leaves word of how it went."""
     os.setpgid(0, 0)  # a Ctrl-C of the terminal reaches the parent alone, which passes it on
     log.addHandler(logging.NullHandler())  # the trace of an error goes into the word; without a handler, it would be printed
     word: dict[str, Any]

@@ -112,7 +112,7 @@ def complete(config: Any, folder: Path, overrides: Sequence[str] = (), packages:
 
 
 def config_for(folder: Path, config: Any, overrides: Sequence[str], say: Callable[[str], None], shipped: bool = True) -> Any:
-    """The configuration with which a job goes on in its folder. UserError, with what differs, where the folder holds another job.
+    """Return the configuration with which a job goes on in its folder. UserError, with what differs, where the folder holds another job.
 
     The same line means something else where a recipe of the project has changed since. Then the job goes on with the config.yaml in its
     folder, so that it stays one run, and this is said in a line. But a config.yaml that the newest state was not made with has been edited,
@@ -146,7 +146,7 @@ def config_for(folder: Path, config: Any, overrides: Sequence[str], say: Callabl
 def saved_state(
     folder: Path, config: Any, packages: Sequence[str], accept: Sequence[str], say: Callable[[str], None]
 ) -> tuple[Path, bool] | None:
-    """The file of the newest state that can be read, and whether the data are others than then; None where there is none.
+    """Return the file of the newest state that can be read, and whether the data are others than then; None where there is none.
 
     UserError where the state is of another configuration or of other data, and `accept` does not name that.
     """
@@ -160,7 +160,7 @@ def saved_state(
 
 
 def played(folder: Path, config: Any, packages: Sequence[str], start: Path | None, other_data: bool = False) -> float | None:
-    """`work`, in as many processes as the run asks for."""
+    """Call `work` in as many processes as the run asks for."""
     path, n = folder / "status.json", devices_of(config.trainer.devices, config.trainer.accelerator)
     before = path.stat().st_mtime_ns if path.exists() else None
     try:
@@ -233,7 +233,7 @@ def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None,
 
 
 def together(run: Run) -> str:
-    """What several processes mean for this run."""
+    """Describe what several processes mean for this run."""
     said = f"{distributed.size()} processes, {run.batch_size // distributed.size()} samples each"
     norms = [module for module in run.game.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
     if any(not isinstance(module, torch.nn.SyncBatchNorm) for module in norms):
@@ -244,7 +244,7 @@ def together(run: Run) -> str:
 
 
 def say_where(folder: Path, say: Callable[[str], None]) -> None:
-    """Where to look now."""
+    """Return where to look now."""
     if pictures := numbered(folder):
         say(f"samples: {pictures[0][1]}")
     beside = Path(sys.executable).with_name("tensorboard")
@@ -253,7 +253,7 @@ def say_where(folder: Path, say: Callable[[str], None]) -> None:
 
 
 def ending(error: BaseException) -> directory.State:
-    """The state of a run that an error has ended; an unexpected error is logged with its traceback."""
+    """Return the state of a run that an error has ended; an unexpected error is logged with its traceback."""
     if isinstance(error, Interrupted):
         return "interrupted"
     if isinstance(error, Diverged):
@@ -285,7 +285,7 @@ def finish(run: Run | None, status: directory.Status, state: directory.State, er
 
 
 def change(saved: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """The saved configuration with what the line of a resume says. UserError for a key that must not change."""
+    """Return the saved configuration with what the line of a resume says. UserError for a key that must not change."""
     config = saved.copy()
     for override in parsed(overrides):
         key = override.key_or_group

@@ -56,7 +56,7 @@ class CSV(Logger):
 
     @contextmanager
     def disk(self) -> Iterator[None]:
-        """Failed where the disk does not take it."""
+        """Raise Failed where the disk does not take it."""
         try:
             yield
         except OSError as error:
@@ -64,7 +64,7 @@ class CSV(Logger):
 
 
 def parsed(line: str) -> list[str]:
-    """The cells of a line of CSV; none where it is no line of a table."""
+    """Return the cells of a line of CSV; none where it is no line of a table."""
     try:
         return next(csv.reader([line]), [])
     except csv.Error:

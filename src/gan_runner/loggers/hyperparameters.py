@@ -8,7 +8,8 @@ from gan_runner.storage.untrusted import flat
 
 
 def hyperparameters(config: dict[str, Any]) -> dict[str, int | float | str]:
-    """What can make two runs differ, as a table shows it: a part by the name of its class, yes and no in words; not who watches."""
+    """Collect the settings that can make two runs differ, for a table: a part by the name of its class, yes and no in words; no
+    watchers."""
     shown: dict[str, int | float | str] = {}
     for key, value in flat({key: node for key, node in config.items() if key not in ("callback", "logger") and node != {}}):
         if key.endswith("._target_"):

@@ -54,7 +54,7 @@ class MLflow(Tracker):
         return {"run_id": self.id}
 
     def _experiment(self) -> str:
-        """The experiment by its name; another job of a sweep may be making it at this moment."""
+        """Return the experiment by its name; another job of a sweep may be making it at this moment."""
         from mlflow.exceptions import MlflowException
 
         found: Any = self.client.get_experiment_by_name(self.experiment)

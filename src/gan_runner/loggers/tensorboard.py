@@ -34,7 +34,7 @@ LAYOUT = {
 
 
 def report_unless_written_by_tensorboard(args: threading.ExceptHookArgs) -> None:
-    """What an error in a thread prints; none of the one that writes event files, whose error is raised by the next call, too."""
+    """Report an error in a thread, but for the thread that writes event files, whose error the next call raises, too."""
     from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 
     if not isinstance(args.thread, _AsyncWriterThread):
@@ -42,7 +42,7 @@ def report_unless_written_by_tensorboard(args: threading.ExceptHookArgs) -> None
 
 
 def sound(name: str, content: bytes) -> Summary:
-    """A wav file as TensorBoard plays it."""
+    """Convert a wav file to a summary that TensorBoard plays."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     with wave.open(io.BytesIO(content)) as file:
@@ -58,7 +58,7 @@ def sound(name: str, content: bytes) -> Summary:
 
 @contextmanager
 def disk_of(folder: str) -> Iterator[None]:
-    """TensorBoard writes in a thread of its own, whose error is raised by whatever is called next: Failed."""
+    """Translate an error of TensorBoard's writing thread, which the next call raises, into Failed."""
     try:
         yield
     except OSError as error:
@@ -66,7 +66,7 @@ def disk_of(folder: str) -> Iterator[None]:
 
 
 def add_to_curves(folder: Path, step: int, values: dict[str, float], pictures: dict[str, Tensor]) -> None:
-    """Numbers and pictures of a run that is not being played, as TensorBoard reads them. Failed where the disk does not take them."""
+    """Add numbers and pictures to the event files of a run that is not being played. Failed where the disk does not take them."""
     from torch.utils.tensorboard import SummaryWriter
 
     with disk_of(str(folder)), SummaryWriter(str(folder)) as writer:

@@ -69,11 +69,11 @@ class Tracker(Logger):
     def send(self, entry: Entry) -> None: ...
 
     def there(self, step: int) -> set[tuple[int, str]]:
-        """What the tracker has of rounds after this one, which a resumed run is about to say again: (step, name)."""
+        """List (step, name) of what the tracker has of rounds after this one, which a resumed run is about to send again."""
         return set()
 
     def settle(self) -> None:
-        """What was sent is not lost after this, even if the process is killed."""
+        """Flush: what was sent is not lost after this, even if the process is killed."""
 
     @abstractmethod
     def end(self, state: str) -> None: ...
@@ -132,7 +132,7 @@ class Tracker(Logger):
             del self.waiting[0]
 
     def remembered(self, file: Path) -> dict[str, str] | None:
-        """What names this run to the tracker; None, which is said, where the file is not one that was written here."""
+        """Return the tracker's name of this run; None, with a line that says so, where the file was not written here."""
         said = parsed_json(read_bounded(file))
         if isinstance(said, dict) and all(isinstance(value, str) and value == printable(value) for value in said.values()):
             return said
@@ -140,7 +140,7 @@ class Tracker(Logger):
         return None
 
     def attempt(self, act: Any) -> bool:
-        """Whether it worked. If a tracker raises, the run goes on; the first error is printed, the others are in train.log."""
+        """Return whether it worked. If a tracker raises, the run goes on; the first error is printed, the others are in train.log."""
         try:
             act()
         except Exception as error:
@@ -155,7 +155,7 @@ class Tracker(Logger):
 
 
 def said_of(folder: Path) -> Said:
-    """What the files of a run say of it."""
+    """Collect what the files of a run contain about it."""
     config = OmegaConf.to_container(directory.read_config(folder), resolve=False)
     line = parsed_yaml(read_bounded(folder / "overrides.yaml", 2**24))
     overrides = [str(word) for word in line] if isinstance(line, list) else []
@@ -164,12 +164,12 @@ def said_of(folder: Path) -> Said:
 
 
 def new_id() -> str:
-    """A name for a run that no other has; not drawn from the random numbers of the run."""
+    """Return a name for a run that no other has; not drawn from the random numbers of the run."""
     return secrets.token_hex(5)
 
 
 def refuse_password(key: str, address: str | None, instead: str) -> None:
-    """UserError where an address holds a credential: the configuration is written to files and sent around."""
+    """Raise UserError where an address holds a credential: the configuration is written to files and sent around."""
     parts = urlsplit(address or "")
     if parts.password or "token=" in parts.query:
         raise UserError(f"{key} holds a credential, which would be written to config.yaml; leave it out and set {instead}")

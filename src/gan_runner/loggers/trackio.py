@@ -45,7 +45,7 @@ class Trackio(Tracker):
         return self.known
 
     def _count(self) -> int:
-        """The entries in the database of this machine."""
+        """Return the entries in the database of this machine."""
         from trackio.sqlite_storage import SQLiteStorage
 
         return SQLiteStorage.get_log_count(self.known["project"], self.known["name"])
@@ -64,7 +64,7 @@ class Trackio(Tracker):
         self.written += 1
 
     def settle(self) -> None:
-        """Trackio writes in a thread of its own, every half second; a checkpoint waits for it, so that a kill leaves no gap."""
+        """Wait for Trackio's thread, which writes every half second, so that a kill after a checkpoint leaves no gap."""
         deadline = time.monotonic() + PATIENCE_S
         while self.space is None and self._count() < self.written:
             if time.monotonic() > deadline:

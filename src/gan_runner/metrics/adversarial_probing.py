@@ -30,33 +30,33 @@ ROWS = 500  # real samples that are compared at once: bounds the memory
 
 
 def slope(judge: Judge, x: Tensor) -> Tensor:
-    """Gradient of the logits at x with respect to x, N ..."""
+    """Return gradient of the logits at x with respect to x, N ..."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         return torch.autograd.grad(judge(x).sum(), x)[0]
 
 
 def size(p: Tensor, norm: Norm) -> Tensor:
-    """Norm of the perturbations p (N ...): N."""
+    """Return norm of the perturbations p (N ...): N."""
     rows = p.flatten(1)
     return rows.norm(dim=1) if norm == "l2" else rows.abs().amax(1)
 
 
 def steepest(g: Tensor, norm: Norm) -> Tensor:
-    """The directions of norm 1 in which a function of slopes g (N ...) rises fastest: g / |g|_2, or the sign of g; 0 where g is."""
+    """Return the directions of norm 1 in which a function of slopes g (N ...) rises fastest: g / |g|_2, or the sign of g; 0 where g is."""
     if norm == "linf":
         return g.sign()
     return g / size(g, "l2").clamp_min(torch.finfo(g.dtype).tiny).view(-1, *[1] * (g.ndim - 1))
 
 
 def linear_radius(logits: Tensor, g: Tensor, norm: Norm) -> Tensor:
-    """The smallest perturbation that would bring logits (N) to 0 if D were linear with slopes g: |d| / |g|_2, or |d| / |g|_1. N."""
+    """Return the smallest perturbation that would bring logits (N) to 0 if D were linear with slopes g: |d| / |g|_2, or |d| / |g|_1. N."""
     return logits.abs() / g.flatten(1).norm(p=2 if norm == "l2" else 1, dim=1)
 
 
 @torch.no_grad()
 def fgsm(judge: Judge, x: Tensor, norm: Norm) -> Tensor:
-    """The smallest radius at which a step along the steepest direction at x makes the logit positive: N, inf where none is found.
+    """Return the smallest radius at which a step along the steepest direction at x makes the logit positive: N, inf where none is found.
 
     Fast gradient (sign) method, Goodfellow et al. 2015, with a line search up to 64 linear radii, by factors of sqrt 2 and then by
     halving.
@@ -81,7 +81,7 @@ def fgsm(judge: Judge, x: Tensor, norm: Norm) -> Tensor:
 
 @torch.no_grad()
 def pgd(judge: Judge, x: Tensor, radius: Tensor, norm: Norm, steps: int = 40) -> Tensor:
-    """Whether projected gradient ascent from x within `radius` (N) meets a positive logit: N, bool. Madry et al. 2018.
+    """Return whether projected gradient ascent from x within `radius` (N) meets a positive logit: N, bool. Madry et al. 2018.
 
     It starts at x itself. Its steps are 2.5 radius / steps, so that it can reach the edge and walk along it.
     """
@@ -100,7 +100,7 @@ def pgd(judge: Judge, x: Tensor, radius: Tensor, norm: Norm, steps: int = 40) ->
 
 @torch.no_grad()
 def pgd_radius(judge: Judge, x: Tensor, norm: Norm, known: Tensor, steps: int = 40) -> Tensor:
-    """The smallest radius within which pgd fools D, by halving: N, inf where none does.
+    """Return the smallest radius within which pgd fools D, by halving: N, inf where none does.
 
     known: radii (N) that do, from fgsm; where it has none (inf), the search starts at 64 linear radii. Never above `known`.
     """
@@ -116,13 +116,13 @@ def pgd_radius(judge: Judge, x: Tensor, norm: Norm, known: Tensor, steps: int = 
 
 
 def _factors(ratio: float) -> list[float]:
-    """From 1 / REACH to REACH."""
+    """Return factors from 1 / REACH to REACH."""
     count = round(math.log(REACH, ratio))
     return [ratio**i for i in range(-count, count + 1)]
 
 
 def _halve(fools: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> Tensor:
-    """Between radii that fail and radii that do; inf stays."""
+    """Bisect between radii that fail and radii that succeed; inf stays."""
     there = high.isfinite()
     for _ in range(HALVINGS if there.any() else 0):
         middle = torch.where(there, (low + high) / 2, 0)
@@ -141,7 +141,8 @@ class Move(NamedTuple):
 
 @torch.no_grad()
 def generator_step(generator: Generator, z: Tensor, y: Tensor | None, judge: Judge) -> Move:
-    """The smallest step of G along the slope of its objective E -D(G(z)), over all z (N Z), that makes the logit of a sample positive.
+    """Return the smallest step of G along the slope of its objective E -D(G(z)), over all z (N Z), that makes the logit of a sample
+    positive.
 
     The direction is one for all, as in training; the size is each sample's own, from a search by factors of 2^(1/4) (so it is too large
     by 19 % at most) up to 64 steps that would do if everything were linear. G itself stays as it is.
@@ -172,7 +173,7 @@ def generator_step(generator: Generator, z: Tensor, y: Tensor | None, judge: Jud
 
 
 def nearest(x: Tensor, real: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
-    """Euclidean distance (N, float64) from samples x (N ...) to the nearest of those that `real` gives for the indices."""
+    """Return Euclidean distance (N, float64) from samples x (N ...) to the nearest of those that `real` gives for the indices."""
     rows = x.detach().cpu().double().flatten(1)
     nearest = torch.full((len(rows),), torch.inf, dtype=torch.float64)
     for part in indices.split(ROWS):

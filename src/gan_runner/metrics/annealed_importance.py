@@ -49,12 +49,12 @@ class Point(NamedTuple):
         return self.prior_slope + beta * self.likelihood_slope
 
     def moved(self, other: Point, accepted: Tensor) -> Point:
-        """`other` where accepted (C M), self elsewhere."""
+        """Return `other` where accepted (C M), self elsewhere."""
         return Point(*(torch.where(accepted if a.ndim == 2 else accepted[..., None], b, a) for a, b in zip(self, other)))
 
 
 def sigmoid_spaced(n: int, steepness: float = 4.0) -> Tensor:
-    """n inverse temperatures from 0 to 1, float64, dense at both ends: a logistic curve over [-steepness, steepness], rescaled."""
+    """Return n inverse temperatures from 0 to 1, float64, dense at both ends: a logistic curve over [-steepness, steepness], rescaled."""
     if n < 2:
         raise ValueError(f"a path from prior to posterior has at least 2 temperatures, not {n}")
     curve = torch.linspace(-steepness, steepness, n, dtype=torch.float64).sigmoid()
@@ -72,7 +72,7 @@ def annealed_importance(
     leapfrog: int = 10,
     target: float = 0.65,
 ) -> Annealed:
-    """log w = sum_t (beta_t - beta_{t-1}) log p(x|z_{t-1}) along chains z_t that HMC moves under p(z) p(x|z)^beta_t. Neal 2001.
+    """Compute log w = sum_t (beta_t - beta_{t-1}) log p(x|z_{t-1}) along chains z_t that HMC moves under p(z) p(x|z)^beta_t. Neal 2001.
 
     z (C M Z, float64): exact draws at temperatures[0]; temperatures (T): from 0 to 1, then E w = p(x) and E log w is a lower bound of
     log p(x); or from 1 to 0, then E w = 1 / p(x), and -log w bounds log p(x) from above. generator: on the device of z.
@@ -114,7 +114,7 @@ def _transition(
     generator: torch.Generator,
     leapfrog: int,
 ) -> tuple[Point, Tensor]:
-    """One move of Hamiltonian Monte Carlo (Neal 2011) with unit masses, and the probabilities (C M) with which it was accepted."""
+    """Return one move of Hamiltonian Monte Carlo (Neal 2011) with unit masses, and the probabilities (C M) with which it was accepted."""
     like = {"generator": generator, "dtype": start.z.dtype, "device": start.z.device}
     momentum = torch.randn(start.z.shape, **like)  # type: ignore[call-overload]
     epsilon = (step * (1 + JITTER * (2 * torch.rand(start.prior.shape, **like) - 1)))[..., None]  # type: ignore[call-overload]
@@ -144,7 +144,7 @@ def bidirectional(
     posterior: Tensor | None = None,
     leapfrog: int = 10,
 ) -> Bounds:
-    """Bounds of log p(x) for z ~ N(0, I), shape = (C, M, Z): by chains from the prior, and back from z ~ p(z|x) (posterior, M Z).
+    """Bound log p(x) for z ~ N(0, I), shape = (C, M, Z): by chains from the prior, and back from z ~ p(z|x) (posterior, M Z).
 
     The steps of HMC are those that a pilot run with a quarter of the chains finds, and are the same in both directions.
     """
@@ -163,12 +163,12 @@ def bidirectional(
 
 
 def log_normal(z: Tensor) -> Tensor:
-    """C M Z -> C M, up to a constant."""
+    """Compute the log density of normals: C M Z -> C M, up to a constant."""
     return -z.square().sum(2) / 2
 
 
 def log_mean_exp(log_weights: Tensor) -> Tensor:
-    """Over chains: C M -> M."""
+    """Average over chains: C M -> M."""
     return log_weights.logsumexp(0) - math.log(len(log_weights))
 
 
@@ -232,7 +232,7 @@ class AnnealedImportance(Metric):
         return f"log p(x) {value:.6g} +- {error:.3g} nats at sigma {self.sigma:g}, on its own samples within {gap:.3g} of an upper bound"
 
     def _real(self, decoder: Decoder) -> tuple[Tensor, Tensor | None]:
-        """Rows M D of the test split, and their labels where G is given labels."""
+        """Return rows M D of the test split, and their labels where G is given labels."""
         test = self.reference.of("test")
         if test.n < self.n_images:
             raise UserError(f"metric.ais.n_images={self.n_images}, but the test split has {test.n} samples")
@@ -244,7 +244,7 @@ class AnnealedImportance(Metric):
         return decoder.rows(test.at(chosen)), test.labels[chosen]
 
     def _simulated(self, decoder: Decoder, seed: int) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Samples of the model, M D, their labels, and the noise that they are made of, M E."""
+        """Draw samples of the model, M D, their labels, and the noise that they are made of, M E."""
         draws = NumberedDraws("ais", "simulated", seed, indices=torch.arange(self.n_images), device=decoder.home)
         e, y = draws.normal(decoder.noise), decoder.generator.labels(draws)
         with torch.no_grad():
@@ -252,7 +252,7 @@ class AnnealedImportance(Metric):
         return made + self.sigma * draws.normal(made.shape[1]), y, e
 
     def _counted(self, density: LogDensity) -> LogDensity:
-        """The density, telling how far the whole work is: it is asked for once a leapfrog step."""
+        """Return the density, telling how far the whole work is: it is asked for once a leapfrog step."""
         anneal = 1 + (len(self.temperatures) - 2) * self.leapfrog
         parts = math.ceil(self.n_images / max(ROWS // self.chains, 1))
         total = 5 * parts * anneal  # pilot and forward for real samples; pilot, forward and back for simulated ones
@@ -265,7 +265,7 @@ class AnnealedImportance(Metric):
         return counted
 
     def _bounds(self, decoder: Decoder, x: Tensor, y: Tensor | None, e: Tensor | None, key: tuple[object, ...]) -> Bounds:
-        """Of all samples, some at a time."""
+        """Compute the bounds of all samples, some at a time."""
         parts, at_once = [], max(ROWS // self.chains, 1)
         for start in range(0, len(x), at_once):
             rows = slice(start, start + at_once)

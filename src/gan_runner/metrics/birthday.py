@@ -23,7 +23,7 @@ CONFIDENCE = 0.95  # of the bound where there was no pair
 
 
 def collision_probability(support: float, batch: int) -> float:
-    """1 - prod_{i<s} (1 - i / N): that s draws from N equally likely values are not all different."""
+    """Compute 1 - prod_{i<s} (1 - i / N): the probability that s draws from N equally likely values are not all different."""
     if batch > support + 1:
         return 1.0
     i = torch.arange(batch, dtype=torch.float64)
@@ -31,7 +31,8 @@ def collision_probability(support: float, batch: int) -> float:
 
 
 def support_size(batch: int, probability: float) -> float:
-    """N for which collision_probability(N, batch) is this: about s^2 / (2 ln 2) at 1/2. Infinite at 0, s - 1 at 1 (the greatest N)."""
+    """Return N for which collision_probability(N, batch) is this: about s^2 / (2 ln 2) at 1/2. Infinite at 0, s - 1 at 1 (the greatest
+    N)."""
     if batch < 2 or not 0 <= probability <= 1:
         raise ValueError(f"there is no support with probability {probability} of a collision in batches of {batch}")
     if probability in (0, 1):
@@ -45,7 +46,8 @@ def support_size(batch: int, probability: float) -> float:
 
 
 def first_collisions(n: int, pairs: Tensor, generator: torch.Generator, orders: int = ORDERS) -> Tensor:
-    """How many of n samples one takes, in so many random orders, until both of a pair (P 2, indices) are there; int64, n + 1: never."""
+    """Return how many of n samples one takes, in so many random orders, until both of a pair (P 2, indices) are there; int64, n + 1:
+    never."""
     if not len(pairs):
         return torch.full((orders,), n + 1)
     left, right = pairs.cpu().unbind(1)
@@ -57,7 +59,7 @@ def first_collisions(n: int, pairs: Tensor, generator: torch.Generator, orders: 
 
 
 def duplicates(rows: Tensor, threshold: float, generator: torch.Generator) -> tuple[int, Tensor]:
-    """A number n of rows drawn from rows N F, and the pairs among them (indices below n) that are at most `threshold` apart.
+    """Return a number n of rows drawn from rows N F, and the pairs among them (indices below n) that are at most `threshold` apart.
 
     n is N where pairs are rare; where there are more than CROWD a row, which is far more than tell the support, as few as have them do.
     """
@@ -96,7 +98,7 @@ class Birthday(FeatureSets):
         return f"birthday/{extractor.name}"
 
     def usual(self) -> float:
-        """The threshold that real samples give."""
+        """Return the threshold that real samples give."""
         real = self.real(4, self.n_real)
         order = torch.randperm(len(real), generator=seeded("birthday", "real")).to(real.device)
         one, other = real[order[: len(real) // 2]], real[order[len(real) // 2 :]]

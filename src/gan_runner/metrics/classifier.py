@@ -19,7 +19,7 @@ SEED = 2020  # of the shuffle, with NumPy's old generator: the choice of torch-f
 
 
 def classifier_score(logits: Tensor, splits: int) -> Tensor:
-    """exp E KL(p(y|x) || p(y)) of every split, float64, from logits N K; split i holds rows i N // splits ... (i + 1) N // splits.
+    """Compute exp E KL(p(y|x) || p(y)) of every split, float64, from logits N K; split i holds rows i N // splits ... (i + 1) N // splits.
 
     From 1 (all alike, or undecided) to K (sure of each, and all classes alike). A class of probability 0 adds nothing, and a logit may be
     -inf. ValueError for fewer rows than splits, and for logits that are no log-probabilities: nan, inf, or a row of -inf.

@@ -49,7 +49,7 @@ class Decoder:
         self.noise = sum(drawn.numel() for drawn in counted.made)
 
     def rows(self, x: Tensor) -> Tensor:
-        """Samples as data, N ..., as rows N D on the scale of sigma; float64."""
+        """Flatten samples as data, N ..., to rows N D on the scale of sigma; float64."""
         rows = x.to(self.home).double().flatten(1)
         return (rows + 1) / 2 if self.bounded else rows
 
@@ -59,7 +59,7 @@ class Decoder:
         return self.rows(self.generator.show(self.generator(z, None if y is None else y.to(self.device))))
 
     def log_likelihood(self, x: Tensor, y: Tensor | None) -> LogDensity:
-        """Of M targets x (M D) with labels y (M): C M E -> C M."""
+        """Return the log likelihood of M targets x (M D) with labels y (M): C M E -> C M."""
         constant = x.shape[1] / 2 * math.log(2 * math.pi * self.sigma**2)
 
         def density(e: Tensor) -> Tensor:

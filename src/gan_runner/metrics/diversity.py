@@ -29,7 +29,7 @@ BLOCK = 500  # samples made at once where only their labels matter
 
 
 def scales_of(height: int, width: int) -> int:
-    """At how many scales, 5 at most, the window still fits: 5 from 161 pixels on the shorter side, 4 from 81, 3 from 41, 2 from 21.
+    """Count at how many scales, 5 at most, the window still fits: 5 from 161 pixels on the shorter side, 4 from 81, 3 from 41, 2 from 21.
 
     0 below 11.
     """
@@ -40,7 +40,8 @@ def scales_of(height: int, width: int) -> int:
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Multi-scale structural similarity of pairs of images (N C H W, in [0, 1]), N, float64: 1 where they are the same, never below 0.
+    """Return multi-scale structural similarity of pairs of images (N C H W, in [0, 1]), N, float64: 1 where they are the same, never
+    below 0.
 
     The product over scales s of cs_s ^ w_s, and l at the coarsest: the means over channels and windows that lie wholly in the image of
 
@@ -77,7 +78,7 @@ def blur(x: Tensor) -> Tensor:
 
 
 def band(line: Tensor, n: int) -> Tensor:
-    """n-10 n: row i has the window from column i on."""
+    """Build the matrix of a window, n-10 n: row i has the window from column i on."""
     rows = torch.zeros(n - WINDOW + 1, n, dtype=line.dtype, device=line.device)
     for k, weight in enumerate(line):
         rows.diagonal(k).fill_(weight)
@@ -85,7 +86,7 @@ def band(line: Tensor, n: int) -> Tensor:
 
 
 def random_pairs(n: int, pairs: int, generator: torch.Generator, labels: Tensor | None = None) -> Tensor:
-    """Indices, 2 pairs: uniformly drawn of those in a pair with another sample of its label (None: of all n), and of those others.
+    """Return indices, 2 pairs: uniformly drawn of those in a pair with another sample of its label (None: of all n), and of those others.
 
     ValueError where there is no such pair.
     """
@@ -133,7 +134,7 @@ class MSSSIM(Metric):
         self.found = {"": fake, "real": real}
 
     def mean(self, kind: str, n: int, labels: Tensor | None, seed: int, at: Callable[[Tensor], Tensor]) -> Tensor:
-        """Over the pairs of one kind, of n samples that `at` gives by index. UserError where there is no pair."""
+        """Average over the pairs of one kind, of n samples that `at` gives by index. UserError where there is no pair."""
         try:
             pairs = random_pairs(n, self.pairs, seeded("pairs", kind, seed), labels)
         except ValueError as error:

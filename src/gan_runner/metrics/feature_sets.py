@@ -14,12 +14,13 @@ from gan_runner.evaluation.metric import Metric
 
 
 def choice(rows: Tensor, n: int | None) -> Tensor:
-    """At most n of the rows (None: all), in their order; the same choice every time, at random because data may be sorted by class."""
+    """Return at most n of the rows (None: all), in their order; the same choice every time, at random because data may be sorted by
+    class."""
     return rows if n is None or n >= len(rows) else rows[chosen(n, len(rows), "choice of rows").to(rows.device)]
 
 
 def last_part(figures: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Figures by the last part of their keys."""
+    """Return figures by the last part of their keys."""
     return {key.rpartition("/")[2]: value for key, value in figures.items()}
 
 
@@ -39,11 +40,11 @@ class FeatureSets(Metric):
         self.features.append(features.detach())
 
     def fake(self, at_least: int) -> Tensor:
-        """Features of the samples, N F; UserError where they are fewer, or not finite."""
+        """Return features of the samples, N F; UserError where they are fewer, or not finite."""
         return self._usable(torch.cat(self.features), at_least, "samples")
 
     def real(self, at_least: int, n: int | None = None, split: Split | None = None) -> Tensor:
-        """Features of at most n real samples (None: all) of a split (None: that of the reference), on the metric's device."""
+        """Return features of at most n real samples (None: all) of a split (None: that of the reference), on the metric's device."""
         reference = self.reference if split is None else self.reference.of(split)
         return self._usable(choice(reference.features(), n).to(self.device), at_least, f"real samples ({reference.split})")
 

@@ -48,7 +48,7 @@ class Flaw(NamedTuple):
 
 
 def best_rule(fake: Tensor, real: Tensor) -> Interval:
-    """The interval, or its complement, that tells activations of fakes (N) from those of real samples (M) best.
+    """Return the interval, or its complement, that tells activations of fakes (N) from those of real samples (M) best.
 
     With D(t) = F_fake(t) - F_real(t), its ends are where D is least and greatest, and its balanced accuracy is 1/2 + (max D - min D) / 2
     (Kuiper 1960). A shift gives a half-line, too much spread two tails, too little an inner interval.
@@ -65,7 +65,7 @@ def best_rule(fake: Tensor, real: Tensor) -> Interval:
 
 
 def chance(hits: int, fakes: int, alarms: int, reals: int) -> float:
-    """How likely `hits` or more of `fakes` fakes are called fake if as many samples (hits + alarms) were called so at random.
+    """Return how likely `hits` or more of `fakes` fakes are called fake if as many samples (hits + alarms) were called so at random.
 
     Fisher's exact test, one-sided; exact where a rule speaks of a handful of samples, as a normal approximation is not.
     """
@@ -92,19 +92,20 @@ class Side(NamedTuple):
         return cls(rows, *order.chunk(2))
 
     def moments(self) -> Moments:
-        """Of the half that is fitted."""
+        """Compute the moments of the half that is fitted."""
         total = Moments.zero(self.rows.shape[1], self.rows.device)
         for part in self.fitted.split(CHUNK):
             total = total.merged(Moments.of(self.rows[part]))
         return total
 
     def activations(self, direction: Tensor, mean: Tensor) -> Tensor:
-        """direction . (x - mean) of all rows, N, float64."""
+        """Compute direction . (x - mean) of all rows, N, float64."""
         return torch.cat([(chunk.to(mean) - mean) @ direction for chunk in self.rows.split(CHUNK)])
 
 
 def whitening(covariance: Tensor) -> Tensor:
-    """F F: columns that bring each principal direction of the real samples to unit variance, or to less where it has less than the mean.
+    """Compute the whitening, F F: columns that bring each principal direction of the real samples to unit variance, or less where it has
+    less.
 
     Left alone, the widest direction would drown the flaw of a narrower one in its own sampling noise; brought to unit variance without a
     limit, the narrowest would, and where the covariance is singular there is none.
@@ -114,7 +115,7 @@ def whitening(covariance: Tensor) -> Tensor:
 
 
 def flaws(fake: Tensor, real: Tensor, most: int = 10, significance: float = 1e-3, shown: int = SHOWN) -> list[Flaw]:
-    """The flaws of fakes (N F) beside real samples (M F), in order of size; empty where none can be told from chance.
+    """Return the flaws of fakes (N F) beside real samples (M F), in order of size; empty where none can be told from chance.
 
     On a random half, features are whitened (see `whitening`), and the excess second moment is
 
@@ -164,13 +165,13 @@ def flaws(fake: Tensor, real: Tensor, most: int = 10, significance: float = 1e-3
 
 
 def unit(v: Tensor) -> Tensor:
-    """v at length 1; 0 where nothing but rounding is left of it."""
+    """Scale v to length 1; 0 where nothing but rounding is left of it."""
     length = v.norm()
     return v / length if length > 1e-9 else torch.zeros_like(v)
 
 
 def borne_out(fake: Side, real: Side, direction: Tensor) -> Tensor:
-    """Excess of the tested halves along a direction, in standard errors; 0 where it has none.
+    """Test a direction: the excess of the tested halves along it, in standard errors; 0 where it has none.
 
     The moments are about the real mean of the tested half, whose error enters: one that both halves shared would be borne out by itself.
     """
@@ -183,7 +184,7 @@ def borne_out(fake: Side, real: Side, direction: Tensor) -> Tensor:
 
 
 def examined(fake: Side, real: Side, direction: Tensor, mean: Tensor, excess: float, shown: int) -> Flaw:
-    """What a direction is worth: a rule fitted to one half, its accuracy on the other; turned to the side where the excess lies."""
+    """Test a direction: a rule fitted to one half, its accuracy on the other; turned to the side of the excess."""
     f, r = fake.activations(direction, mean), real.activations(direction, mean)
     if ((f * f.abs())[fake.fitted].mean() - (r * r.abs())[real.fitted].mean()) * excess < 0:
         direction, f, r = -direction, -f, -r
@@ -232,6 +233,6 @@ class FlawCritics(FeatureSets):
         return {"": torch.cat([left, between, right], 2)}
 
     def sentence(self, figures: Mapping[str, float | None]) -> str:
-        """As many as fit into a line."""
+        """Describe as many flaws as fit into a line."""
         told = [f"{flaw.excess:+.2g} (accuracy {flaw.accuracy:.3f})" for flaw in self.found[:3]]
         return f"{len(self.found)} flaws can be told from chance" + (f", of excess {', '.join(told)}" if told else "")

@@ -23,7 +23,8 @@ LOST = 1e-9  # of the distance: the greatest variance that a quick factor may lo
 
 
 def frechet(a: Moments, b: Moments) -> Tensor:
-    """|m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2), a float64 scalar on the CPU: the squared Frechet distance of two normal laws.
+    """Compute |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2), a float64 scalar on the CPU: the squared Frechet distance of two normal
+    laws.
 
     Dowson and Landau 1982. With S = L L^T the last trace is the nuclear norm of L1^T L2, the sum of its singular values: exact for
     singular covariances (fewer samples than features, constant features), where eigenvalues of S1 S2 lose half of the digits to their
@@ -57,7 +58,8 @@ def frechet(a: Moments, b: Moments) -> Tensor:
 
 
 def quick_factor(covariance: Tensor, rank: int) -> Tensor | None:
-    """L with L L^T = covariance, F R, by Cholesky; None where it has not the rank R = min(rank, F), or its first R features have not.
+    """Return L with L L^T = covariance, F R, by Cholesky; None where it has not the rank R = min(rank, F), or its first R features have
+    not.
 
     Those features span the rest: with S = [A B; B^T C] and A = M M^T, L is M above B^T M^-T. Of the correlations, so that features of
     very different scales keep their digits.
@@ -71,7 +73,7 @@ def quick_factor(covariance: Tensor, rank: int) -> Tensor | None:
 
 
 def factor(covariance: Tensor) -> Tensor:
-    """L with L L^T = covariance, F R, whatever the rank R is, 0 for constant features.
+    """Return L with L L^T = covariance, F R, whatever the rank R is, 0 for constant features.
 
     By Cholesky where it is regular, else by eigenvectors of the correlations, without eigenvalues below F epsilon times the largest, which
     are rounding (as in numpy's matrix_rank).
@@ -85,14 +87,14 @@ def factor(covariance: Tensor) -> Tensor:
 
 
 def correlations(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """(Standard deviations F, 1 for constant features; correlations F F)."""
+    """Return (Standard deviations F, 1 for constant features; correlations F F)."""
     scale = covariance.diagonal().sqrt()
     scale = torch.where(scale == 0, 1, scale)
     return scale, covariance / scale / scale[:, None]
 
 
 def distance_to_real(fake: Moments, real: Moments) -> Tensor:
-    """frechet(fake, real), whose complaints are about what the user can mend."""
+    """Compute frechet(fake, real); its errors name what the user can change."""
     try:
         return frechet(fake, real)
     except ValueError as error:
@@ -100,12 +102,12 @@ def distance_to_real(fake: Moments, real: Moments) -> Tensor:
 
 
 def joined(moments: Tensor) -> Tensor:
-    """Packed moments of P processes, P F+1 F+1, as one."""
+    """Merge packed moments of P processes, P F+1 F+1, into one."""
     return reduce(Moments.merged, map(Moments.unpacked, moments)).packed
 
 
 def too_few(n: float, features: int, what: str = "samples") -> list[str]:
-    """A note where a covariance is singular for want of samples."""
+    """Return a note where a covariance is singular for want of samples."""
     return [f"{n:.0f} {what} for {features} features: with no more samples than features, bias is most of the distance"] * (n <= features)
 
 

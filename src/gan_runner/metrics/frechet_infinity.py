@@ -30,13 +30,14 @@ class Line(NamedTuple):
 
 
 def distances(fake: Tensor, real: Moments, sizes: Sequence[int]) -> Tensor:
-    """Frechet distances, float64, of random subsets of the fakes (N F) from the real ones: one subset of each size, always the same."""
+    """Return Frechet distances, float64, of random subsets of the fakes (N F) from the real ones: one subset of each size, always the
+    same."""
     chosen = (torch.randperm(len(fake), generator=seeded("frechet_infinity", size))[:size].to(fake.device) for size in sizes)
     return torch.stack([distance_to_real(Moments.of(fake[rows]), real) for rows in chosen])
 
 
 def line(sizes: Sequence[int], values: Tensor) -> Line:
-    """Least squares of values against 1 / sizes. ValueError for fewer than 3 sizes."""
+    """Fit values to 1 / sizes by least squares. ValueError for fewer than 3 sizes."""
     if len(set(sizes)) < 3:
         raise ValueError(f"a line with a standard error needs at least 3 different sizes, not {sorted(set(sizes))}")
     x = 1 / torch.tensor(sizes, dtype=torch.float64)
@@ -49,7 +50,7 @@ def line(sizes: Sequence[int], values: Tensor) -> Line:
 
 
 def picture(sizes: Sequence[int], values: Tensor, fit: Line) -> Tensor:
-    """The distances against 1 / N, and the line down to 1 / N = 0; uint8, 3 H W."""
+    """Return the distances against 1 / N, and the line down to 1 / N = 0; uint8, 3 H W."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # a fifth of a second that not every command needs
     from matplotlib.figure import Figure
 

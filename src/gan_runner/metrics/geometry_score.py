@@ -20,7 +20,7 @@ HOLES = 100  # holes at once that are told apart
 
 
 def living_times(intervals: Tensor, end: float) -> Tensor:
-    """Relative living times: share of [0, end] during which 0, 1, ... 99 of the intervals (birth, death; K 2) are alive; float64.
+    """Return relative living times: share of [0, end] during which 0, 1, ... 99 of the intervals (birth, death; K 2) are alive; float64.
 
     What lives to the end has a death of infinity. Without any, 0 of them are alive all the time.
     """
@@ -33,7 +33,8 @@ def living_times(intervals: Tensor, end: float) -> Tensor:
 
 
 def loops(rows: Tensor, landmarks: Tensor, gamma: float) -> tuple[Tensor, float]:
-    """(birth and death, K 2, of the one-dimensional holes of the witness complex of rows N F on landmarks L F; where the filtration ends).
+    """Return (birth and death, K 2, of the one-dimensional holes of the witness complex of rows N F on landmarks L F; where the
+    filtration ends).
 
     It ends at gamma times the greatest distance; distances are not squared, as in the authors' program. Only landmarks that are no further
     than the third nearest by more than that can be in a simplex of up to three corners, and the holes depend on no others.
@@ -54,7 +55,8 @@ def loops(rows: Tensor, landmarks: Tensor, gamma: float) -> tuple[Tensor, float]
 def mean_living_times(
     rows: Tensor, *, draws: int = 1000, landmarks: int = 64, gamma: float | None = None, tick: Told = told_nobody
 ) -> Tensor:
-    """MRLT, 100, float64: the probability of each number of holes (0 ... 99), over the filtration and draws of landmarks, of rows N F.
+    """Compute the MRLT, 100, float64: the probability of each number of holes (0 ... 99), over the filtration and draws of landmarks, of
+    rows N F.
 
     gamma: N / (128 * 5000) unless said otherwise, as in the paper; landmarks are drawn without replacement. ValueError for fewer rows than
     landmarks, or values that are not finite. Memory: N x landmarks distances in float64, and what gudhi needs; time: some 0.1 to 0.3 s a

@@ -26,12 +26,12 @@ class Result(NamedTuple):
 
 
 def expected_score(player: Rating, opponent: Rating) -> float:
-    """Probability of a win, 0 ... 1, that the ratings foretell; closer to 1/2 the less is known of the opponent. Step 3, E."""
+    """Predict the probability of a win, 0 ... 1, from the ratings; closer to 1/2 the less is known of the opponent. Step 3, E."""
     return 1 / (1 + math.exp(-_log_odds(player, opponent)))
 
 
 def rated(player: Rating, results: Iterable[Result], tau: float = 0.5) -> Rating:
-    """The rating after a period with these results. tau: how much the volatility may change, 0.3 ... 1.2.
+    """Return the rating after a period with these results. tau: how much the volatility may change, 0.3 ... 1.2.
 
     Ratings of opponents are those before the period. Without a game only the deviation grows. This is one step of Newton's method from what
     was known before: hundreds of games in a period (the paper has 10 to 15), or a win where one in thousands was foretold, throw a rating
@@ -52,7 +52,7 @@ def rated(player: Rating, results: Iterable[Result], tau: float = 0.5) -> Rating
 
 
 def _weight(opponent: Rating) -> float:
-    """g(phi), step 3: how much a game tells, 0 ... 1."""
+    """Compute g(phi), step 3: the weight of a game, 0 ... 1."""
     return 1 / math.sqrt(1 + 3 * (opponent.deviation / SCALE / math.pi) ** 2)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[Tensor, Tensor]:
-    """Share of fakes (M F) in the ball of any real row (N F), and of real rows in the ball of any fake; float64 scalars.
+    """Return share of fakes (M F) in the ball of any real row (N F), and of real rows in the ball of any fake; float64 scalars.
 
     A ball reaches from a row to its k-th nearest other row of the same set, and holds its edge, as in the paper. Identical sets have 1, 1.
     """

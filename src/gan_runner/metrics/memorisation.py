@@ -32,7 +32,7 @@ class Closeness(NamedTuple):
 
 
 def closeness(fake: Tensor, train: Tensor, test: Tensor) -> Closeness:
-    """Of fakes (N F) to training rows (M F) and as many test rows (M F).
+    """Compare the distances of fakes (N F) to training rows (M F) and to as many test rows (M F).
 
     If the training rows are to the fakes what the test rows are, which of the 2M is which is a fair draw. So, where c_i fakes are nearest
     to row i (1/s each, where a fake has s rows equally near), N times the share is the sum of c over M of 2M rows, drawn without
@@ -61,7 +61,8 @@ def closeness(fake: Tensor, train: Tensor, test: Tensor) -> Closeness:
 
 
 def at_least(weights: Tensor, total: Tensor, step: float) -> Tensor:
-    """P(S >= total) for the sum S of half of the weights (2M, float64, multiples of `step`), drawn without replacement; a float64 scalar.
+    """Compute P(S >= total) for the sum S of half of the weights (2M, float64, multiples of `step`), drawn without replacement; a
+    float64 scalar.
 
     Exact where at most 16 weights are above 0. Where there are more, every choice among the 16 largest is counted, and the sum of the
     others, given how many are drawn, is taken for normal, with half a step as correction for continuity.
@@ -83,7 +84,7 @@ def at_least(weights: Tensor, total: Tensor, step: float) -> Tensor:
 
 
 def usual_share(distance: Tensor, usual: Tensor, quantile: float) -> Tensor:
-    """Share of distances (N) as small as the smallest `quantile` of the usual ones (M); scalar.
+    """Return share of distances (N) as small as the smallest `quantile` of the usual ones (M); scalar.
 
     Usual distances that are equal share what is left of the quantile, and a distance equal to them counts for as much.
     """

@@ -19,7 +19,7 @@ SEED = 2020  # of the subsets, with NumPy's old generator: the choice of torch-f
 
 
 def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
-    """Unbiased estimate of the squared maximum mean discrepancy of rows x (M F) and y (N F), a float64 scalar; it may be below 0.
+    """Return unbiased estimate of the squared maximum mean discrepancy of rows x (M F) and y (N F), a float64 scalar; it may be below 0.
 
     sum_{i != j} k(x_i, x_j) / (M (M - 1)) + sum_{i != j} k(y_i, y_j) / (N (N - 1)) - 2 mean k(x_i, y_j), with k(x, y) = (x.y / F + 1)^3.
     Memory: a matrix M N of float64.
@@ -37,7 +37,7 @@ def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
 
 
 def kernel_distance(fake: Tensor, real: Tensor, subset_size: int = 1000, subsets: int = 100) -> Tensor:
-    """squared_mmd of `subsets` pairs of random subsets, each drawn without replacement from fake (M F) and real (N F); float64.
+    """Return squared_mmd of `subsets` pairs of random subsets, each drawn without replacement from fake (M F) and real (N F); float64.
 
     ValueError where there are fewer rows than subset_size. In float64, because figures of good samples are as small as float32's rounding
     of the sums. Work: 6 subsets subset_size^2 F operations. Memory: a matrix subset_size^2.

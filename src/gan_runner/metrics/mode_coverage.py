@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def nearest_mode(samples: Tensor, modes: Tensor) -> tuple[Tensor, Tensor]:
-    """Index N of the mode (M D) nearest to each sample (N D), and the Euclidean distance N to it, float64."""
+    """Return index N of the mode (M D) nearest to each sample (N D), and the Euclidean distance N to it, float64."""
     distance = (samples.double()[:, None] - modes.double()).square().sum(2).sqrt()  # no matrix product: it would cost the last digits
     nearest, index = distance.min(1)
     return index, nearest
 
 
 def coverage(counts: Tensor, n: Tensor) -> dict[str, Tensor]:
-    """Figures from the number of high-quality samples at each of M modes (counts, M) and the number of all samples (n).
+    """Return figures from the number of high-quality samples at each of M modes (counts, M) and the number of all samples (n).
 
     covered: modes with at least 1, so that it grows with n. covered_well: modes with at least n / (20 M), a twentieth of their share.
     high_quality: share of all samples. kl: KL divergence in nats of the histogram over modes from the uniform one, 0 (even) ... log M (all

@@ -21,7 +21,7 @@ SPARE = 4  # candidates kept beyond those asked for, lest rounding pushed out th
 
 
 def nearest(rows: Tensor, others: Tensor | None = None, k: int = 1) -> tuple[Tensor, Tensor]:
-    """Distances (N k, float64, ascending) of rows N F to the k nearest of others M F, and the indices (N k) of those.
+    """Return distances (N k, float64, ascending) of rows N F to the k nearest of others M F, and the indices (N k) of those.
 
     others None: the nearest among the rows themselves, each without itself, by its place: a copy of it counts. Of several that are
     equally far the first comes first among those found. ValueError where there are fewer than k, or the sizes do not fit.
@@ -53,12 +53,12 @@ def nearest(rows: Tensor, others: Tensor | None = None, k: int = 1) -> tuple[Ten
 
 
 def radii(rows: Tensor, k: int) -> Tensor:
-    """Distance, N float64, of each row to the k-th nearest other one."""
+    """Return distance, N float64, of each row to the k-th nearest other one."""
     return nearest(rows, k=k)[0][:, -1]
 
 
 def held(rows: Tensor, centres: Tensor, radius: Tensor, *, closed: bool) -> tuple[Tensor, Tensor]:
-    """How many of M balls hold each row (N), and how many of N rows each ball holds (M), int64.
+    """Return how many of M balls hold each row (N), and how many of N rows each ball holds (M), int64.
 
     A ball is the points less than `radius` (M) away from its centre (M F), and, where closed, those that are exactly as far.
     """
@@ -80,7 +80,7 @@ def held(rows: Tensor, centres: Tensor, radius: Tensor, *, closed: bool) -> tupl
 
 
 def close_pairs(rows: Tensor, threshold: float) -> Tensor:
-    """Indices (P 2, the lesser first) of the pairs of rows at most `threshold` apart. Memory: 16 bytes a pair beside the blocks."""
+    """Return indices (P 2, the lesser first) of the pairs of rows at most `threshold` apart. Memory: 16 bytes a pair beside the blocks."""
     _check(rows, rows)
     pairs, centre = [torch.zeros(0, 2, dtype=torch.int64, device=rows.device)], _centre(rows, rows.device)
     for part in _slices(rows):
@@ -99,7 +99,7 @@ def close_pairs(rows: Tensor, threshold: float) -> Tensor:
 
 
 def apart(rows: Tensor, others: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    """|rows[i] - others[j]|, P float64, from the differences themselves."""
+    """Compute |rows[i] - others[j]|, P float64, from the differences themselves."""
     found = [torch.zeros(0, dtype=torch.float64, device=rows.device)]
     size = max(1, NUMBERS // rows.shape[1])
     for a, b in zip(i.split(size), j.split(size), strict=True):
@@ -109,14 +109,14 @@ def apart(rows: Tensor, others: Tensor, i: Tensor, j: Tensor) -> Tensor:
 
 
 def _squared(x: Tensor, y: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distances (B C, float64) of rows x and y, and by how much each may be off."""
+    """Return squared distances (B C, float64) of rows x and y, and by how much each may be off."""
     x, y = x.double() - centre, y.to(x.device).double() - centre
     norms = x.square().sum(1)[:, None] + y.square().sum(1)
     return torch.addmm(norms, x, y.T, alpha=-2), norms.mul_(x.shape[1] * torch.finfo(torch.float64).eps)
 
 
 def _centre(rows: Tensor, device: torch.device) -> Tensor:
-    """About the mean of the rows, F: a float32 number, so that it is taken off float32 rows without rounding."""
+    """Compute a centre, F, about the mean of the rows: float32 numbers, so that it is subtracted from float32 rows without rounding."""
     total = torch.zeros(rows.shape[1], dtype=torch.float64, device=device)
     for part in _slices(rows):
         total += rows[part].to(device).double().sum(0)
@@ -124,14 +124,14 @@ def _centre(rows: Tensor, device: torch.device) -> Tensor:
 
 
 def _slices(rows: Tensor) -> Iterator[slice]:
-    """Blocks of rows."""
+    """Yield blocks of rows."""
     n, size = len(rows), max(1, min(BLOCK, NUMBERS // rows.shape[1]))
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
 
 
 def _diagonal(block: Tensor, part: slice, other: slice) -> Tensor:
-    """A view of where row and column are the same row; blocks have one size, so they meet whole or not at all."""
+    """Return a view of where row and column are the same row; blocks have one size, so they meet whole or not at all."""
     return block.diagonal() if part == other else block[:0, 0]
 
 

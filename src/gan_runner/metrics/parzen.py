@@ -21,7 +21,7 @@ PAIRS = 2**22  # distances that are held at once: 34 MB, and a few times that on
 
 
 def window_log_density(points: Tensor, centres: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """log 1/N sum_j N(x; c_j, sigma^2 I) in nats, S M float64: for S sigmas, points M D and centres N D, from one pass of distances.
+    """Compute log 1/N sum_j N(x; c_j, sigma^2 I) in nats, S M float64: for S sigmas, points M D and centres N D, in one pass of distances.
 
     Memory: under 200 MB beside points and centres in float64. ValueError without a centre, or where a number is not finite.
     """
@@ -43,12 +43,12 @@ def window_log_density(points: Tensor, centres: Tensor, sigmas: Sequence[float])
 
 
 def flattened(x: Tensor) -> Tensor:
-    """Samples as rows, N D: images (N C H W in [-1, 1]) in [0, 1], as in the protocol of 2014; points as they are."""
+    """Flatten samples to rows, N D: images (N C H W in [-1, 1]) in [0, 1], as in the protocol of 2014; points as they are."""
     return ((x + 1) / 2).flatten(1) if x.ndim == 4 else x.flatten(1)
 
 
 def finite(x: Tensor) -> Tensor:
-    """x itself; UserError where samples are not finite."""
+    """Return x itself; UserError where samples are not finite."""
     if not x.isfinite().all():
         raise UserError("there are samples that are not finite: the generator has diverged, and a density of them means nothing")
     return x

@@ -23,7 +23,8 @@ GAIN = 1e-4  # it ends when a pass takes a smaller share off the sum of squares
 
 
 def prd_curve(real: Tensor, fake: Tensor, angles: int = ANGLES) -> tuple[Tensor, Tensor]:
-    """Precision alpha = sum min(t P, Q) and recall beta = alpha / t (float64, one for each angle) for t = tan of angles in (0, pi/2).
+    """Return precision alpha = sum min(t P, Q) and recall beta = alpha / t (float64, one for each angle) for t = tan of angles in (0,
+    pi/2).
 
     real: P, fake: Q: shares of the same bins, each summing to 1; ValueError otherwise.
     """
@@ -39,13 +40,13 @@ def prd_curve(real: Tensor, fake: Tensor, angles: int = ANGLES) -> tuple[Tensor,
 
 
 def best_f(precision: Tensor, recall: Tensor, beta: float) -> Tensor:
-    """Greatest F_beta = (1 + beta^2) a b / (beta^2 a + b) on a curve of precision a and recall b; beta > 1 is for recall."""
+    """Return greatest F_beta = (1 + beta^2) a b / (beta^2 a + b) on a curve of precision a and recall b; beta > 1 is for recall."""
     weighted = beta**2 * precision + recall
     return torch.where(weighted == 0, 0, (1 + beta**2) * precision * recall / weighted).max()
 
 
 def k_means(rows: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """Cluster (N int64, below k) of each of N rows by Lloyd's algorithm, begun by k-means++ (Arthur and Vassilvitskii 2007).
+    """Return cluster (N int64, below k) of each of N rows by Lloyd's algorithm, begun by k-means++ (Arthur and Vassilvitskii 2007).
 
     In the precision of the rows, which should be centred. A cluster may stay empty: there are no more than different rows. Memory: N k.
     """
@@ -65,7 +66,7 @@ def k_means(rows: Tensor, k: int, generator: torch.Generator) -> Tensor:
 
 
 def _begin(rows: Tensor, squares: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """Rows as first centres, each drawn with a chance in proportion to the squared distance from those before."""
+    """Return rows as first centres, each drawn with a chance in proportion to the squared distance from those before."""
     centres: list[Tensor] = []
     weight = torch.ones_like(squares)
     for _ in range(k):
@@ -81,7 +82,7 @@ def _begin(rows: Tensor, squares: Tensor, k: int, generator: torch.Generator) ->
 
 
 def prd(real: Tensor, fake: Tensor, clusters: int = 20, runs: int = 10) -> tuple[Tensor, Tensor]:
-    """The curve (precision, recall) of rows, N F each: the mean over so many clusterings of their union."""
+    """Return the curve (precision, recall) of rows, N F each: the mean over so many clusterings of their union."""
     union = torch.cat([real, fake]).float()
     union -= union.mean(0)
     curves = []

@@ -37,7 +37,7 @@ class Shown(NamedTuple):
 
 
 def points(fake: Tensor, real: Tensor | None = None) -> Tensor:
-    """What a generator gets of each of N games, from D's logits of its fakes and, where D was shown a pair, of the real samples beside.
+    """Score each of N games of a generator, from D's logits of its fakes and, where D was shown a pair, of the real samples beside.
 
     half: 1 where D(x) > 1/2, that is a logit above 0. pair: 1 where D prefers the fake. In both, 1/2 where it cannot tell.
     """
@@ -46,7 +46,7 @@ def points(fake: Tensor, real: Tensor | None = None) -> Tensor:
 
 
 def tournament(scores: Tensor, met: Tensor, tau: float = 0.5) -> tuple[list[Rating], list[Rating]]:
-    """Ratings of I generators and J discriminators, from the generators' scores in P rounds (P I J, 0 ... 1) and who met (I J, bool).
+    """Rate I generators and J discriminators, from the generators' scores in P rounds (P I J, 0 ... 1) and who met (I J, bool).
 
     In a round everybody meets everybody else's side, and all are rated after it.
     """
@@ -65,13 +65,14 @@ def tournament(scores: Tensor, met: Tensor, tau: float = 0.5) -> tuple[list[Rati
 
 
 def spearman(a: Tensor, b: Tensor) -> Tensor:
-    """Rank correlation of N numbers with N others, -1 ... 1; ties share their mean rank. NaN where either is constant. Spearman 1904."""
+    """Return rank correlation of N numbers with N others, -1 ... 1; ties share their mean rank. NaN where either is constant. Spearman
+    1904."""
     ranks = [(x[:, None] > x).double().sum(1) + (x[:, None] == x).double().sum(1) / 2 for x in (a, b)]
     return torch.corrcoef(torch.stack(ranks))[0, 1]
 
 
 def heat_map(rates: Tensor, steps: Sequence[int], generators: Sequence[Rating], discriminators: Sequence[Rating]) -> Tensor:
-    """Win rates (I I, nan where none met) of the generators, in rows, against the discriminators, with the ratings along the axes."""
+    """Draw win rates (I I, nan where none met) of the generators, in rows, against the discriminators, with the ratings along the axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # a fifth of a second that not every command needs
     from matplotlib.figure import Figure
 
@@ -173,7 +174,7 @@ class SkillRating(Metric):
 
     @torch.no_grad()
     def _fakes(self, generator: Generator, subject: Subject) -> Shown:
-        """Samples for the same latents, of any snapshot."""
+        """Draw samples for the same latents, of any snapshot."""
         made: list[Sample] = []
         labels: list[Tensor] = []
         for indices in torch.arange(self.n_games).split(ROWS):
@@ -186,7 +187,7 @@ class SkillRating(Metric):
         return Shown(sample, torch.cat(labels) if labels else None)
 
     def _real_logits(self, snapshot: Snapshot, subject: Subject) -> Tensor:
-        """Of real samples, one for each game, the same ones for all."""
+        """Compute D's logits of real samples, one for each game, the same ones for all."""
         of = seeded("skill", "real", subject.seed)
         indices = torch.randint(self.reference.n, (self.n_games,), generator=of)
         draws = NumberedDraws("skill", "view", subject.seed, indices=torch.arange(self.n_games), device=subject.device)
@@ -201,7 +202,7 @@ class SkillRating(Metric):
 
 @torch.no_grad()
 def _logits(snapshot: Snapshot, shown: Shown, subject: Subject) -> Tensor:
-    """What D says, N, on the CPU."""
+    """Compute D's logits, N, on the CPU."""
     assert snapshot.discriminator is not None
     n, said = len(tree.leaves(shown.sample)[0]), []
     with evaluating(snapshot.discriminator):

@@ -26,7 +26,7 @@ ROWS = 500  # samples made at once, as many as an evaluation makes
 def reached(
     generator: Generator, x: Tensor, delta: float, *, restarts: int, steps: int, rate: float, seed: int, tick: Told = told_nobody
 ) -> Tensor:
-    """Whether min_z |G(z) - x| <= delta, bool N, for samples x (N ...) as data, by Adam on z from `restarts` draws of the prior.
+    """Return whether min_z |G(z) - x| <= delta, bool N, for samples x (N ...) as data, by Adam on z from `restarts` draws of the prior.
 
     The answer for a sample is a function of the seed, of its index and of it alone. G is looked at in evaluation mode, its weights get no
     gradients; labels are drawn with z and stay. A search that has found one ends. Memory: one pass of G and back for 500 samples.
@@ -50,7 +50,7 @@ def _reached(
     seed: int,
     tell: Callable[[int], None],
 ) -> Tensor:
-    """The same for the samples with indices i."""
+    """Return the same for the samples with indices i."""
     draws = NumberedDraws("inversion", seed, indices=(i[:, None] * restarts + torch.arange(restarts)).flatten(), device=x.device)
     z, y = generator.prior(draws), generator.labels(draws)
     mean, square = torch.zeros_like(z), torch.zeros_like(z)

@@ -27,7 +27,7 @@ ROWS = 4096  # summed at once
 
 
 def nearest_neighbour(rows: Tensor, fake: Tensor, others: Tensor) -> Tensor:
-    """Calls each of the others (M F) what the nearest of the rows (N F) is; where several are equally near, what most of these are."""
+    """Classify each of the others (M F) as the nearest of the rows (N F); where several are equally near, as most of these."""
     radius = nearest(others, rows)[0][:, 0]
     none = torch.zeros_like(radius, dtype=torch.int64)
     real, fakes = (held(rows[kind], others, radius, closed=True)[1] if kind.any() else none for kind in (~fake, fake))
@@ -35,7 +35,7 @@ def nearest_neighbour(rows: Tensor, fake: Tensor, others: Tensor) -> Tensor:
 
 
 def logistic(rows: Tensor, fake: Tensor, others: Tensor) -> Tensor:
-    """Logistic regression on features scaled to mean 0 and variance 1 over the rows; 1/2 where its logit is 0.
+    """Fit a logistic regression on features scaled to mean 0 and variance 1 over the rows; 1/2 where its logit is 0.
 
     It minimises mean log(1 + exp(-s f(x))) + RIDGE |w|^2 / 2 (s = 1 where fake, else -1; f(x) = w x + b) by Newton's method, in float64.
     """
@@ -71,7 +71,8 @@ CLASSIFIERS: dict[str, Classifier] = {"nearest_neighbour": nearest_neighbour, "l
 
 
 def two_sample_test(real: Tensor, fake: Tensor, classifier: Classifier = logistic) -> tuple[Tensor, Tensor]:
-    """Accuracy on the held-out half of a classifier fitted to the other half, and its p-value; float64 scalars. real, fake: N F each.
+    """Compute the accuracy on the held-out half of a classifier fitted to the other half, and its p-value; float64 scalars. real, fake:
+    N F each.
 
     A row of which the classifier cannot tell the kind counts half.
 

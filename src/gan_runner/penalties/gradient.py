@@ -15,7 +15,7 @@ from gan_runner.tree import Sample
 
 
 def slopes(play: Play, sample: Sample, y: Tensor | None) -> Tensor:
-    """dD/dx at each sample, all leaves side by side: N P, differentiable.
+    """Compute dD/dx at each sample, all leaves side by side: N P, differentiable.
 
     It is a slope per sample only for a D that does not couple samples: batch norm mixes the gradients of its batch.
     """

@@ -53,7 +53,7 @@ class Pairs(NamedTuple):
 
 
 def build(pairs: Pairs, settings: Rate, source: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The page as HTML, and its key. The last `practice` pairs are those for practice; the others are the pool."""
+    """Return the page as HTML, and its key. The last `practice` pairs are those for practice; the others are the pool."""
     n, timed = len(pairs.fake), settings.time == "staircase"
     secret = hashlib.sha256(pairs.fake.numpy().tobytes()).hexdigest()  # else a rater who guesses the seed could draw the sides again
     pool, draw = n - settings.practice, seeded("rating", settings.seed, secret)
@@ -95,21 +95,21 @@ def build(pairs: Pairs, settings: Rate, source: dict[str, Any]) -> tuple[str, di
 
 
 def png(picture: Tensor) -> bytes:
-    """uint8 3 H W, without metadata."""
+    """Encode uint8 3 H W as PNG, without metadata."""
     buffer = io.BytesIO()
     Image.fromarray(picture.permute(1, 2, 0).numpy()).save(buffer, "png", optimize=True)
     return buffer.getvalue()
 
 
 def normal_scores(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Each column's ranks as quantiles of the standard normal, to two decimals: no outlier rules the rater model."""
+    """Return each column's ranks as quantiles of the standard normal, to two decimals: no outlier rules the rater model."""
     ranks = x.argsort(0, kind="stable").argsort(0, kind="stable")
     quantile = np.vectorize(lambda rank: round(NormalDist().inv_cdf((rank + 0.5) / len(x)), 2), otypes=[float])
     return quantile(ranks) if x.size else x
 
 
 def gathered(settings: Rate, say: Callable[[str], None] = log.info) -> tuple[Pairs, dict[str, Any]]:
-    """The pairs that the settings ask for, and a note of where they come from."""
+    """Return the pairs that the settings ask for, and a note of where they come from."""
     n, seed = settings.pool + settings.practice, settings.seed
     paths = {"run": settings.run, "fake": settings.fake, "real": settings.real}
     source: dict[str, Any] = {name: path for name, path in paths.items() if path is not None} | {"seed": seed}
@@ -150,7 +150,7 @@ def gathered(settings: Rate, say: Callable[[str], None] = log.info) -> tuple[Pai
 
 
 def chosen(labels: Tensor | None, size: int, y: Tensor | None, n: int, seed: int, class_names: tuple[str, ...] | None = None) -> Tensor:
-    """Which real images are shown, n different ones: any, or of the classes y that the fakes are of."""
+    """Return which real images are shown, n different ones: any, or of the classes y that the fakes are of."""
     order = torch.randperm(size, generator=seeded("rating real", seed))
     if y is None or labels is None:
         if size < n:
@@ -167,7 +167,7 @@ def chosen(labels: Tensor | None, size: int, y: Tensor | None, n: int, seed: int
 
 
 def read(path: str, n: int, seed: int, shape: tuple[int, ...] | None, say: Callable[[str], None]) -> Tensor:
-    """n images of a folder or of a .npz file, uint8 n C H W. UserError where there are fewer, or they are not of this shape."""
+    """Read n images of a folder or of a .npz file, uint8 n C H W. UserError where there are fewer, or they are not of this shape."""
     stored = Stored(path)
     if found := stored.summary():
         say(f"read: {found}")
@@ -184,7 +184,8 @@ def read(path: str, n: int, seed: int, shape: tuple[int, ...] | None, say: Calla
 def judged(
     fake: Tensor, real: Tensor, run: trained.TrainedRun | None, y: Tensor | None, seed: int
 ) -> tuple[np.ndarray[Any, Any], list[str]]:
-    """Covariates of each pair, n K, and their names. Without a D, distances are between images averaged to at most 16 pixels a side."""
+    """Return covariates of each pair, n K, and their names. Without a D, distances are between images averaged to at most 16 pixels a
+    side."""
     sides: list[tuple[Tensor | None, Tensor]] = []
     for name, x in (("fake", fake), ("real", real)):
         if run is None or run.discriminator is None or (run.discriminator.classes is not None and y is None):

@@ -16,12 +16,12 @@ INTERCEPT, PRECISION = -1.0, 1.0  # of the normal prior: errors in about a quart
 
 
 def design(x: Array) -> Array:
-    """A column of ones before the covariates, N K."""
+    """Return a column of ones before the covariates, N K."""
     return np.column_stack([np.ones(len(x)), x])
 
 
 def fit(x: Array, wrong: Array, weight: Array | None = None) -> tuple[Array, Array]:
-    """Bayesian logistic regression of an error on covariates (N K): mean and covariance (K + 1) of the Laplace approximation.
+    """Fit a Bayesian logistic regression of an error on covariates (N K): mean and covariance (K + 1) of the Laplace approximation.
 
     P(wrong | x) = sigmoid(b0 + b x), b ~ N((-1, 0 ...), 1). Covariates should be of unit scale.
     """
@@ -38,12 +38,12 @@ def fit(x: Array, wrong: Array, weight: Array | None = None) -> tuple[Array, Arr
 
 
 def expected(x: Array, b: Array) -> Array:
-    """Probability of an error, N."""
+    """Return probability of an error, N."""
     return 1 / (1 + np.exp(-(design(x) @ b)))
 
 
 def uncertainty(x: Array, b: Array, covariance: Array) -> Array:
-    """Standard deviation sqrt(p (1 - p)) of the next answer, N, with p averaged over what is not known of b (MacKay 1992).
+    """Return standard deviation sqrt(p (1 - p)) of the next answer, N, with p averaged over what is not known of b (MacKay 1992).
 
     Asking in proportion to it makes the variance of the weighted error rate least (Neyman 1934).
     """
@@ -54,7 +54,8 @@ def uncertainty(x: Array, b: Array, covariance: Array) -> Array:
 
 
 def chances(uncertain: Array, left: Array, epsilon: float) -> Array:
-    """Probability of each pair to be asked next: in proportion to its uncertainty, or with chance epsilon any of those that are left."""
+    """Return probability of each pair to be asked next: in proportion to its uncertainty, or with chance epsilon any of those that are
+    left."""
     scores = uncertain * left
     return (1 - epsilon) * scores / scores.sum() + epsilon * left / left.sum()
 
@@ -62,7 +63,7 @@ def chances(uncertain: Array, left: Array, epsilon: float) -> Array:
 def simulated(
     key: dict[str, Any], wrong: Callable[[Array], Array], seed: int, questions: int | None = None, rater: str = "simulated"
 ) -> dict[str, Any]:
-    """The answers of a rater who errs with probability wrong(covariates), N; asked in the order in which the page would ask.
+    """Return the answers of a rater who errs with probability wrong(covariates), N; asked in the order in which the page would ask.
 
     An error is the rater's own each time a pair is seen.
     """

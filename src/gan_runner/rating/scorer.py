@@ -56,13 +56,13 @@ class Session(NamedTuple):
 
 
 def weights(q: Array, n: int) -> Array:
-    """v_t of the answers of one session, M, from the chances q_t of what was asked and the number n of pairs in the pool."""
+    """Compute v_t of the answers of one session, M, from the chances q_t of the asked pairs and the number n of pairs in the pool."""
     m, t = len(q), np.arange(1, len(q) + 1)
     return 1 + (n - m) / np.maximum(n - t, 1) * (1 / ((n - t + 1) * q) - 1)
 
 
 def shares(session: Session, covariates: Array) -> Array:
-    """What each pair of the pool (covariates: N K) adds to the error rate of a rater, N: their sum is the estimate."""
+    """Compute what each pair of the pool (covariates: N K) adds to the error rate of a rater, N: their sum is the estimate."""
     n, m = len(covariates), len(session.pairs)
     v, x = weights(session.q, n), covariates[session.pairs]
     b, _ = fit(x, session.wrong, v)
@@ -72,7 +72,7 @@ def shares(session: Session, covariates: Array) -> Array:
 
 
 def interval(parts: Array, answers: int, draws: int, seed: int, coefficients: int = 1) -> tuple[float, float, float]:
-    """Error rate and its 95 % interval from the shares of R raters (R N), who gave so many answers in all.
+    """Return error rate and its 95 % interval from the shares of R raters (R N), who gave so many answers in all.
 
     Pairs, and where there are several also raters, are drawn again with replacement; the two variances add, less that of single answers,
     which both count (Cameron, Gelbach and Miller 2011). R - 1 of R raters are drawn (Rao and Wu 1988), else few of them would look too
@@ -96,12 +96,12 @@ def interval(parts: Array, answers: int, draws: int, seed: int, coefficients: in
 
 
 def threshold(exposure: Array) -> float:
-    """Where a staircase settled, ms: the mean over the second half of its turns (HYPE_time takes their mode)."""
+    """Return where a staircase settled, ms: the mean over the second half of its turns (HYPE_time takes their mode)."""
     return float(exposure[len(exposure) // 2 :].mean())
 
 
 def read_key(path: Path) -> dict[str, Any]:
-    """What `gan_runner.rating.page` wrote beside a page. UserError where it is not that."""
+    """Read the key that `gan_runner.rating.page` wrote beside a page. UserError where it is none."""
     key = read_json(path)
     if not isinstance(key, dict) or key.get("version") != 1 or not {"page", "real", "covariates"} <= key.keys():
         raise UserError(f"{path} is not the key of a rating page")
@@ -111,7 +111,7 @@ def read_key(path: Path) -> dict[str, Any]:
 
 
 def flaw_of(key: dict[str, Any]) -> str | None:
-    """What is wrong with a key; None where every value is one that a page can have."""
+    """Describe what is wrong with a key; None where every value is one that a page can have."""
     real, practice, covariates, n = key["real"], key.get("practice"), key["covariates"], whole(key.get("questions"))
     if not isinstance(key["page"], str) or "source" not in key or not isinstance(key.get("staircase", ""), dict | None):
         return "page, source or staircase is missing or of another kind"
@@ -143,7 +143,7 @@ def read_json(path: Path) -> Any:
 
 
 def session(content: Any, key: dict[str, Any], path: Path) -> Session:
-    """The answers that a page saved, held against the key. UserError where they are not of this page, or damaged."""
+    """Return the answers that a page saved, compared with the key. UserError where they are not of this page, or damaged."""
     pool, real = len(key["real"]) - len(key["practice"]), key["real"]
     try:
         if content["page"] != key["page"]:
@@ -177,7 +177,7 @@ def session(content: Any, key: dict[str, Any], path: Path) -> Session:
 
 
 def value_of(answer: dict[str, Any], name: str, least: float, most: float) -> float:
-    """A number of an answer. ValueError where it is none between these two."""
+    """Return a number of an answer. ValueError where it is none between these two."""
     found = number(answer[name])
     if found is None or not least <= found <= most:
         raise ValueError(f"{name} is {answer[name]!r}, and has to be {least:g} to {most:g}")
@@ -185,7 +185,7 @@ def value_of(answer: dict[str, Any], name: str, least: float, most: float) -> fl
 
 
 def scored(key: dict[str, Any], sessions: Sequence[Session], seed: int = 0, draws: int = 2000) -> dict[str, Any]:
-    """Error rates and their intervals, of each rater and of all together; of a staircase its threshold instead."""
+    """Return error rates and their intervals, of each rater and of all together; of a staircase its threshold instead."""
     names = [s.name for s in sessions]
     if again := sorted({s.rater for s in sessions if names.count(s.name) > 1}):
         raise UserError(f"the answers of {', '.join(again)} are there twice; name each session once")

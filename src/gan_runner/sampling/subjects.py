@@ -30,7 +30,8 @@ def samples(
     device: torch.device | str = "cpu",
     source: Source | None = None,
 ) -> Iterator[Tensor]:
-    """n samples as data (N ..., not rounded), a batch at a time; sample i is a function of the seed, of i and of item i of the source.
+    """Yield n samples as data (N ..., not rounded), a batch at a time; sample i is a function of the seed, of i and of item i of the
+    source.
 
     y: labels (N) or one label for all; None: uniform over the classes of a conditional generator. ValueError where it takes no labels, or
     not these. source: data that the samples are made for, where the generator needs them.
@@ -48,14 +49,14 @@ def drawn(
     device: torch.device | str = "cpu",
     source: Source | None = None,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The same samples, and their labels (N); None of an unconditional generator."""
+    """Yield the same samples, and their labels (N); None of an unconditional generator."""
     return Generated(generator, n, NO_SPEC, seed=seed, y=y, device=device, source=source).batches(range(n), batch_size)
 
 
 def gallery(
     generator: Generator, n: int, *, seed: int = 0, y: Tensor | int | None = None, device: torch.device, source: Source | None = None
 ) -> Gallery:
-    """Samples to look at. With a source: as many rows of (given, made, truth) as there are samples."""
+    """Make samples to look at. With a source: as many rows of (given, made, truth) as there are samples."""
     subject = Generated(generator, n, NO_SPEC, seed=seed, y=y, device=device, source=source)
     made = torch.cat([x.cpu() for x, _ in subject.batches(range(n), 500)])
     if source is None:
@@ -82,13 +83,13 @@ class Source:
         self.items = dataset.open(split)
 
     def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Batch:
-        """The items of these samples."""
+        """Return the items of these samples."""
         x, y = self.items.take(indices.cpu() % len(self.items))
         return Batch(self.dataset.to_float(x.to(device)), None if y is None else y.to(device))
 
 
 def source_of(generator: Generator, dataset: Dataset) -> Source | None:
-    """The test split, where the generator works on data; None where it needs no data."""
+    """Return the test split, where the generator works on data; None where it needs no data."""
     return Source(dataset) if generator.overrides("asked") else None
 
 
@@ -126,15 +127,16 @@ class Subject:
     device: torch.device = torch.device("cpu")
 
     def at(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(samples as data, N ..., float32, images quantised to 256 levels but for nan and inf; labels N or None) of these indices."""
+        """Return (samples as data, N ..., float32, images quantised to 256 levels but for nan and inf; labels N or None) of these
+        indices."""
         raise NotImplementedError
 
     def protocol(self) -> dict[str, Any]:
-        """Where the samples come from, for the protocol of a figure."""
+        """Return where the samples come from, for the protocol of a figure."""
         return {}
 
     def batches(self, rows: range, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """The samples `rows`, in order, a batch at a time."""
+        """Yield the samples `rows`, in order, a batch at a time."""
         for start in range(rows.start, rows.stop, batch_size):
             yield self.at(torch.arange(start, min(start + batch_size, rows.stop)))
 
@@ -172,7 +174,7 @@ class Generated(Subject):
         return {"seed": self.seed} | made_for
 
     def condition(self, indices: Tensor) -> Tensor:
-        """The first tensor of what these samples are made from, N ..."""
+        """Return the first tensor of what these samples are made from, N ..."""
         with torch.no_grad(), evaluating(self.generator):  # type: ignore[arg-type]
             return tree.leaves(self.made(indices)[1])[0]
 
@@ -185,7 +187,7 @@ class Generated(Subject):
         return x, y if self.labelled else None
 
     def made(self, indices: Tensor) -> tuple[Tensor, Any]:
-        """The latents and the condition that these samples are made from."""
+        """Return the latents and the condition that these samples are made from."""
         assert self.generator is not None
         draws = NumberedDraws("evaluation", self.seed, indices=indices, device=self.device)
         z = self.generator.prior(draws)
@@ -196,7 +198,7 @@ class Generated(Subject):
 
 
 def labels_for(generator: Generator, n: int, y: Tensor | int) -> Tensor:
-    """The labels of n samples, int64 n, from such labels or from one for all. ValueError where the generator does not take them."""
+    """Return the labels of n samples, int64 n, from such labels or from one for all. ValueError where the generator does not take them."""
     if generator.classes is None:
         raise ValueError("this generator takes no labels")
     try:
@@ -241,7 +243,7 @@ class Collected(Subject):
 
 
 def finite(x: Tensor) -> Tensor:
-    """x itself; UserError where samples are not finite."""
+    """Return x. UserError where samples are not finite."""
     if not x.isfinite().all():
         raise UserError(NOT_FINITE)
     return x
@@ -249,7 +251,7 @@ def finite(x: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while, without touching what training sees."""
+    """Switch to evaluation mode for the time of the context; the modes of before are restored."""
     modes = {module: module.training for module in net.modules()}
     net.eval()
     try:

@@ -16,7 +16,7 @@ TINY = 2.0**-26  # half of the step between the uniform numbers that are drawn: 
 def interpolation(
     generator: Generator, rows: int, columns: int, *, seed: int, y: int | None = None, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Walks between pairs of latents, rows x columns samples, row by row; a row keeps its label, which is y where that is given.
+    """Walk between pairs of latents, rows x columns samples, row by row; a row keeps its label, which is y where that is given.
 
     The latents are the generator's own prior of numbers that walk (`Walk`), so that none leaves the support of the prior.
     """
@@ -62,7 +62,7 @@ class Walk(Draws):
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """The point a share t of the way along the arc from a to b, N Z; a straight line where they are (anti)parallel."""
+    """Return the point a share t of the way along the arc from a to b, N Z; a straight line where they are (anti)parallel."""
     cosine = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1, 1)[:, None]
     angle = cosine.acos()
     sine = angle.sin()

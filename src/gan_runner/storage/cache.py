@@ -17,14 +17,15 @@ class Damaged(Exception):
 
 
 def cache_folder() -> Path:
-    """Where decoded images and features of real data are kept: $GAN_RUNNER_CACHE, else gan-runner in the user's folder for caches."""
+    """Return where decoded images and features of real data are kept: $GAN_RUNNER_CACHE, else gan-runner in the user's folder for
+    caches."""
     if named := os.environ.get("GAN_RUNNER_CACHE"):
         return Path(named).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gan-runner"
 
 
 def seal(checksum: int) -> bytes:
-    """The last bytes of a file whose other bytes have this CRC-32."""
+    """Return the last bytes of a file whose other bytes have this CRC-32."""
     return b"\ncrc32 %08x\n" % checksum
 
 
@@ -45,7 +46,7 @@ def verify(path: Path) -> None:
 
 
 def read(path: Path) -> bytes:
-    """The bytes of a file, without the checksum. Damaged where that is wrong or missing; OSError where it cannot be read."""
+    """Return the bytes of a file, without the checksum. Damaged where that is wrong or missing; OSError where it cannot be read."""
     content = path.read_bytes()
     if content[-SEAL:] != seal(zlib.crc32(memoryview(content)[:-SEAL])):
         raise Damaged("its checksum is wrong")
@@ -53,6 +54,6 @@ def read(path: Path) -> bytes:
 
 
 def identity(path: Path) -> tuple[int, ...]:
-    """What changes when a file is written again: inode, size, time of change. OSError where it is not there."""
+    """Return inode, size and time of change of a file, which change when it is written again. OSError where it is not there."""
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns

@@ -49,7 +49,7 @@ def refuse_objects(value: Any, path: str = "state") -> None:
 
 
 def snapshot(state: dict[str, Any]) -> dict[str, Any]:
-    """The state as it is now, in memory of its own on the CPU: what it was taken from may go on changing."""
+    """Copy a state to memory of its own on the CPU: the originals may go on changing."""
     return tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), state)
 
 
@@ -61,12 +61,12 @@ class Writer:
         self.last: Future[None] | None = None
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Begin this when what came before is done."""
+        """Start this write after the one before it."""
         self.wait()
         self.last = self.thread.submit(work)
 
     def look(self) -> None:
-        """Raise what went wrong, if that is known by now."""
+        """Raise the error of a write, if it is known by now."""
         if self.last is not None and self.last.done():
             self.wait()
 
@@ -77,7 +77,7 @@ class Writer:
             last.result()
 
     def close(self) -> None:
-        """Wait, and let go of the thread."""
+        """Wait, and stop the thread."""
         try:
             self.wait()
         finally:
@@ -130,7 +130,7 @@ def load(path: Path, device: torch.device | str = "cpu", root: Path | None = Non
 
 
 def refuse_growing(file: BinaryIO, size: int) -> None:
-    """ValueError for an archive that is altered, that grows when it is unpacked, or whose pickle names what could take any memory."""
+    """Raise ValueError for an archive that is altered, that grows when it is unpacked, or whose pickle names what could take any memory."""
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         if any(each.compress_type != zipfile.ZIP_STORED for each in entries) or sum(each.file_size for each in entries) > size:
@@ -145,7 +145,7 @@ def refuse_growing(file: BinaryIO, size: int) -> None:
 
 
 def refuse_declared(state: Any, size: int) -> None:
-    """ValueError where a tensor is said to be larger than the file that it came from."""
+    """Raise ValueError where a tensor is said to be larger than the file that it came from."""
     waiting, seen = [state], set()
     while waiting:
         value = waiting.pop()
@@ -158,7 +158,7 @@ def refuse_declared(state: Any, size: int) -> None:
 
 
 def is_small(value: Any) -> bool:
-    """Whether a part has at most MOST values and characters; what is in it twice counts twice, for so it is printed."""
+    """Return whether a part has at most MOST values and characters; what is in it twice counts twice, for so it is printed."""
     waiting, size = [value], 0
     while waiting and size <= MOST:
         value = waiting.pop()
@@ -171,22 +171,22 @@ def is_small(value: Any) -> bool:
 
 
 def misfit(error: Exception) -> str:
-    """The last line of what load_state_dict raised for a state of another model."""
+    """Return the last line of what load_state_dict raised for a state of another model."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
 def candidates(folder: Path) -> list[Path]:
-    """The checkpoints from which a run can go on, newest first: last.pt, then step_*.pt."""
+    """Return the checkpoints from which a run can go on, newest first: last.pt, then step_*.pt."""
     return [path for path in (folder / "last.pt", *reversed(numbered(folder))) if is_file(path)]
 
 
 def numbered(folder: Path) -> list[Path]:
-    """The checkpoints step_N.pt, oldest first."""
+    """Return the checkpoints step_N.pt, oldest first."""
     return sorted(path for path in folder.glob("step_*.pt") if re.fullmatch(r"step_[0-9]+\.pt", path.name) and is_file(path))
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a regular file; a link is none."""
+    """Return whether there is a regular file; a link is none."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:

@@ -25,7 +25,7 @@ MOST = {"metrics.jsonl": 2**28, "scalars.csv": 2**28, "changes.jsonl": 2**22}  #
 
 
 def refuse_foreign(folder: Path, names: Collection[str] = RUN) -> None:
-    """UserError where a file or folder that is used in a directory is a link, a pipe or a device, or is larger than it can be.
+    """Raise UserError where a file or folder that is used in a directory is a link, a pipe or a device, or is larger than it can be.
 
     Links of wandb's own, which stay inside wandb/, are left alone, and so are files of other names, which nobody opens.
     """
@@ -47,7 +47,7 @@ def refuse_foreign(folder: Path, names: Collection[str] = RUN) -> None:
 
 
 def refuse_foreign_sweep(folder: Path, jobs: Iterable[Path]) -> None:
-    """`refuse_foreign`, of the directory of a sweep and of its jobs, none of which may be reached through a link below it."""
+    """Apply `refuse_foreign` to the directory of a sweep and its jobs, none of which may be reached through a link below it."""
     refuse_foreign(folder, SWEEP)
     for job in jobs:
         for path in (job, *job.parents):
@@ -57,7 +57,7 @@ def refuse_foreign_sweep(folder: Path, jobs: Iterable[Path]) -> None:
 
 
 def listed(folder: Path, names: Collection[str]) -> Iterator[tuple[Path, os.stat_result]]:
-    """What is in a directory under these names, and in its folders of these names at any depth; links are not followed."""
+    """List the files and folders of a directory under these names, and those in its folders at any depth; links are not followed."""
     waiting = [folder]
     while waiting:
         at = waiting.pop()
@@ -73,7 +73,7 @@ def listed(folder: Path, names: Collection[str]) -> Iterator[tuple[Path, os.stat
 
 
 def is_of_wandb(path: Path, folder: Path) -> bool:
-    """Whether a link is one of those that wandb makes: in its folder, to something in there, or to the log of a run that has ended.
+    """Return whether a link is one of those that wandb makes: in its folder, to something in there, or to the log of a run that has ended.
 
     That log is in the user's cache, and each start of wandb has a folder of its own: what was left before is not opened again.
     """
@@ -83,6 +83,6 @@ def is_of_wandb(path: Path, folder: Path) -> bool:
 
 
 def kind(mode: int) -> str:
-    """What something that is no regular file is, in words."""
+    """Name the kind of a file that is not regular."""
     kinds = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
     return kinds.get(stat.S_IFMT(mode), "a device")

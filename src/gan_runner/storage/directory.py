@@ -62,7 +62,7 @@ def locked(folder: Path, what: str = "run") -> Iterator[None]:
 
 
 def lay_out(folder: Path, config: Any, overrides: list[str]) -> None:
-    """The files and folders of a run that has not begun. UserError where the folder holds a run already."""
+    """Create the files and folders of a run that has not begun. UserError where the folder holds a run already."""
     if os.path.lexists(folder / "status.json"):
         raise UserError(f"{folder} holds a run already; go on with it by resume={folder}, or choose another folder")
     files.make_folder(folder / "checkpoints", folder)
@@ -72,12 +72,12 @@ def lay_out(folder: Path, config: Any, overrides: list[str]) -> None:
 
 
 def write_config(folder: Path, config: Any) -> None:
-    """config.yaml: enough to run it again."""
+    """Write config.yaml: enough to run it again."""
     files.write_bytes(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(portable(config))).encode())
 
 
 def read_config(folder: Path) -> DictConfig:
-    """The configuration of a run. UserError where there is none that can be read, or it asks for what a file must not."""
+    """Read the configuration of a run. UserError where there is none that can be read, or it has what a file must not have."""
     path = folder / "config.yaml"
     if not path.exists():
         raise UserError(f"{folder} is not a run directory: there is no config.yaml in it")
@@ -108,7 +108,7 @@ class Difference(NamedTuple):
 
 
 def translated(config: Any) -> Any:
-    """A plain configuration with today's names for keys of older versions (RENAMED)."""
+    """Translate keys of older versions in a plain configuration to today's names (RENAMED)."""
     config = copy.deepcopy(config)
     for old, new in RENAMED.items():
         *parents, last = old.split(".")
@@ -121,7 +121,8 @@ def translated(config: Any) -> Any:
 
 
 def default_of(node: dict[str, Any], key: str) -> Any:
-    """The default of a parameter of the class that a node names; NOT_SET where there is none, or the class is not the project's own."""
+    """Return the default of a parameter of the class that a node names; NOT_SET where there is none, or the class is not the project's
+    own."""
     module, _, name = str(node.get("_target_")).rpartition(".")
     if module.split(".")[0] != "gan_runner":
         return NOT_SET
@@ -133,7 +134,7 @@ def default_of(node: dict[str, Any], key: str) -> Any:
 
 
 def differences(before: Any, now: Any, path: str = "") -> Iterator[Difference]:
-    """The keys in which two configurations differ. Versions of a configuration are made alike here, and nowhere else.
+    """Yield the keys in which two configurations differ. Versions of a configuration are made alike here, and nowhere else.
 
     A key that one of them lacks counts as its default. Callbacks that only watch (WATCHERS) are not compared.
     """
@@ -154,7 +155,7 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[Difference]:
 
 
 def line_of(words: Iterable[Any]) -> list[str]:
-    """The words of a line that tell its run apart from others, with today's names of keys."""
+    """Return the words of a line that tell its run apart from others, with today's names of keys."""
     found = []
     for word in words:
         sign, key, rest = re.fullmatch(r"([+~]*)([^=]*)(.*)", str(word), re.DOTALL).groups()  # type: ignore[union-attr]
@@ -169,12 +170,12 @@ def line_of(words: Iterable[Any]) -> list[str]:
 
 
 def as_read(config: Any) -> dict[str, Any]:
-    """A configuration as `portable` gives it once it was written to config.yaml and read again."""
+    """Return a configuration as `portable` gives it once it was written to config.yaml and read again."""
     return portable(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(portable(config)))))
 
 
 def made_with(config: Any) -> dict[str, Any]:
-    """A configuration as a state keeps it: plain values, without the place of the data."""
+    """Return a configuration as a state keeps it: plain values, without the place of the data."""
     made = as_read(config)
     made["dataset"] = {key: value for key, value in made["dataset"].items() if key not in ("root", "path")}
     return made
@@ -189,13 +190,13 @@ def record_changes(folder: Path, step: int, changes: Iterable[Difference]) -> No
 
 
 def recorded_changes(folder: Path) -> dict[str, Any]:
-    """key -> the value that it was given last when the run was resumed."""
+    """Map each key to its last value in changes.jsonl."""
     lines = [parsed_json(line) for line in (read_bounded(folder / CHANGES, contents.MOST[CHANGES]) or b"").splitlines()]
     return {str(line["key"]): line["to"] for line in lines if isinstance(line, dict) and {"key", "to"} <= line.keys()}
 
 
 def portable(config: Any) -> dict[str, Any]:
-    """A configuration with every interpolation resolved but those that lead to the data, which may be elsewhere tomorrow."""
+    """Resolve every interpolation of a configuration but those that lead to the data, which may be elsewhere tomorrow."""
     tree = OmegaConf.create(config)
 
     def merge(raw: Any, resolved: Any, path: str) -> Any:
@@ -234,19 +235,19 @@ class Status:
 
 
 def status_of(folder: Path) -> dict[str, Any]:
-    """What status.json says; nothing where it cannot be read."""
+    """Read status.json; nothing where it cannot be read."""
     status = parsed_json(read_bounded(folder / "status.json"))
     return status if isinstance(status, dict) else {}
 
 
 def state_of(folder: Path) -> str | None:
-    """The state in status.json; None where it cannot be read, or is none of ours."""
+    """Return the state in status.json; None where it cannot be read, or is none of ours."""
     state = status_of(folder).get("state")
     return state if isinstance(state, str) and state in get_args(State) else None
 
 
 def write_picture(path: Path, picture: Tensor, root: Path | None = None) -> None:
-    """A PNG of uint8 3 H W, or 1 H W for grey; whole or not at all. root: the directory below which no link is followed."""
+    """Write uint8 3 H W, or 1 H W for grey, as PNG, whole or not at all. root: the directory below which no link is followed."""
     from PIL import Image
 
     pixels = picture.permute(1, 2, 0).numpy()
@@ -258,7 +259,7 @@ def write_picture(path: Path, picture: Tensor, root: Path | None = None) -> None
 def add_evaluation(
     folder: Path, step: int, images: int, numbers: dict[str, float | None], protocol: dict[str, Any], pictures: dict[str, Tensor]
 ) -> None:
-    """A line of metrics.jsonl, and the pictures that belong to it in evaluations/."""
+    """Add a line to metrics.jsonl, and write the pictures that belong to it to evaluations/."""
     files.append_line(folder / "metrics.jsonl", json.dumps({"step": step, "images": images, "metrics": numbers, "protocol": protocol}))
     for name, picture in pictures.items():
         files.make_folder(folder / "evaluations", folder)
@@ -266,12 +267,12 @@ def add_evaluation(
 
 
 def now() -> str:
-    """The time, as ISO 8601 with the offset."""
+    """Return the time, as ISO 8601 with the offset."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
-    """The newest state that can be read, and its file; files that cannot are named. UserError where there is none."""
+    """Find the newest state that can be read, and its file; files that cannot be read are named. UserError where there is none."""
     for path in checkpoint.candidates(folder / "checkpoints"):
         try:
             return path, checkpoint.load(path, root=folder)
@@ -295,7 +296,7 @@ def forget_after(folder: Path, step: int) -> None:
 
 
 def write_environment(folder: Path) -> None:
-    """env.json: command line, versions, device, and the commit where the package is run from a checkout."""
+    """Write env.json: command line, versions, device, and the commit where the package is run from a checkout."""
     commit = git("rev-parse", "HEAD")
     environment = {
         "command": sys.argv,
@@ -313,7 +314,7 @@ def write_environment(folder: Path) -> None:
 
 
 def git(*words: str) -> str | None:
-    """What git says of the checkout that this file is part of; None where it is part of none."""
+    """Describe the checkout that this file is part of; None where it is part of none."""
     here = Path(__file__).resolve()
     try:
         for command in (("ls-files", "--error-unmatch", here.name), words):

@@ -102,7 +102,7 @@ def _skim(data: bytes, name: str) -> None:
 
 
 def _measure(node: yaml.Node, name: str, known: dict[int, tuple[int, int, int] | None]) -> tuple[int, int, int]:
-    """(values, characters, levels) of a node, with every alias written out. UserError where they exceed the bounds."""
+    """Measure a node: (values, characters, levels), with every alias written out. UserError where they exceed the bounds."""
     if id(node) in known:
         measured = known[id(node)]
         if measured is None:
@@ -129,7 +129,7 @@ def _measure(node: yaml.Node, name: str, known: dict[int, tuple[int, int, int] |
 
 
 def texts(tree: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Every text of a configuration that has an interpolation."""
+    """Yield every text of a configuration that has an interpolation."""
     for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
         if isinstance(value, str) and MARK in value:
             yield (*path, key), value
@@ -138,7 +138,7 @@ def texts(tree: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
 
 
 def refuse_interpolations(tree: Tree, name: str) -> None:
-    """Refuse what a file of a stranger must not ask for: the environment, new keys, texts read as configurations. UserError.
+    """Refuse interpolations that a stranger's file must not have: of the environment, new keys, texts read as configurations. UserError.
 
     `${KEY}`, `${oc.select:KEY,DEFAULT}`, `${now:FORMAT}` and the place of the data, `${oc.env:GAN_RUNNER_DATA,DEFAULT}`, are allowed.
     """
@@ -154,7 +154,7 @@ def refuse_interpolations(tree: Tree, name: str) -> None:
 
 
 def is_allowed(text: str) -> bool:
-    """Whether a file of a stranger may have this text."""
+    """Return whether a file of a stranger may have this text."""
     try:
         return "\\" not in text and all(map(_allowed, _interpolations(text)))
     except (GrammarParseError, RecursionError):
@@ -166,7 +166,7 @@ def key_of(path: Path) -> str:
 
 
 def _interpolations(text: str) -> Iterator[Any]:
-    """The interpolations of a text, inner ones too, as OmegaConf's grammar reads them."""
+    """Yield the interpolations of a text, inner ones too, as OmegaConf's grammar reads them."""
 
     def visit(node: Any) -> Iterator[Any]:
         if isinstance(node, Grammar.InterpolationNodeContext | Grammar.InterpolationResolverContext):
@@ -187,7 +187,7 @@ def _allowed(node: Any) -> bool:
 
 
 def _asked(node: Any) -> str | None:
-    """The key that an interpolation asks for; None where it asks for something else."""
+    """Return the key that an interpolation asks for; None where it asks for something else."""
     inner = node.getText()[2:-1]
     if isinstance(node, Grammar.InterpolationNodeContext):
         return inner.strip()
@@ -196,7 +196,7 @@ def _asked(node: Any) -> str | None:
 
 
 def references(text: str) -> list[str]:
-    """The keys that a text asks for, without spaces and quotes; without those that are put together from other values."""
+    """Return the keys that a text asks for, without spaces and quotes; without those that are put together from other values."""
     try:
         return [asked for node in _interpolations(text) if MARK not in node.getText()[2:-1] and (asked := _asked(node)) is not None]
     except (GrammarParseError, RecursionError):
@@ -204,7 +204,7 @@ def references(text: str) -> list[str]:
 
 
 def asks_only(text: str, keys: Collection[str]) -> bool:
-    """Whether every interpolation of a text asks for one of these keys."""
+    """Return whether every interpolation of a text asks for one of these keys."""
     found = references(text) if MARK in text else []
     return set(found) <= set(keys) and text.count(MARK) == len(found)
 
@@ -225,7 +225,7 @@ def refuse_growth(config: DictConfig, name: str) -> None:
     known: dict[Path, tuple[int, int] | None] = {}
 
     def size(node: Any, path: Path) -> tuple[int, int]:
-        """(characters, interpolations one after another) of what is there once it is resolved."""
+        """Measure (characters, interpolations one after another) of a text once it is resolved."""
         if path in known:
             measured = known[path]
             if measured is None:
@@ -252,7 +252,7 @@ def refuse_growth(config: DictConfig, name: str) -> None:
 
 
 def _target(tree: Any, path: Path, asked: str) -> tuple[Any, Path] | None:
-    """What `${asked}` at a path leads to, or the interpolation on the way there; None where there is nothing."""
+    """Return the value to which `${asked}` at a path leads, or the interpolation on the way there; None where there is nothing."""
     key = asked.lstrip(".")
     dots = len(asked) - len(key)
     at = path[: len(path) - dots] if dots else ()
@@ -272,7 +272,7 @@ def _target(tree: Any, path: Path, asked: str) -> tuple[Any, Path] | None:
 
 
 def rendered(error: BaseException) -> str:
-    """An error of YAML, OmegaConf or Hydra."""
+    """Format an error of YAML, OmegaConf or Hydra."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: {error.problem}"
     cause: BaseException = error

@@ -21,7 +21,7 @@ from gan_runner.storage.contents import kind
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file of a directory and see it onto the disk. Failed where the disk does not take it, or it is no regular file."""
+    """Append a line to a file of a directory and sync it. Failed where the disk does not take it, or it is no regular file."""
     try:
         with open(appended(path, path.parent), "a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -36,7 +36,8 @@ def append_line(path: Path, line: str) -> None:
 
 @contextmanager
 def folder_of(path: Path, root: Path | None = None) -> Iterator[int]:
-    """A descriptor of the folder in which a file is, reached from `root` (None: that folder) without following a link. OSError else."""
+    """Open the folder of a file, reached from `root` (None: that folder) without following a link: a descriptor. OSError where it cannot
+    be."""
     root = path.parent if root is None else root
     if ".." in path.parent.relative_to(root).parts:
         raise OSError(errno.EINVAL, "it leads out of the directory")
@@ -52,7 +53,7 @@ def folder_of(path: Path, root: Path | None = None) -> Iterator[int]:
 
 
 def opened(path: Path, root: Path, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of a regular file in a directory. OSError, with the reason in words, for anything else."""
+    """Open a regular file in a directory: a descriptor. OSError, with the reason in words, for anything else."""
     with folder_of(path, root) as folder:
         with contextlib.suppress(FileNotFoundError):  # looked at first: opening a device may be an act
             refuse_irregular(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode)
@@ -60,13 +61,13 @@ def opened(path: Path, root: Path, flags: int = os.O_RDONLY) -> int:
 
 
 def typed(path: Path) -> int:
-    """A descriptor of a regular file that the user named, maybe by a link, to be read. OSError for anything else, without waiting."""
+    """Open a regular file that the user named, maybe by a link, for reading: a descriptor. OSError for anything else, without waiting."""
     refuse_irregular(path.stat().st_mode)
     return regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
 
 
 def regular(descriptor: int) -> int:
-    """The descriptor, if it is that of a regular file; closes it and raises OSError else."""
+    """Return the descriptor, if it is that of a regular file; else close it and raise OSError."""
     try:
         refuse_irregular(os.fstat(descriptor).st_mode)
     except OSError:
@@ -83,7 +84,7 @@ def refuse_irregular(mode: int) -> None:
 
 
 def appended(path: Path, root: Path) -> int:
-    """A descriptor that writes at the end of a file, which is made where there is none. OSError where it cannot be.
+    """Open a file for writing at its end, and create it where there is none: a descriptor. OSError where it cannot be.
 
     A file with another hard link is copied first, so that the other name keeps its bytes.
     """
@@ -174,7 +175,7 @@ def _replace(path: Path, write: Callable[[str, int], None], root: Path | None) -
 
 
 def _refuse_to_replace(name: str, folder: int) -> None:
-    """OSError where there is a device or a pipe, such as /dev/null: a file in its place would be missed by others."""
+    """Raise OSError where there is a device or a pipe, such as /dev/null: a file in its place would be missed by others."""
     with contextlib.suppress(FileNotFoundError):
         mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
         if not stat.S_ISLNK(mode):

@@ -29,7 +29,7 @@ class Protocol(NamedTuple):
 
     @classmethod
     def of(cls, flat: Mapping[str, Value]) -> "Protocol":
-        """From a protocol by dotted key, as untrusted.flat gives it."""
+        """Build a protocol from values by dotted key, as untrusted.flat gives them."""
         said: dict[str, Value] = {}
         settings: dict[str, dict[str, Value]] = {}
         for name, value in flat.items():
@@ -44,7 +44,8 @@ class Protocol(NamedTuple):
         return cls(not {"checkpoint", "samples"} & flat.keys(), said, settings, measured)
 
     def relevant(self, key: str) -> dict[str, Value]:
-        """What a figure depends on: without the settings of other metrics, and without real samples or an extractor it never saw."""
+        """Return the settings on which a figure depends: without those of other metrics, and without real samples or an extractor it
+        never read."""
         parts = key.split("/")
         prefixes = ("/".join(parts[:n]) for n in range(len(parts), 0, -1))
         prefix = next((each for each in prefixes if each in self.measured), None)
@@ -56,7 +57,7 @@ class Protocol(NamedTuple):
         return said | dict(islice(self.settings.get(metric, {}).items(), MOST))
 
     def differing(self, key: str, other: "Protocol") -> dict[str, tuple[Value, Value]]:
-        """In what another protocol measures a figure differently: (value here, value there) by dotted key.
+        """Compare with another protocol of a figure: (value here, value there) of each dotted key that differs.
 
         What only one of them says is not compared, since it may be of another version. But a mean over seeds is never a single figure.
         """
@@ -70,7 +71,7 @@ class Protocol(NamedTuple):
         return found | {name: (a.get(name), b.get(name)) for name in ("seeds", "samples") if (name in a) != (name in b)}
 
     def described(self, key: str, other: "Protocol") -> str:
-        """`n=500, seed=3`: what tells another protocol from this one; nothing where they measure the figure alike."""
+        """Describe how another protocol differs, `n=500, seed=3`; nothing where they measure the figure alike."""
         return ", ".join(dict.fromkeys(_words(self.differing(key, other), other)))
 
 

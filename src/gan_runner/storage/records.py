@@ -82,7 +82,7 @@ class Run:
         return found
 
     def named(self, key: str, protocol: Protocol) -> str | None:
-        """The name of a figure: `fd/lenet`, or `fd/lenet (n=500)` where another protocol owns the plain key.
+        """Return the name of a figure: `fd/lenet`, or `fd/lenet (n=500)` where another protocol owns the plain key.
 
         None: gan-eval repeats by the same protocol what training measures.
         """
@@ -96,7 +96,8 @@ class Run:
         return sorted(self.curves, key=lambda key: key != self.followed()[0])
 
     def followed(self, asked: str | None = None) -> tuple[str | None, str | None]:
-        """(metric, "min" | "max"): as asked (KEY, KEY:min or KEY:max), else what best.pt follows, else the first that was measured."""
+        """Return (metric, "min" | "max"): as asked (KEY, KEY:min or KEY:max), else what best.pt follows, else the first that was
+        measured."""
         own, own_mode = best_of(self.config)
         said = re.fullmatch(r"(.+?)(?::(min|max))?", asked or "")
         metric = said[1] if said else own or next((key for line in self.evaluations for key in line.figures), None)
@@ -107,33 +108,33 @@ class Run:
         return metric, better(metric)
 
     def objective(self, metric: str | None, mode: Value) -> float | None:
-        """The best value of a metric in training; of what best.pt follows (`best_of`), it is what the run returned."""
+        """Return the best value of a metric in training; of what best.pt follows (`best_of`), it is what the run returned."""
         own = self.owners.get(metric or "")
         values = [value for _, value in self.curve(metric or "") if value is not None] if own and own.trained else []
         return (max if mode == "max" else min)(values, default=None)
 
     def curve(self, key: str) -> list[tuple[int, float | None]]:
-        """(images, value) in order, of one of `keys`: all measured by one protocol."""
+        """Return (images, value) in order, of one of `keys`: all measured by one protocol."""
         return sorted(self.curves.get(key, {}).items())
 
     def best(self, key: str, mode: str | None) -> tuple[int, float] | None:
-        """(images, value) of the best of a curve."""
+        """Return (images, value) of the best of a curve."""
         found = [(images, value) for images, value in self.curve(key) if value is not None]
         return (max if mode == "max" else min)(found, key=lambda point: point[1]) if found and mode else None
 
     def last(self, key: str) -> float | None:
-        """The newest value of a curve that could be computed."""
+        """Return the newest value of a curve that could be computed."""
         return next((value for _, value in reversed(self.curve(key)) if value is not None), None)
 
     def protocol(self) -> dict[str, Value]:
-        """How the curves were measured: in training, or by gan-eval where nothing was."""
+        """Return how the curves were measured: in training, or by gan-eval where nothing was."""
         lines = [line for line in self.evaluations if Protocol.of(line.protocol).trained] or self.evaluations
         passed = ("metrics.", "keys.", "notes")
         return {key: value for key, value in lines[-1].protocol.items() if not key.startswith(passed)} if lines else {}
 
 
 def best_of(config: dict[str, Value]) -> tuple[str | None, Value]:
-    """(metric, mode) that best.pt follows, in a configuration by dotted key; None: there is none."""
+    """Return (metric, mode) that best.pt follows, in a configuration by dotted key; None: there is none."""
     for key, value in config.items():
         if key.startswith("callback.") and key.endswith(".best.metric") and isinstance(value, str):
             return value, config.get(f"{key.removesuffix('metric')}mode")
@@ -141,18 +142,19 @@ def best_of(config: dict[str, Value]) -> tuple[str | None, Value]:
 
 
 def better(metric: str | None) -> str | None:
-    """ "min" or "max", where the name of a metric tells which way is better."""
+    """Return "min" or "max", where the name of a metric tells which way is better."""
     key = plain(metric or "")
     return next((mode for mode, names in BETTER.items() if re.fullmatch(names, key)), None)
 
 
 def plain(name: str) -> str:
-    """The key in the name of a figure: `fd/lenet` of `fd/lenet (n=500)`."""
+    """Return the key in the name of a figure: `fd/lenet` of `fd/lenet (n=500)`."""
     return name.partition(" (")[0]
 
 
 def drawn(folder: Path, names: Iterable[str], protocol: dict[str, Any]) -> dict[str, str]:
-    """The names under which gan-eval draws figures and pictures of this protocol beside what a folder has; to be asked before it has them.
+    """Return the names under which gan-eval draws figures and pictures of this protocol beside what a folder has; to be asked before it
+    has them.
 
     What training measures, or will, keeps the plain key: `fd/lenet (n=500)`, or `fd/lenet (gan-eval)` where the protocol is the same.
     """
@@ -174,12 +176,12 @@ def drawn(folder: Path, names: Iterable[str], protocol: dict[str, Any]) -> dict[
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run directory."""
+    """Return whether a folder is a run directory."""
     return (folder / "config.yaml").is_file() and (folder / "status.json").is_file()
 
 
 def find(root: Path) -> Iterator[Path]:
-    """The run directories in a folder, itself included, down to 12 levels below it; links are not followed."""
+    """Find the run directories in a folder, itself included, down to 12 levels below it; links are not followed."""
     for name, folders, files in os.walk(root):
         folder, is_run = Path(name), {"config.yaml", "status.json"} <= set(files)
         if is_run:
@@ -221,7 +223,7 @@ def read(folder: Path, root: Path) -> Run:
 
 
 def evaluations_of(data: bytes) -> Iterator[Evaluation]:
-    """The lines of metrics.jsonl; what is none, such as the half line of a process that was killed, is passed over."""
+    """Parse the lines of metrics.jsonl; others, such as the half line of a killed process, are skipped."""
     for text in islice(data.splitlines(), 100_000):
         line = parsed_json(text)
         if isinstance(line, dict) and isinstance(line.get("metrics"), dict):
@@ -232,13 +234,13 @@ def evaluations_of(data: bytes) -> Iterator[Evaluation]:
 
 
 def numbered(folder: Path, below: str = "samples") -> list[tuple[int, Path]]:
-    """(round, file) of samples/step_N.png, or of checkpoints/step_N.pt; the newest first."""
+    """Return (round, file) of samples/step_N.png, or of checkpoints/step_N.pt; the newest first."""
     found = ((re.fullmatch(r"step_([0-9]{1,15})\.(png|pt)", entry.name), Path(entry.path)) for entry in entries(folder / below))
     return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
 
 
 def last_written(folder: Path) -> float:
-    """When a file of a run was last written, in seconds since 1970."""
+    """Return when a file of a run was last written, in seconds since 1970."""
     times = [0.0]
     for entry in (entry for below in ("", "checkpoints", "samples", "evaluations") for entry in entries(folder / below)):
         try:
@@ -249,7 +251,7 @@ def last_written(folder: Path) -> float:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process holds the lock of a run, or this cannot be found out."""
+    """Return whether a process holds the lock of a run, or this cannot be found out."""
     try:
         lock = os.open(folder / ".lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:

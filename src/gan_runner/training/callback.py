@@ -19,24 +19,24 @@ class Callback:
     """Of several processes, whether all have it rather than the first alone: because its work is shared, or takes all of them."""
 
     def begin(self, run: Run) -> None:
-        """The first round is about to be played, here or after a resume."""
+        """Return the first round is about to be played, here or after a resume."""
 
     def after_round(self, run: Run, logs: Logs) -> None:
-        """A round was played; `logs` are scalars on the device."""
+        """Return a round was played; `logs` are scalars on the device."""
 
     def end(self, run: Run) -> None:
-        """The last round was played, or a signal came."""
+        """Return the last round was played, or a signal came."""
 
     def follows(self) -> list[str]:
-        """Names of the metrics by which this run is to be compared with others."""
+        """Return names of the metrics by which this run is to be compared with others."""
         return []
 
     def states(self) -> int:
-        """How many states of the run it keeps on the disk at a time."""
+        """Return how many states of the run it keeps on the disk at a time."""
         return 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What has to survive a resume."""
+        """Return the state that a resume needs."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

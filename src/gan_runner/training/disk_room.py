@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def refuse_shortage(assembly: Assembly, folder: Path) -> None:
-    """UserError, with figures, where the checkpoints that a run keeps do not fit on the disk of its folder, made or not yet.
+    """Raise UserError, with figures, where the checkpoints that a run keeps do not fit on the disk of its folder, made or not yet.
 
     Those that are there already, of a run that goes on, need no room. Curves and pictures are not counted. A disk that cannot be written is
     said to be so: making room on it would not help.
@@ -40,7 +40,7 @@ def refuse_shortage(assembly: Assembly, folder: Path) -> None:
 
 
 def state_bytes(game: Game) -> int:
-    """Estimate the bytes of a state on disk: weights, buffers, and the state of the optimisers."""
+    """Return estimate the bytes of a state on disk: weights, buffers, and the state of the optimisers."""
     size = sum(value.nbytes for value in game.state_dict().values() if isinstance(value, Tensor))
     for player in game.players.values():
         weights = sum(p.nbytes for p in player.objective.parameters() if p.requires_grad)
@@ -49,7 +49,7 @@ def state_bytes(game: Game) -> int:
 
 
 def averages(optimizer: torch.optim.Optimizer) -> int:
-    """State tensors per weight, found by one step of the optimiser on a tiny parameter."""
+    """Count state tensors per weight, by one step of the optimiser on a tiny parameter."""
     trial, weight = copy.copy(optimizer), torch.nn.Parameter(torch.zeros(2, 3))
     weight.grad = torch.zeros_like(weight)
     trial.param_groups = [{**optimizer.param_groups[0], "params": [weight]}]
@@ -59,5 +59,5 @@ def averages(optimizer: torch.optim.Optimizer) -> int:
 
 
 def mib(size: int) -> str:
-    """A number of bytes, in MiB."""
+    """Return a number of bytes, in MiB."""
     return f"{size / 2**20:.1f} MiB"

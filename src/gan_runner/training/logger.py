@@ -19,18 +19,18 @@ class Logger:
     addresses: ClassVar[tuple[str, ...]] = ()
 
     def begin(self, run: Run) -> None:
-        """The run starts, or goes on after `run.step` rounds."""
+        """Start, or go on after `run.step` rounds."""
 
     def scalars(self, step: int, values: dict[str, float]) -> None: ...
 
     def picture(self, step: int, name: str, picture: Tensor) -> None:
-        """A picture, uint8 3 H W."""
+        """Log a picture, uint8 3 H W."""
 
     def write_file(self, step: int, name: str, suffix: str, content: bytes) -> None:
-        """Samples as a file: text (txt), sound (wav), or what else the data set writes."""
+        """Log samples as a file: text (txt), sound (wav), or what else the data set writes."""
 
     def flush(self) -> None:
-        """What was written is on the disk after this."""
+        """Write everything to the disk."""
 
     def close(self, state: str) -> None:
-        """The run ended in `state`, as status.json has it."""
+        """Close, as the run ended in `state`, one of those of status.json."""

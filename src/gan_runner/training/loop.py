@@ -20,7 +20,7 @@ PROFILED = {"wait": 20, "warmup": 3, "active": 5}  # rounds
 
 
 def play(run: Run, signals: Signals) -> None:
-    """Rounds until the end of the run. Interrupted by a signal, after the state was saved; Diverged at a loss that is not finite."""
+    """Play rounds until the end of the run. Interrupted by a signal, after the state was saved; Diverged at a loss that is not finite."""
     callbacks = sorted(run.callbacks.values(), key=lambda callback: callback.order)
     callbacks = [callback for callback in callbacks if callback.everywhere or distributed.is_first()]
     with hardware.kept_memory(run.device), engines.one_stream(run.device), profiled(run) as next_round:
@@ -52,7 +52,8 @@ def play(run: Run, signals: Signals) -> None:
 
 @contextmanager
 def profiled(run: Run) -> Iterator[Callable[[], None]]:
-    """With trainer.profile: what a few rounds do, in a file for Perfetto or TensorBoard's profiler. Yields what to call after a round."""
+    """Profile a few rounds (trainer.profile) into a file for Perfetto or TensorBoard's profiler. Yields a function to call after each
+    round."""
     if not (run.trainer.profile and distributed.is_first()):
         yield lambda: None
         return

@@ -25,7 +25,7 @@ SHOWN = 5  # differences in a message
 def refuse_others(
     path: Path, state: dict[str, Any], config: Any, dataset: Dataset, accept: Collection[str], say: Callable[[str], None]
 ) -> bool:
-    """UserError, with what differs, where the state in the file `path` was made with another configuration or other data.
+    """Raise UserError, with what differs, where the state in the file `path` was made with another configuration or other data.
 
     config: of config.yaml in its run directory. What the line of an earlier resume changed or accepted (changes.jsonl) may differ. accept:
     "config" and "data" may differ as well, and are named. Returns whether the data differ, or may for all that is known. Of a state of an
@@ -73,7 +73,7 @@ def record(folder: Path, state: dict[str, Any], run: Run) -> None:
 
 
 def refuse_other_networks(path: Path, state: dict[str, Any], folder: Path) -> None:
-    """UserError, with what differs, where the state in the file `path` does not belong to the configuration of the run in `folder`.
+    """Raise UserError, with what differs, where the state in the file `path` does not belong to the configuration of the run in `folder`.
 
     Keys on which no network depends may differ; those that shape no network may where a resume changed them.
     """
@@ -95,7 +95,7 @@ def refuse_other_networks(path: Path, state: dict[str, Any], folder: Path) -> No
 
 
 def inexact(before: dict[str, Any] | None, now: dict[str, Any], deterministic: bool) -> list[str]:
-    """Why a run that goes on is the same up to rounding only; nothing where it is the same bit for bit."""
+    """Return why a run that goes on is the same up to rounding only; nothing where it is the same bit for bit."""
     reasons = [printable(f"{key} was {before.get(key)} and is {now[key]}") for key in now if before.get(key) != now[key]] if before else []
     if now["device"] != "cpu" and not deterministic:
         reasons.append(f"{now['device']} without deterministic=true")
@@ -103,13 +103,13 @@ def inexact(before: dict[str, Any] | None, now: dict[str, Any], deterministic: b
 
 
 def listed(changes: Iterable[Difference]) -> str:
-    """The first few, and how many more there are."""
+    """Return the first few, and how many more there are."""
     return some(map(str, changes), SHOWN)
 
 
 @contextmanager
 def understood(path: Path) -> Iterator[None]:
-    """Turns what a state of another kind raises when it is looked at into UserError."""
+    """Translate errors from a state of another kind into UserError."""
     try:
         yield
     except checkpoint.MISFIT as error:

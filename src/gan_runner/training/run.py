@@ -86,7 +86,7 @@ class Run:
         return hardware.facts(self.device, hardware.precision_of(self.trainer.precision, self.device, self.spec.kind.bounded))
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next round depends on, and what it was made with."""
+        """Return everything that the next round depends on, and what it was made with."""
         return {
             "version": checkpoint.VERSION,
             "step": self.step,
@@ -162,27 +162,27 @@ class Run:
             )
 
     def last_checkpoint(self, step: int) -> Path | None:
-        """The newest checkpoint of at most `step` rounds; None where there is none."""
+        """Return the newest checkpoint of at most `step` rounds; None where there is none."""
         self.writer.wait()
         there = {int(path.stem.removeprefix("step_")): path for path in checkpoint.numbered(self.folder / "checkpoints")}
         return there[max(rounds)] if (rounds := [n for n in there if n <= step]) else None
 
     def log_to(self, logger: Logger) -> None:
-        """Let a logger take part from here on."""
+        """Start a logger."""
         logger.begin(self)
         self.loggers.append(logger)
 
     def write(self, values: dict[str, float]) -> None:
-        """Numbers of this step, to every logger."""
+        """Write numbers of this step to every logger."""
         for logger in self.loggers:
             logger.scalars(self.step, values)
 
     def write_file(self, name: str, suffix: str, content: bytes) -> None:
-        """Samples of this step as a file (txt, wav, ...), to every logger."""
+        """Write samples of this step as a file (txt, wav, ...) to every logger."""
         for logger in self.loggers:
             logger.write_file(self.step, name, suffix, content)
 
     def draw(self, name: str, picture: Tensor) -> None:
-        """A picture (uint8 3 H W) of this step, to every logger."""
+        """Write a picture (uint8 3 H W) of this step to every logger."""
         for logger in self.loggers:
             logger.picture(self.step, name, picture)

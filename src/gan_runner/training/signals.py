@@ -40,7 +40,7 @@ class Signals:
         self.received = self.received or number
 
     def agreed(self) -> bool:
-        """Whether to stop: as soon as one process has received a signal, all of them know."""
+        """Return whether to stop: as soon as one process has received a signal, all of them know."""
         greatest = distributed.agree(self.received or 0)  # a signal that comes meanwhile is for the next round
         self.received = greatest or self.received
         return greatest > 0
