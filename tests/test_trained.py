@@ -22,6 +22,7 @@ from gan_runner.config import composer
 from gan_runner.datasets import Spec
 from gan_runner.errors import UserError
 from gan_runner.lifecycle import runs
+from gan_runner.priors import Uniform
 from gan_runner.sampling.subjects import samples
 from gan_runner.sampling.walks import interpolation, slerp
 from gan_runner.tricks import SpectralNorm
@@ -181,11 +182,11 @@ def walks(generator, rows=5, columns=7, seed=0):
 
 
 def dcgan(spec):
-    return DCGANGenerator(spec, latent=8, width=4, prior="uniform").prior
+    return DCGANGenerator(spec, latent=8, width=4, prior=Uniform(-1, 1)).prior
 
 
 def mlp(spec):
-    return MLPGenerator(spec, latent=8, prior="uniform").prior
+    return MLPGenerator(spec, latent=8, prior=Uniform(-math.sqrt(3), math.sqrt(3))).prior
 
 
 def kolmogorov_smirnov(u):

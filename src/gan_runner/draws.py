@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from gan_runner.errors import UserError
+
+TINY = 2.0**-26  # half of the step between the uniform numbers that are drawn: keeps Phi^-1 finite
+FIXED = "this prior draws whole numbers, and latents can be moved only where all of them are continuous"
 
 
 def seeded(*key: object, device: torch.device | str = "cpu") -> torch.Generator:
@@ -75,6 +81,10 @@ class Draws:
         """Return uniform on 0 ... high - 1, N."""
         return self._draw(lambda n, **where: torch.randint(high, (n,), **where))
 
+    def number(self) -> Tensor:
+        """Return the number of each sample, N: its row in the global batch, or its place in an endless sequence."""
+        return torch.arange(self.size, device=self.generator.device)[self.rows]
+
     def _draw(self, make: Callable[..., Tensor]) -> Tensor:
         if self.read == len(self.made):
             self.made.append(make(self.size, generator=self.generator, device=self.generator.device))
@@ -107,7 +117,7 @@ class NumberedDraws(Draws):
     block = 256
 
     def __init__(self, *key: object, indices: Tensor, device: torch.device | str = "cpu"):
-        self.device, self.within = device, indices.cpu() % self.block
+        self.device, self.indices, self.within = device, indices, indices.cpu() % self.block
         numbers, self.block_of = (indices.cpu() // self.block).unique(return_inverse=True)
         self.blocks = [seeded(*key, number) for number in numbers.tolist()]
 
@@ -120,6 +130,73 @@ class NumberedDraws(Draws):
     def whole(self) -> NumberedDraws:
         return self
 
+    def number(self) -> Tensor:
+        return self.indices.to(self.device)
+
     def _draw(self, make: Callable[..., Tensor]) -> Tensor:
         drawn = torch.stack([make(self.block, generator=generator) for generator in self.blocks])
         return drawn[self.block_of, self.within].to(self.device)
+
+
+class Noise(Draws):
+    """Standard normal noise e (N E) in the place of random numbers: uniform ones on [0, 1) become Phi(e), differentiably.
+
+    So a prior, whatever its law, is a function of noise that is standard normal: who moves a latent moves this noise, whose log density is
+    -|e|^2 / 2. UserError for a prior that draws whole numbers.
+    """
+
+    def __init__(self, e: Tensor):
+        self.e, self.read = e, 0
+
+    def again(self) -> Noise:
+        same = Noise(self.e)
+        same.read = self.read
+        return same
+
+    @property
+    def whole(self) -> Noise:
+        return self
+
+    def normal(self, *shape: int) -> Tensor:
+        start, self.read = self.read, self.read + math.prod(shape)
+        return self.e[:, start : self.read].unflatten(1, shape) if shape else self.e[:, start]
+
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.special.ndtr(self.normal(*shape))
+
+    def integers(self, high: int) -> Tensor:
+        raise UserError(FIXED)
+
+    def number(self) -> Tensor:
+        raise UserError(FIXED)
+
+
+class _Noted(Draws):
+    """Some draws, and the standard normal noise of which they are a function."""
+
+    def __init__(self, draws: Draws):
+        self.draws, self.noise = draws, list[Tensor]()
+
+    def normal(self, *shape: int) -> Tensor:
+        drawn = self.draws.normal(*shape)
+        self.noise.append(drawn.reshape(len(drawn), -1))
+        return drawn
+
+    def uniform(self, *shape: int) -> Tensor:
+        drawn = self.draws.uniform(*shape)
+        noise = torch.special.ndtri(drawn.double().clamp(TINY, 1 - TINY))
+        self.noise.append(noise.to(drawn.dtype).reshape(len(drawn), -1))
+        return drawn
+
+    def integers(self, high: int) -> Tensor:
+        raise UserError(FIXED)
+
+    def number(self) -> Tensor:
+        raise UserError(FIXED)
+
+
+def noise_behind(draws: Draws, prior: Callable[[Draws], Tensor]) -> Tensor:
+    """Return the noise e (N E) with prior(Noise(e)) = prior(draws) up to rounding: the inverse of `Noise`. UserError as there."""
+    noted = _Noted(draws)
+    prior(noted)
+    return torch.cat(noted.noise, 1)

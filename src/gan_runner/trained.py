@@ -23,6 +23,7 @@ from gan_runner.game.spec import Spec
 from gan_runner.sampling import subjects
 from gan_runner.sampling.subjects import Snapshot, Source
 from gan_runner.storage import checkpoint, contents, directory, files
+from gan_runner.storage.older import with_law
 from gan_runner.training import provenance
 
 
@@ -156,7 +157,7 @@ def load_generator(path: str | Path, packages: Sequence[str] = ()) -> Generator:
         os.close(files.typed(Path(path)))  # a pipe would never answer
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        node, spec = json.loads(metadata["generator"]), Spec.restored(json.loads(metadata["spec"]))
+        node, spec = with_law(json.loads(metadata["generator"])), Spec.restored(json.loads(metadata["spec"]))
     except Exception as error:
         raise UserError(f"{path} is not a generator that gan-sample exported: {error}") from error
     made = parts.make(node, packages, Generator, "generator", spec=spec)

@@ -15,8 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gan_runner import architectures as a
 from gan_runner import tree
 from gan_runner.architectures import msg_gan, resnet
+from gan_runner.assembly import parts
 from gan_runner.draws import Draws
 from gan_runner.game.spec import Spec
+from gan_runner.priors import Prior
+from gan_runner.storage import older
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "architecture"
 FAMILIES = {
@@ -332,10 +335,11 @@ def test_dequantisation_fills_the_step_between_grey_levels():
 def test_priors():
     draws = Draws(torch.Generator().manual_seed(0), 20_000)
     for make, bound in ((a.MLPGenerator, math.sqrt(3)), (a.DCGANGenerator, 1)):
-        z = make(CIFAR10, latent=2, width=4, prior="uniform").prior(draws)
-        assert z.shape == (20_000, 2)
-        assert 0.999 * bound < z.abs().max() <= bound
-        assert z.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02)
+        before = (2 * draws.again().uniform(2) - 1) * bound  # what prior=uniform drew until version 0.1
+        old = older.with_law({"_target_": f"gan_runner.architectures.{make.__name__}", "prior": "uniform"})["prior"]
+        law = parts.make(old, (), Prior, "prior")
+        assert torch.equal(make(CIFAR10, latent=2, width=4, prior=law).prior(draws), before)
+        assert older.with_law({"_target_": f"gan_runner.architectures.{make.__name__}", "prior": "normal"})["prior"] is None
         z = make(CIFAR10, latent=2, width=4).prior(draws)
         assert z.std().item() == pytest.approx(1, rel=0.02)
         assert z.abs().max() > 3

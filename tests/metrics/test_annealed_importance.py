@@ -180,5 +180,5 @@ def test_what_ais_cannot_do_it_says():
     with pytest.raises(UserError, match="not finite"):
         figures(net, x, temperatures=5)
     net.prior = lambda draws: draws.integers(2)[:, None].float().expand(-1, 2)
-    with pytest.raises(UserError, match="latents are integers"):
+    with pytest.raises(UserError, match="this prior draws whole numbers"):
         figures(net, x, temperatures=5)

@@ -4,8 +4,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from gan_runner.config.composer import compose
-from gan_runner.storage import directory
-from gan_runner.storage.directory import differences, line_of, translated
+from gan_runner.storage import directory, older
+from gan_runner.storage.directory import differences, line_of
+from gan_runner.storage.older import translated
 from write_runs import make
 
 TRAINER = {"_target_": "gan_runner.trainer.Trainer", "steps": 5}
@@ -35,7 +36,7 @@ def test_only_classes_of_the_project_are_asked_for_their_defaults(monkeypatch):
 
 
 def test_renamed_keys_are_translated_wherever_an_older_version_wrote_them(monkeypatch, tmp_path):
-    monkeypatch.setattr(directory, "RENAMED", {"trainer.rounds": "trainer.steps", "rows": "batch_size", "old.deep": "new.deeper.key"})
+    monkeypatch.setattr(older, "RENAMED", {"trainer.rounds": "trainer.steps", "rows": "batch_size", "old.deep": "new.deeper.key"})
     old = {"trainer": {"rounds": 5}, "rows": 8, "old": {"deep": {"x": 1}, "y": 2}, "seed": 0}
     new = {"trainer": {"steps": 5}, "batch_size": 8, "old": {"y": 2}, "new": {"deeper": {"key": {"x": 1}}}, "seed": 0}
     assert translated(old) == new

@@ -11,6 +11,7 @@ from gan_runner.architectures import fitting
 from gan_runner.draws import Draws
 from gan_runner.game.network import Discriminator, Generator
 from gan_runner.game.play import DiscriminatorOutput
+from gan_runner.game.prior import Prior
 from gan_runner.game.spec import Spec
 from gan_runner.tree import Sample
 
@@ -27,8 +28,8 @@ def initialise(net: nn.Module) -> None:
 class DCGANGenerator(Generator):
     """A linear layer to 4x4 (or 7x7), then strided transposed convolutions; batch norm and ReLU between, tanh at the end.
 
-    width: channels at half the final side; they double towards the coarse end (32x32: 256-128-64). prior: "normal", or the paper's
-    "uniform" on [-1, 1]. Labels are joined to the latent as one-hot vectors.
+    width: channels at half the final side; they double towards the coarse end (32x32: 256-128-64). prior: the law of z; None:
+    N(0, I), where the paper has U(-1, 1). Labels are joined to the latent as one-hot vectors.
     """
 
     def __init__(
@@ -37,10 +38,10 @@ class DCGANGenerator(Generator):
         latent: Annotated[int, Gt(0)] = 100,
         width: Annotated[int, Gt(0)] = 64,
         conditional: bool = False,
-        prior: Literal["normal", "uniform"] = "normal",
+        prior: Prior | None = None,
     ):
         super().__init__()
-        self.latent, self.law = latent, prior
+        self.latent, self.law = latent, fitting.law(prior, latent)
         self.classes = fitting.classes(spec, conditional, "the generator of dcgan")
         side, doublings = fitting.scales(spec, "dcgan")
         widths = [width << i for i in reversed(range(doublings))]
@@ -58,7 +59,7 @@ class DCGANGenerator(Generator):
         initialise(self)
 
     def prior(self, draws: Draws) -> Tensor:
-        return draws.normal(self.latent) if self.law == "normal" else 2 * draws.uniform(self.latent) - 1
+        return self.law.draw(draws, self.latent)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Sample:
         return self.head(self.body(self.start(fitting.with_labels(z, y, self.classes))))

@@ -11,6 +11,7 @@ from gan_runner.architectures import fitting
 from gan_runner.draws import Draws
 from gan_runner.game.network import Discriminator, Generator
 from gan_runner.game.play import DiscriminatorOutput
+from gan_runner.game.prior import Prior
 from gan_runner.game.spec import Spec
 from gan_runner.tree import Sample
 
@@ -30,7 +31,7 @@ def hidden(inputs: int, width: int, depth: int, activation: Activation) -> nn.Se
 class MLPGenerator(Generator):
     """Fully connected layers from the latent to a sample; tanh at the end where the sample is an image. Goodfellow et al. 2014.
 
-    prior: "normal" is N(0, I); "uniform" is U(-sqrt 3, sqrt 3) per axis, as in the paper's code, which has variance 1 too.
+    prior: the law of z; None: N(0, I). The paper's code has a uniform one of variance 1, from -sqrt 3 to sqrt 3.
     Labels are joined to the latent as one-hot vectors.
     """
 
@@ -42,17 +43,17 @@ class MLPGenerator(Generator):
         depth: Annotated[int, Gt(0)] = 3,
         activation: Activation = "relu",
         conditional: bool = False,
-        prior: Literal["normal", "uniform"] = "normal",
+        prior: Prior | None = None,
     ):
         super().__init__()
-        self.latent, self.shape, self.law = latent, spec.shape, prior
+        self.latent, self.shape, self.law = latent, spec.shape, fitting.law(prior, latent)
         self.classes = fitting.classes(spec, conditional, "the generator of mlp")
         self.body = hidden(latent + (self.classes or 0), width, depth, activation)
         self.head = nn.Linear(width, math.prod(spec.shape))
         self.squash = nn.Tanh() if spec.kind.bounded else nn.Identity()
 
     def prior(self, draws: Draws) -> Tensor:
-        return draws.normal(self.latent) if self.law == "normal" else (2 * draws.uniform(self.latent) - 1) * math.sqrt(3)
+        return self.law.draw(draws, self.latent)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Sample:
         return self.squash(self.head(self.body(fitting.with_labels(z, y, self.classes)))).unflatten(1, self.shape)

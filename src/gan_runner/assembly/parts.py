@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import typing
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -19,6 +20,7 @@ from gan_runner.evaluation.extractor import Extractor
 from gan_runner.evaluation.metric import Metric
 from gan_runner.game.network import Discriminator, Generator
 from gan_runner.game.penalty import Penalty
+from gan_runner.game.prior import Prior
 from gan_runner.game.rule import Rule
 from gan_runner.game.term import Term
 from gan_runner.game.trick import Trick
@@ -32,6 +34,7 @@ ONE: dict[str, type] = {"dataset": Dataset, "loss": Term, "rule": Rule, "trainer
 LIST: dict[str, type] = {"penalty": Penalty, "trick": Trick, "metric": Metric, "callback": Callback, "logger": Logger}
 OPTIONAL: dict[str, type] = {"extractor": Extractor}
 SIDES: dict[str, type] = {"generator": Generator, "discriminator": Discriminator}
+BELOW: tuple[type, ...] = (Schedule, Prior)  # parts that may be below a part, where the annotation of its constructor names them
 PLAIN: dict[str, Any] = {"seed": int, "batch_size": Annotated[int, Ge(1)], "deterministic": bool}
 
 
@@ -67,7 +70,7 @@ def sides_of(config: dict[str, Any]) -> list[str]:
 # ---- classes ------------------------------------------------------------------------------------------------------------------------
 
 
-def locate(target: Any, base: type, path: str, packages: Sequence[str]) -> type:
+def locate(target: Any, base: type | tuple[type, ...], path: str, packages: Sequence[str]) -> type:
     """Return the class that a `_target_` names. UserError unless it may be imported and is a subclass of `base`."""
     roots = ("gan_runner", "torch.optim", *packages, *allowed_packages())
     if not isinstance(target, str) or not any(target.startswith(f"{root}.") for root in roots):
@@ -85,7 +88,8 @@ def locate(target: Any, base: type, path: str, packages: Sequence[str]) -> type:
             + ("; install that package, or start with PYTHONPATH=FOLDER, the folder that it is in" if unseen else "")
         ) from error
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise UserError(f"{path}._target_={target} is not a {base.__name__}")
+        kinds = base if isinstance(base, tuple) else (base,)
+        raise UserError(f"{path}._target_={target} is not a {' or a '.join(kind.__name__ for kind in kinds)}")
     return found
 
 
@@ -108,15 +112,16 @@ def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
         if key not in known:
             yield f"unknown key {path}.{key}; {cls.__name__} takes {', '.join(known) or 'no keys'}{did_you_mean(key, list(known))}"
         elif isinstance(value, dict) and "_target_" in value:
-            nested = list(mistakes_in(Part(f"{path}.{key}", value, Schedule), packages))
+            kind = below(known[key][0])
+            nested = list(mistakes_in(Part(f"{path}.{key}", value, kind), packages))
             yield from nested
             if not nested:
                 try:
-                    number: Schedule = make(value, packages, Schedule, f"{path}.{key}")
+                    made = make(value, packages, kind, f"{path}.{key}")
                 except UserError as error:
                     yield str(error)
                 else:  # an optimiser of torch knows no schedules: it is given their numbers
-                    values[key] = number.at(0, 1) if issubclass(cls, torch.optim.Optimizer) else number
+                    values[key] = made.at(0, 1) if issubclass(cls, torch.optim.Optimizer) else made
         else:
             values[key] = value
     missing = [key for key, (_, default) in known.items() if default is ... and key not in node]
@@ -125,19 +130,24 @@ def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
     yield from mistyped(path, {key: known[key][0] for key in values}, values)
 
 
+def below(annotation: Any) -> type:
+    """Return which kind of part an annotation of a constructor takes; a schedule, unless it names another of BELOW."""
+    return next((kind for kind in BELOW if kind in (annotation, *typing.get_args(annotation))), Schedule)
+
+
 # ---- objects ------------------------------------------------------------------------------------------------------------------------
 
 
 def refuse_hidden(value: Any, packages: Sequence[str], path: str) -> None:
     """Refuse what Hydra's instantiate would do with a part besides building it. UserError.
 
-    It builds whatever it finds below a part, however deep: only schedules may be there. It resolves interpolations: none may be left.
+    It builds whatever it finds below a part, however deep: only parts of BELOW may be there. It resolves interpolations: none may be left.
     """
     for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
         if isinstance(item, str) and MARK in item:
             raise UserError(f"{path}.{key}={printable(item, 100)}: a value must not hold {MARK}")
         if isinstance(item, dict) and "_target_" in item:
-            locate(item["_target_"], Schedule, f"{path}.{key}", packages)
+            locate(item["_target_"], BELOW, f"{path}.{key}", packages)
         refuse_hidden(item, packages, f"{path}.{key}")
 
 

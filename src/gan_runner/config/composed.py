@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gan_runner.config.groups import LINE_ONLY
 from gan_runner.errors import UserError, printable
+from gan_runner.storage import older
 from gan_runner.storage.documents import MARK, key_of, rendered, texts
 
 
@@ -53,7 +54,8 @@ def without_line_keys(loaded: DictConfig) -> DictConfig:
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """Return a configuration as dicts, lists and numbers, every interpolation resolved. UserError where a value is missing."""
+    """Return a configuration as dicts, lists and numbers, every interpolation resolved, words of older versions
+    translated. UserError where a value is missing."""
     config = OmegaConf.create(config)
     try:
         missing = sorted(OmegaConf.missing_keys(config))
@@ -65,4 +67,4 @@ def plain(config: Any) -> dict[str, Any]:
     assert isinstance(resolved, dict)
     for path, text in texts(resolved):  # of an interpolation behind a backslash, which would be resolved where the text is read again
         raise UserError(f"{key_of(path)}={printable(text, 100)}: a value must not hold {MARK}")
-    return {str(key): value for key, value in resolved.items()}
+    return {str(key): value for key, value in older.translated(resolved).items()}

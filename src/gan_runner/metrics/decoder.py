@@ -8,31 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gan_runner.draws import Draws, seeded
-from gan_runner.errors import UserError
+from gan_runner.draws import Draws, Noise, noise_behind, seeded
 from gan_runner.game.network import Generator
 
 LogDensity = Callable[[Tensor], Tensor]  # C M Z -> C M: of M targets, each for C latents
-
-
-class Noise(Draws):
-    """Standard normal noise e (N E) in the place of random numbers: what was uniform on [0, 1) becomes Phi(e), differentiably.
-
-    So a prior, whatever its law, is a function of noise that is standard normal.
-    """
-
-    def __init__(self, e: Tensor):
-        self.e, self.read = e, 0
-
-    def normal(self, *shape: int) -> Tensor:
-        start, self.read = self.read, self.read + math.prod(shape)
-        return self.e[:, start : self.read].unflatten(1, shape)
-
-    def uniform(self, *shape: int) -> Tensor:
-        return torch.special.ndtr(self.normal(*shape))
-
-    def integers(self, high: int) -> Tensor:
-        raise UserError("ais needs a continuous prior, and this generator's latents are integers; take it out: ~metric.ais")
 
 
 class Decoder:
@@ -44,9 +23,7 @@ class Decoder:
     def __init__(self, generator: Generator, sigma: float, bounded: bool, device: torch.device):
         self.generator, self.sigma, self.bounded, self.device = generator, sigma, bounded, device
         self.home = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
-        counted = Draws(seeded("ais"), 1)
-        generator.prior(counted)
-        self.noise = sum(drawn.numel() for drawn in counted.made)
+        self.noise = noise_behind(Draws(seeded("ais"), 1), generator.prior).shape[1]
 
     def rows(self, x: Tensor) -> Tensor:
         """Flatten samples as data, N ..., to rows N D on the scale of sigma; float64."""

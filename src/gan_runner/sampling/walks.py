@@ -5,12 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gan_runner.draws import Draws, NumberedDraws
+from gan_runner.draws import TINY, Draws, NumberedDraws
 from gan_runner.errors import UserError
 from gan_runner.game.network import Generator
 from gan_runner.sampling.subjects import evaluating, labels_for
-
-TINY = 2.0**-26  # half of the step between the uniform numbers that are drawn: keeps Phi^-1 finite
 
 
 def interpolation(
@@ -53,6 +51,10 @@ class Walk(Draws):
 
     def integers(self, high: int) -> Tensor:
         first, _ = self.ends.integers(high).chunk(2)
+        return first.repeat_interleave(self.columns, 0).to(self.device)
+
+    def number(self) -> Tensor:
+        first, _ = self.ends.number().chunk(2)
         return first.repeat_interleave(self.columns, 0).to(self.device)
 
     def _arc(self, ends: Tensor) -> Tensor:

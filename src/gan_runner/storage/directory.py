@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import fcntl
 import importlib
 import importlib.metadata
@@ -18,7 +17,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -28,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from gan_runner.errors import Failed, UserError, printable
-from gan_runner.storage import checkpoint, contents, files
+from gan_runner.storage import checkpoint, contents, files, older
 from gan_runner.storage.documents import MARK, SIZE, document, is_allowed, refuse_growth
 from gan_runner.storage.untrusted import parsed_json, parsed_yaml, read_bounded, whole
 
@@ -36,8 +34,6 @@ CHANGES = "changes.jsonl"
 NOT_SET = "not set"
 
 State = Literal["running", "finished", "interrupted", "failed", "diverged"]
-ADDED = {"dataset.background": "white"}  # keys that older configurations lack -> the value that is used then, where no constructor has it
-RENAMED: dict[str, str] = {}  # keys of older configurations -> their names today; in config.yaml, in states and in overrides.yaml
 WATCHERS = ("callback.log", "callback.progress", "callback.diagnose")  # write no figure, picture or checkpoint: they do not tell runs apart
 IN_ORDER = ("penalty", "trick")  # parts that are applied in the order in which a configuration names them
 GOES_ON = ("running", "interrupted")  # a job of a sweep in one of these states is resumed
@@ -89,8 +85,7 @@ def read_config(folder: Path) -> DictConfig:
     except yaml.YAMLError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     refuse_growth(config, str(path))
-    if any(OmegaConf.select(config, key, default=NOT_SET) is not NOT_SET for key in RENAMED):
-        config = OmegaConf.create(translated(OmegaConf.to_container(config)))
+    config = OmegaConf.create(older.translated(OmegaConf.to_container(config)))
     if not {"architecture", "batch_size", "dataset", "seed", "trainer"} <= config.keys():
         raise UserError(f"{path} is not the configuration of a run, or not all of it")
     return config
@@ -105,19 +100,6 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         return printable(f"{self.key} from {self.before} to {self.now}", 200)
-
-
-def translated(config: Any) -> Any:
-    """Translate keys of older versions in a plain configuration to today's names (RENAMED)."""
-    config = copy.deepcopy(config)
-    for old, new in RENAMED.items():
-        *parents, last = old.split(".")
-        node = reduce(lambda node, key: node.get(key) if isinstance(node, dict) else None, parents, config)
-        if isinstance(node, dict) and last in node:
-            value = node.pop(last)
-            *parents, last = new.split(".")
-            reduce(lambda node, key: node.setdefault(key, {}), parents, config)[last] = value
-    return config
 
 
 def default_of(node: dict[str, Any], key: str) -> Any:
@@ -141,10 +123,10 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[Difference]:
     if path[1:] in WATCHERS:
         return
     if not path:
-        before, now = translated(before), translated(now)
+        before, now = older.translated(before), older.translated(now)
     if isinstance(before, dict) and isinstance(now, dict):
         for key in {**before, **now}:
-            default = ADDED.get(f"{path}.{key}"[1:], NOT_SET)
+            default = older.ADDED.get(f"{path}.{key}"[1:], NOT_SET)
             old, new = (each[key] if key in each else default_of(each, key) if default is NOT_SET else default for each in (before, now))
             yield from differences(old, new, f"{path}.{key}")
         orders = [", ".join(str(key) for key in one if key in other) for one, other in ((before, now), (now, before))]
@@ -159,7 +141,7 @@ def line_of(words: Iterable[Any]) -> list[str]:
     found = []
     for word in words:
         sign, key, rest = re.fullmatch(r"([+~]*)([^=]*)(.*)", str(word), re.DOTALL).groups()  # type: ignore[union-attr]
-        key = next((new + key[len(old) :] for old, new in RENAMED.items() if key == old or key.startswith(f"{old}.")), key)
+        key = next((new + key[len(old) :] for old, new in older.RENAMED.items() if key == old or key.startswith(f"{old}.")), key)
         if sign == "+" and key in {each.partition(".")[0] for each in WATCHERS}:  # +callback=[progress]
             names = [name for name in rest[1:].strip("[]").split(",") if f"{key}.{name.strip()}" not in WATCHERS]
             rest = f"=[{','.join(names)}]" if names else ""

@@ -1,0 +1,40 @@
+"""What older versions wrote, in today's words. The one place for it; docs/compatibility.md says what is promised. Imports no torch."""
+
+from __future__ import annotations
+
+import copy
+import math
+from functools import reduce
+from typing import Any
+
+ADDED = {"dataset.background": "white"}  # keys that older configurations lack -> the value that is used then, where no constructor has it
+RENAMED: dict[str, str] = {}  # keys of older configurations -> their names today; in config.yaml, in states and in overrides.yaml
+HALF_WIDTHS = {  # generators that had prior: normal or uniform until version 0.1 -> what uniform was: from -this to this
+    "gan_runner.architectures.DCGANGenerator": 1.0,
+    "gan_runner.architectures.MLPGenerator": math.sqrt(3),
+}
+
+
+def translated(config: Any) -> Any:
+    """Translate keys and values of older versions in a plain configuration to today's (RENAMED, HALF_WIDTHS)."""
+    config = copy.deepcopy(config)
+    for old, new in RENAMED.items():
+        *parents, last = old.split(".")
+        node = reduce(lambda node, key: node.get(key) if isinstance(node, dict) else None, parents, config)
+        if isinstance(node, dict) and last in node:
+            value = node.pop(last)
+            *parents, last = new.split(".")
+            reduce(lambda node, key: node.setdefault(key, {}), parents, config)[last] = value
+    architecture = config.get("architecture") if isinstance(config, dict) else None
+    if isinstance(architecture, dict) and isinstance(architecture.get("generator"), dict):
+        architecture["generator"] = with_law(architecture["generator"])
+    return config
+
+
+def with_law(generator: dict[str, Any]) -> dict[str, Any]:
+    """Translate `prior: normal` and `prior: uniform` of a generator to the part that draws the same bits."""
+    half = HALF_WIDTHS.get(str(generator.get("_target_")))
+    if half is None or generator.get("prior") not in ("normal", "uniform"):
+        return generator
+    uniform = {"_target_": "gan_runner.priors.Uniform", "low": -half, "high": half}
+    return generator | {"prior": uniform if generator["prior"] == "uniform" else None}
