@@ -9,18 +9,20 @@ from torch import nn
 
 from games import flat, make, play, sgd
 from gan_runner.architectures import MLPDiscriminator, MLPGenerator
-from gan_runner.assembly import build
+from gan_runner.assembly import build, parts
 from gan_runner.assembly.build import refuse_idle, refuse_mismatch
+from gan_runner.config.composer import compose
 from gan_runner.draws import Draws, NumberedDraws, seeded
 from gan_runner.errors import UserError
 from gan_runner.execution.engine import Engine
 from gan_runner.execution.replay import Replayed
-from gan_runner.game import Batch, Discriminator, DiscriminatorOutput, Play, Spec, Term, Trick
+from gan_runner.game import Balanced, Batch, Discriminator, DiscriminatorOutput, Loss, Penalty, Play, Spec, Term, Trick
 from gan_runner.losses import Hinge, NonSaturating
 from gan_runner.penalties import R1, FeatureMatching
 from gan_runner.rules import Alternate, Solo
 from gan_runner.schedules import Linear, Schedule, on_host
 from gan_runner.tricks import EMA
+from processes import spawn
 
 G = partial(MLPGenerator, width=32, depth=2)
 D = partial(MLPDiscriminator, width=32, depth=2)
@@ -403,3 +405,115 @@ def test_a_generator_initialises_itself_and_its_average_from_the_first_batch():
     torch.testing.assert_close(game.G.centre.detach(), x.mean(0))
     assert torch.equal(game.sampler.centre, game.G.centre)
     assert torch.equal(game.generator.get_state(), before)
+
+
+# ---- the weight of the loss in G's objective ----------------------------------------------------------------------------------------
+
+
+class Slope(Penalty):
+    """G: the mean of s x over its samples: linear in the weights of its last layer."""
+
+    def __init__(self, s, every=1):
+        super().__init__(1.0, every)
+        self.register_buffer("s", torch.tensor(s))
+
+    def generator(self, play):
+        return (play.fake @ self.s).mean()
+
+
+class Away(Loss):
+    """The same as a loss, beside a D that does nothing."""
+
+    def __init__(self, s, generator_weight):
+        super().__init__(generator_weight)
+        self.register_buffer("s", torch.tensor(s))
+
+    def generator(self, play):
+        return (play.fake @ self.s).mean()
+
+
+def weighed(weight, every=1, rounds=1, **more):
+    return play(
+        rounds,
+        nets={"generator": G},
+        rule=Solo(),
+        optimizer=sgd,
+        terms={"loss": Away([3.0, 4.0], weight), "pull": Slope([0.0, 1.0], every)},
+        **more,
+    )[0]
+
+
+@pytest.mark.parametrize("layer", [None, "head", "head."])
+def test_a_balanced_weight_is_the_ratio_of_the_gradients(layer):
+    """Both are linear in the output, so that their gradients at the last layer are as |(0, 1)| to |(3, 4)|."""
+    game = weighed(Balanced("pull", layer and layer.rstrip(".")))
+    assert game.terms["loss"].generator_weight.value.item() == pytest.approx(1 / 5, rel=1e-6)
+    assert weighed(Balanced("pull", limit=0.1)).terms["loss"].generator_weight.value.item() == pytest.approx(0.1)
+
+
+def test_a_weight_is_a_factor_of_the_summand():
+    by_hand = play(3, nets={"generator": G}, rule=Solo(), optimizer=sgd, terms={"loss": Away([0.6, 0.8], 1.0), "pull": Slope([0.0, 1.0])})[
+        0
+    ]
+    for weight in (0.2, Balanced("pull"), Linear(0.2, 0.2)):
+        torch.testing.assert_close(flat(weighed(weight, rounds=3).G), flat(by_hand.G))
+    game, batches = make(nets={"generator": G}, rule=Solo(), terms={"loss": Away([3.0, 4.0], 0.0), "pull": Slope([0.0, 1.0])})
+    assert game.round(batches)["loss/g"] == 0
+
+
+def test_a_balanced_weight_stays_where_the_other_is_not_due_and_is_in_the_state():
+    game = weighed(Balanced("pull"), every=2, rounds=2)
+    assert game.due.keys() == {"loss"}
+    assert game.terms["loss"].generator_weight.value.item() == pytest.approx(1 / 5, rel=1e-6)
+    assert [key for key in game.state_dict() if key.endswith("generator_weight.value")]
+    game, batches = make(nets={"generator": G}, rule=Solo(), terms={"loss": Away([3.0, 4.0], Balanced("pull")), "pull": Slope([0.0, 1.0])})
+    assert game.round(batches)["loss/weight"].item() == pytest.approx(1 / 5, rel=1e-6)
+
+
+def test_a_balanced_weight_needs_the_whole_batch_and_a_summand_to_balance():
+    with pytest.raises(ValueError, match=r"accumulate=2 cuts the batch, and loss needs all of it"):
+        weighed(Balanced("pull"), accumulate=2)
+    nets, spec = {"generator": G(Spec((2,)))}, Spec((2,))
+    for against, layer, said in (
+        ("from", None, "against=from is no penalty with a part for the generator"),
+        ("loss", None, "against=loss is no penalty"),
+        ("pull", "tail", r"layer=tail is no layer of the generator with weights: body\.0, body\.2, head"),
+    ):
+        terms = {"loss": Away([3.0, 4.0], Balanced(against, layer)), "pull": Slope([0.0, 1.0])}
+        with pytest.raises(UserError, match=said):
+            refuse_mismatch(nets, terms, Solo(), spec)
+
+
+def test_a_loss_without_a_weight_costs_no_operation():
+    assert not Hinge().weighs
+    assert Hinge(0.5).weighs
+    assert not list(Hinge().state_dict())
+
+
+def test_two_processes_balance_as_one(tmp_path):
+    spawn(2, __file__, "balance", tmp_path)
+    torch.testing.assert_close(torch.load(tmp_path / "balanced.pt"), flat(weighed(Balanced("pull"), rounds=3)), rtol=1e-6, atol=1e-7)
+
+
+def balance(rank, folder):
+    weights = flat(weighed(Balanced("pull"), rounds=3))
+    if rank == 0:
+        torch.save(weights, f"{folder}/balanced.pt")
+
+
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        ("2", None),
+        ("{_target_: gan_runner.schedules.Linear, start: 0, end: 1}", None),
+        ("{_target_: gan_runner.losses.Balanced, against: feature_matching}", None),
+        ("{_target_: gan_runner.losses.Balanced}", "loss.generator_weight needs against; Balanced has no default for it"),
+        ("{_target_: gan_runner.priors.Uniform}", "_target_=gan_runner.priors.Uniform is not a Balanced or a Schedule"),
+        ("much", "loss.generator_weight='much': expected a number, a Schedule or a Balanced"),
+    ],
+)
+def test_the_weight_on_the_line(weight, said):
+    config = compose(["dataset=ring8", f"loss.generator_weight={weight}"]).plain()
+    part = next(part for part in parts.parts_of(config) if part.path == "loss")
+    found = list(parts.mistakes_in(part, ()))
+    assert (found == []) if said is None else said in found[0]

@@ -27,6 +27,7 @@ from gan_runner.evaluation.metric import Metric
 from gan_runner.execution import hardware
 from gan_runner.execution.hardware import devices_of
 from gan_runner.game.game import Game
+from gan_runner.game.loss import Balanced
 from gan_runner.game.rule import Rule
 from gan_runner.game.spec import Spec
 from gan_runner.game.term import Term, takes_discriminator
@@ -138,6 +139,15 @@ def refuse_mismatch(nets: dict[str, Any], terms: dict[str, Term], rule: Rule, sp
             raise UserError(
                 f"{name} ({type(term).__name__}) has no part for the {' or the '.join(rule.players)}, and no other player moves"
             )
+    for name, term in terms.items():
+        if isinstance(term.balanced, Balanced):
+            against = term.balanced.against
+            if against == name or against not in terms or not terms[against].has_summand("generator"):
+                raise UserError(f"{name}.generator_weight.against={against} is no penalty with a part for the generator")
+            try:
+                term.balanced.weights(generator)
+            except ValueError as error:
+                raise UserError(str(error)) from error
     for side in rule.players:
         speaking = [term for term in terms.values() if term.has_summand(side)]
         if not any(all(term.due(step) for step in range(1, 1 + getattr(term, "every", 1))) for term in speaking):

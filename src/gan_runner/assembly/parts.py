@@ -18,6 +18,7 @@ from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError, did_you_mean, printable
 from gan_runner.evaluation.extractor import Extractor
 from gan_runner.evaluation.metric import Metric
+from gan_runner.game.loss import Balanced
 from gan_runner.game.network import Discriminator, Generator
 from gan_runner.game.penalty import Penalty
 from gan_runner.game.prior import Prior
@@ -34,7 +35,7 @@ ONE: dict[str, type] = {"dataset": Dataset, "loss": Term, "rule": Rule, "trainer
 LIST: dict[str, type] = {"penalty": Penalty, "trick": Trick, "metric": Metric, "callback": Callback, "logger": Logger}
 OPTIONAL: dict[str, type] = {"extractor": Extractor}
 SIDES: dict[str, type] = {"generator": Generator, "discriminator": Discriminator}
-BELOW: tuple[type, ...] = (Schedule, Prior)  # parts that may be below a part, where the annotation of its constructor names them
+BELOW: tuple[type, ...] = (Balanced, Schedule, Prior)  # parts that may be below a part, where the annotation of its constructor names them
 PLAIN: dict[str, Any] = {"seed": int, "batch_size": Annotated[int, Ge(1)], "deterministic": bool}
 
 
@@ -43,7 +44,7 @@ class Part(NamedTuple):
 
     path: str
     node: Any
-    base: type
+    base: type | tuple[type, ...]
 
 
 def parts_of(config: dict[str, Any]) -> Iterator[Part]:
@@ -130,9 +131,9 @@ def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
     yield from mistyped(path, {key: known[key][0] for key in values}, values)
 
 
-def below(annotation: Any) -> type:
-    """Return which kind of part an annotation of a constructor takes; a schedule, unless it names another of BELOW."""
-    return next((kind for kind in BELOW if kind in (annotation, *typing.get_args(annotation))), Schedule)
+def below(annotation: Any) -> tuple[type, ...]:
+    """Return which kinds of parts an annotation of a constructor takes; a schedule, unless it names others of BELOW."""
+    return tuple(kind for kind in BELOW if kind in (annotation, *typing.get_args(annotation))) or (Schedule,)
 
 
 # ---- objects ------------------------------------------------------------------------------------------------------------------------
@@ -151,7 +152,7 @@ def refuse_hidden(value: Any, packages: Sequence[str], path: str) -> None:
         refuse_hidden(item, packages, f"{path}.{key}")
 
 
-def make(node: dict[str, Any], packages: Sequence[str], base: type, path: str, **given: Any) -> Any:
+def make(node: dict[str, Any], packages: Sequence[str], base: type | tuple[type, ...], path: str, **given: Any) -> Any:
     """Build one part; the only call of Hydra's instantiate."""
     cls = locate(node["_target_"], base, path, packages)
     refuse_hidden(node, packages, path)

@@ -1,6 +1,8 @@
 from gan_runner.game.game import Game as Game
 from gan_runner.game.game import Objective as Objective
 from gan_runner.game.game import Player as Player
+from gan_runner.game.loss import Balanced as Balanced
+from gan_runner.game.loss import Loss as Loss
 from gan_runner.game.network import Discriminator as Discriminator
 from gan_runner.game.network import Generator as Generator
 from gan_runner.game.network import one_hot as one_hot
@@ -11,6 +13,7 @@ from gan_runner.game.play import BatchLike as BatchLike
 from gan_runner.game.play import DiscriminatorOutput as DiscriminatorOutput
 from gan_runner.game.play import Logs as Logs
 from gan_runner.game.play import Play as Play
+from gan_runner.game.prior import Prior as Prior
 from gan_runner.game.rule import Rule as Rule
 from gan_runner.game.spec import Exact as Exact
 from gan_runner.game.spec import Spec as Spec

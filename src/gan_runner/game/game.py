@@ -21,6 +21,7 @@ from gan_runner.draws import Draws, seeded
 from gan_runner.errors import UserError
 from gan_runner.game.play import Batch, Batches, BatchLike, Logs, NoDiscriminator, Play
 from gan_runner.game.term import takes_discriminator
+from gan_runner.game.trick import wrapped
 from gan_runner.schedules import Schedule
 from gan_runner.tree import Sample
 
@@ -52,9 +53,13 @@ class Objective(nn.Module):
 
     def forward(self, play: Play, due: Mapping[str, Term]) -> tuple[Tensor, Logs]:
         """Return the sum of the terms that are due, and each of them by name."""
-        summands = ((name, self.summand(name, term, play)) for name, term in due.items())
-        values = {f"{name}/{self.side[0]}": value for name, value in summands if value is not None}
-        logs = values | {f"{self.side[0]}/{name}": value for name, value in play.verdicts().items()}
+        found = {name: self.summand(name, term, play) for name, term in due.items()}
+        summands = {name: value for name, value in found.items() if value is not None}
+        values = {f"{name}/{self.side[0]}": due[name].weighed(self.side, value, summands, self.net) for name, value in summands.items()}
+        weights = {
+            f"{name}/weight": term.balanced.value.clone() for name, term in due.items() if term.balanced and self.side == "generator"
+        }
+        logs = values | weights | {f"{self.side[0]}/{name}": value for name, value in play.verdicts().items()}
         return reduce(add, values.values()), {name: value.detach() for name, value in logs.items()}
 
     def summand(self, name: str, term: Term, play: Play) -> Tensor | None:
@@ -143,7 +148,7 @@ class Game(nn.Module):
     ):
         super().__init__()
         tricks = tricks or {}
-        if coupled := [name for name, term in terms.items() if term.coupled and accumulate > 1]:
+        if coupled := [name for name, term in terms.items() if (term.coupled or term.balanced) and accumulate > 1]:
             raise ValueError(f"trainer.accumulate={accumulate} cuts the batch, and {', '.join(coupled)} needs all of it: use accumulate=1")
         self.rule, self.precision = rule, precision
         self.tricks: Mapping[str, Trick] = nn.ModuleDict(tricks)  # type: ignore[assignment]
@@ -152,12 +157,7 @@ class Game(nn.Module):
         self.seed, self.generator = seed, seeded("draws", seed, device=device)
         for term in terms.values():
             term.build(spec, nets.get("discriminator") if takes_discriminator(term) else nets)  # type: ignore[arg-type]
-        for key, trick in tricks.items():  # wrap, then optimise, then copy
-            features = width_of(nets)
-            nets = {name: trick.wrap(net, name) for name, net in nets.items()}
-            terms = {name: trick.wrap(term, name) for name, term in terms.items()}  # type: ignore[misc]
-            if width_of(nets) != features:
-                raise ValueError(f"trick.{key} changes D.features from {features} to {width_of(nets)}, and terms were built for {features}")
+        nets, terms = wrapped(tricks, nets, terms)  # wrap, then optimise, then copy
         self.to(device)
         for part in (*nets.values(), *terms.values()):
             part.to(device)
@@ -298,8 +298,3 @@ class Game(nn.Module):
         for trick in self.tricks.values():
             sample = trick.augment(sample, draws)
         return sample
-
-
-def width_of(nets: Mapping[str, nn.Module]) -> int | None:
-    """Return d.features; None without a discriminator."""
-    return getattr(nets.get("discriminator"), "features", None)

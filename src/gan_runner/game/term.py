@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -49,6 +50,15 @@ class Term(nn.Module):
     def generator(self, play: Play) -> Tensor | None:
         """Compute the summand of G's objective, a scalar; None where there is none."""
         return None
+
+    @property
+    def balanced(self) -> Any:
+        """What weighs the summand by gradients of the whole batch, so that micro-batches are refused; None: nothing does."""
+        return None
+
+    def weighed(self, side: str, value: Tensor, summands: Mapping[str, Tensor], net: nn.Module) -> Tensor:
+        """Weigh the summand of a player, given all summands of its objective and its network."""
+        return value
 
     def has_summand(self, side: str) -> bool:
         """Return whether the term adds something to the objective of this player."""

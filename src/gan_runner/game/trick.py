@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from gan_runner.game.game import Game, Player
     from gan_runner.game.network import Generator
     from gan_runner.game.play import Logs, Play
+    from gan_runner.game.term import Term
 
 
 Part = TypeVar("Part", bound=nn.Module)
@@ -52,3 +54,17 @@ class Trick(nn.Module):
     def sampler(self, generator: Generator) -> Generator:
         """Return the generator whose samples are measured."""
         return generator
+
+
+def wrapped(
+    tricks: Mapping[str, Trick], nets: dict[str, nn.Module], terms: dict[str, Term]
+) -> tuple[dict[str, nn.Module], dict[str, Term]]:
+    """Let tricks wrap networks and terms, in their order. ValueError for one that changes D.features, for which terms were built."""
+    for key, trick in tricks.items():
+        before = getattr(nets.get("discriminator"), "features", None)
+        nets = {name: trick.wrap(net, name) for name, net in nets.items()}
+        terms = {name: trick.wrap(term, name) for name, term in terms.items()}
+        now = getattr(nets.get("discriminator"), "features", None)
+        if now != before:
+            raise ValueError(f"trick.{key} changes D.features from {before} to {now}, and terms were built for {before}")
+    return nets, terms

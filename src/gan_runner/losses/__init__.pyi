@@ -1,3 +1,5 @@
+from gan_runner.game.loss import Balanced as Balanced
+from gan_runner.game.loss import Loss as Loss
 from gan_runner.game.term import Term as Term
 from gan_runner.losses.hinge import Hinge as Hinge
 from gan_runner.losses.logistic import Minimax as Minimax

@@ -3,11 +3,11 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan_runner.game.loss import Loss
 from gan_runner.game.play import Play
-from gan_runner.game.term import Term
 
 
-class Hinge(Term):
+class Hinge(Loss):
     """D: E max(0, 1 - D(x)) + E max(0, 1 + D(G(z)));  G: -E D(G(z)). Lim & Ye 2017."""
 
     def discriminator(self, play: Play) -> Tensor:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_runner.game.loss import Balanced, Loss
 from gan_runner.game.play import Play
-from gan_runner.game.term import Term
 from gan_runner.schedules import Schedule, schedule
 
 
@@ -15,14 +15,14 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return (F.softplus(logits) - target * logits).mean()
 
 
-class NonSaturating(Term):
+class NonSaturating(Loss):
     """D: BCE(D(x), 1) + BCE(D(G(z)), 0);  G: -log sigmoid(D(G(z))). Goodfellow et al. 2014, section 3.
 
     The targets 1 and 0 are `targets`, which label smoothing replaces.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, generator_weight: float | Schedule | Balanced = 1.0):
+        super().__init__(generator_weight)
         self.targets: Mapping[str, Schedule] = nn.ModuleDict({"real": schedule(1.0), "fake": schedule(0.0)})  # type: ignore[assignment]
 
     def discriminator(self, play: Play) -> Tensor:

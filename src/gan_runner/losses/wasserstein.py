@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
+from gan_runner.game.loss import Loss
 from gan_runner.game.play import Play
-from gan_runner.game.term import Term
 
 
-class Wasserstein(Term):
+class Wasserstein(Loss):
     """D: E D(G(z)) - E D(x);  G: -E D(G(z)). Arjovsky et al. 2017.
 
     It is a distance only while something keeps D Lipschitz: the trick weight_clip or spectral_norm, or the penalty gradient_penalty.
