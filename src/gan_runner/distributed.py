@@ -25,22 +25,22 @@ _control: Any = None  # a process group for what the hosts tell each other, with
 
 
 def size() -> int:
-    """Return world size: the number of processes that train together."""
+    """Return the world size, the number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Return rank of this process, from 0."""
+    """Return the rank of this process, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def is_first() -> bool:
-    """Return true on rank 0, which writes and prints."""
+    """Return True on rank 0, which writes and prints."""
     return rank() == 0
 
 
 def local_rank() -> int:
-    """Return local rank of this process, from 0: the number of its device."""
+    """Return the local rank of this process, from 0: the number of its device."""
     return int(os.environ.get("LOCAL_RANK", 0)) if size() > 1 else 0
 
 
@@ -89,7 +89,7 @@ def leave() -> None:
 
 
 def patience() -> float:
-    """Return timeout of a collective, in seconds. UserError where the environment does not give a number."""
+    """Return the timeout of a collective, in seconds. UserError where the environment does not give a number."""
     said = os.environ.get("GAN_RUNNER_TIMEOUT_S", "600")
     try:
         return float(said)

@@ -70,15 +70,15 @@ class Draws:
         return _WholeDraws(self)
 
     def normal(self, *shape: int) -> Tensor:
-        """Return standard normal, N x shape."""
+        """Draw standard normal numbers, N x shape."""
         return self._draw(lambda n, **where: torch.randn(n, *shape, **where))
 
     def uniform(self, *shape: int) -> Tensor:
-        """Return uniform on [0, 1), N x shape."""
+        """Draw numbers uniform on [0, 1), N x shape."""
         return self._draw(lambda n, **where: torch.rand(n, *shape, **where))
 
     def integers(self, high: int) -> Tensor:
-        """Return uniform on 0 ... high - 1, N."""
+        """Draw whole numbers uniform on 0 ... high - 1, N."""
         return self._draw(lambda n, **where: torch.randint(high, (n,), **where))
 
     def number(self) -> Tensor:

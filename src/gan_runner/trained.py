@@ -135,20 +135,32 @@ def export(run: TrainedRun, path: Path, packages: Sequence[str] = ()) -> None:
     The weights are put into a new network of its kind, so that what tricks had wrapped around them (spectral norm) is folded in.
     """
     node = run.config["architecture"]["generator"]
-    net = parts.make(node, packages, Generator, "architecture.generator", spec=run.spec).eval()
+    metadata = {"format": "pt", "generator": json.dumps(node), "spec": json.dumps(run.spec.saved()), "step": str(run.step)}
+    weights = {name: tensor.contiguous() for name, tensor in plain_weights(run, "generator", packages).items()}
+    files.write_bytes(path, safetensors.torch.save(weights, metadata))
+
+
+def plain_weights(run: TrainedRun, side: str, packages: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Return the weights of a player's network as its class makes it, on the CPU: what tricks had wrapped around them is folded in.
+
+    side: "generator", whose average is taken where the run keeps one, or "discriminator". UserError where a trick has replaced the network.
+    """
+    source: nn.Module = getattr(run, side)
+    net = parts.make(run.config["architecture"][side], packages or run.packages, parts.SIDES[side], f"architecture.{side}", spec=run.spec)
     with torch.no_grad():
-        for name, mine in net.named_modules():
+        for name, mine in net.eval().named_modules():
             if "parametrizations" in name.split("."):
                 continue
-            its = run.generator.get_submodule(name)
-            for key, tensor in [*mine._parameters.items(), *mine._buffers.items()]:
-                if tensor is not None:
-                    tensor.copy_(getattr(its, key))
+            try:
+                its = source.get_submodule(name)
+                for key, tensor in [*mine._parameters.items(), *mine._buffers.items()]:
+                    if tensor is not None:
+                        tensor.copy_(getattr(its, key))
+            except AttributeError as error:
+                raise UserError(f"{run.path}: a trick has replaced the {side}, so that its weights fit no other network") from error
             for key in mine.parametrizations if parametrize.is_parametrized(mine) else ():  # type: ignore[union-attr]
                 setattr(mine, str(key), getattr(its, str(key)).cpu())
-    metadata = {"format": "pt", "generator": json.dumps(node), "spec": json.dumps(run.spec.saved()), "step": str(run.step)}
-    weights = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
-    files.write_bytes(path, safetensors.torch.save(weights, metadata))
+    return net.state_dict()
 
 
 def load_generator(path: str | Path, packages: Sequence[str] = ()) -> Generator:

@@ -14,7 +14,7 @@ from gan_runner.execution import engines, hardware
 class Trainer:
     """How long a run is, how precisely and on what it is computed."""
 
-    steps: Annotated[int, Ge(1)] = 10000
+    steps: Annotated[int, Ge(0)] = 10000
     accumulate: Annotated[int, Ge(1)] = 1
     accelerator: hardware.Accelerator = "auto"
     devices: Annotated[int, Ge(1)] | Literal["auto"] = 1

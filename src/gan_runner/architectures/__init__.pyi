@@ -6,6 +6,7 @@ from gan_runner.architectures.msg_gan import MSGDiscriminator as MSGDiscriminato
 from gan_runner.architectures.msg_gan import MSGGenerator as MSGGenerator
 from gan_runner.architectures.resnet import ResNetDiscriminator as ResNetDiscriminator
 from gan_runner.architectures.resnet import ResNetGenerator as ResNetGenerator
+from gan_runner.architectures.trained import Trained as Trained
 from gan_runner.game.network import Discriminator as Discriminator
 from gan_runner.game.network import Generator as Generator
 from gan_runner.game.network import one_hot as one_hot

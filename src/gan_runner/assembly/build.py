@@ -37,6 +37,8 @@ from gan_runner.storage import directory
 from gan_runner.trainer import Trainer
 from gan_runner.training.run import Assembly
 
+Initial = Callable[[dict[str, torch.nn.Module]], None]
+
 
 def build_game(
     config: dict[str, Any],
@@ -45,10 +47,12 @@ def build_game(
     spec: Spec,
     device: torch.device,
     optimizer: Callable[..., Any] | None = None,
+    initial: Initial | None = None,
 ) -> Game:
     """Build the game of a resolved configuration, for data of this spec. UserError where its parts do not fit together.
 
     optimizer: instead of the classes that the configuration names, which take long to import; it is given the same arguments.
+    initial: loads weights into the networks before tricks wrap them.
     """
     hardware.seed_weights(config["seed"])
     sides = sides_of(config)
@@ -56,6 +60,8 @@ def build_game(
     loss, rule = make_one(config, packages, "loss"), make_one(config, packages, "rule")
     terms = {"loss": loss, **make_list(config, packages, "penalty")}
     refuse_mismatch(nets, terms, rule, spec)
+    if initial is not None:
+        initial(nets)
     if trainer.sync_batch_norm and device.type == "cuda":
         nets = {side: torch.nn.SyncBatchNorm.convert_sync_batchnorm(net) for side, net in nets.items()}
     if trainer.channels_last:
@@ -92,15 +98,15 @@ def build_game(
     return game
 
 
-def assemble(config: Any, packages: Sequence[str] = (), device: torch.device | None = None) -> Assembly:
-    """Build a run; the files of its data are there after it. device: instead of the trainer's."""
+def assemble(config: Any, packages: Sequence[str] = (), device: torch.device | None = None, initial: Initial | None = None) -> Assembly:
+    """Build a run; the files of its data are there after it. device: instead of the trainer's; initial: as in build_game."""
     given, config = config, plain(config)
     trainer: Trainer = make_one(config, packages, "trainer")
     device = device or hardware.device_of(trainer.accelerator)
     dataset: Dataset = make_one(config, packages, "dataset")
     dataset.prepare()
     spec = dataset.spec
-    game = build_game(config, packages, trainer, spec, device)
+    game = build_game(config, packages, trainer, spec, device, initial=initial)
     extractor = make_one(config, packages, "extractor") if config.get("extractor") is not None else None
     metrics = make_list(config, packages, "metric", spec=spec)
     refuse_same_keys(metrics, extractor)
@@ -197,11 +203,11 @@ def unnamed_addresses(part: Part, packages: Sequence[str], line: Sequence[Overri
             )
 
 
-def check(config: Any, packages: Sequence[str] = (), line: Sequence[str] | None = None) -> Assembly:
+def check(config: Any, packages: Sequence[str] = (), line: Sequence[str] | None = None, initial: Initial | None = None) -> Assembly:
     """Hold a configuration against the signatures of its parts and build the run once, on the CPU. UserError with all mistakes.
 
     line: what was typed, which alone may name an address that data are sent to; None: the caller has made the whole configuration.
-    The files of the data set are there and verified after it.
+    initial: as in build_game. The files of the data set are there and verified after it.
     """
     config = plain(config)
     mistakes = [line for part in parts_of(config) for line in mistakes_in(part, packages)]
@@ -211,7 +217,7 @@ def check(config: Any, packages: Sequence[str] = (), line: Sequence[str] | None 
     mistakes += mistyped("", PLAIN, {key: config.get(key) for key in PLAIN})
     if mistakes:
         raise UserError("\n".join(mistakes))
-    assembly = assemble(config, packages, device=torch.device("cpu"))
+    assembly = assemble(config, packages, torch.device("cpu"), initial)
     trainer = assembly.trainer
     hardware.device_of(trainer.accelerator)
     try:

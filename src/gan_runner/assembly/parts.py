@@ -27,6 +27,7 @@ from gan_runner.game.term import Term
 from gan_runner.game.trick import Trick
 from gan_runner.schedules import Schedule
 from gan_runner.storage.documents import MARK
+from gan_runner.storage.starts import InitFrom
 from gan_runner.trainer import Trainer
 from gan_runner.training.callback import Callback
 from gan_runner.training.logger import Logger
@@ -36,7 +37,7 @@ LIST: dict[str, type] = {"penalty": Penalty, "trick": Trick, "metric": Metric, "
 OPTIONAL: dict[str, type] = {"extractor": Extractor}
 SIDES: dict[str, type] = {"generator": Generator, "discriminator": Discriminator}
 BELOW: tuple[type, ...] = (Balanced, Schedule, Prior)  # parts that may be below a part, where the annotation of its constructor names them
-PLAIN: dict[str, Any] = {"seed": int, "batch_size": Annotated[int, Ge(1)], "deterministic": bool}
+PLAIN: dict[str, Any] = {"seed": int, "batch_size": Annotated[int, Ge(1)], "deterministic": bool, "init_from": InitFrom}
 
 
 class Part(NamedTuple):
@@ -156,6 +157,7 @@ def make(node: dict[str, Any], packages: Sequence[str], base: type | tuple[type,
     """Build one part; the only call of Hydra's instantiate."""
     cls = locate(node["_target_"], base, path, packages)
     refuse_hidden(node, packages, path)
+    given = {"own_packages": tuple(packages), **given}
     accepted = {name: value for name, value in given.items() if name in inspect.signature(cls.__init__).parameters}  # type: ignore[misc]
     typed = {key: converted(annotation, node[key]) for key, (annotation, _) in signature(cls).items() if key in node}
     try:

@@ -13,7 +13,7 @@ from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 from typing_extensions import Doc, is_typeddict
 
-GIVEN = frozenset({"self", "spec", "params"})  # what the build supplies itself
+GIVEN = frozenset({"self", "spec", "params", "own_packages"})  # what the build supplies itself
 NOUNS = {int: "a whole number", float: "a number", str: "a text", dict: "a mapping", list: "a list", tuple: "a list"}
 # ends of the names of those errors of pydantic that `expected` has words for
 IN_WORDS = (

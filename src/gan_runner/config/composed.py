@@ -12,6 +12,7 @@ from gan_runner.config.groups import LINE_ONLY
 from gan_runner.errors import UserError, printable
 from gan_runner.storage import older
 from gan_runner.storage.documents import MARK, key_of, rendered, texts
+from gan_runner.storage.starts import spelled
 
 
 @dataclass
@@ -67,4 +68,5 @@ def plain(config: Any) -> dict[str, Any]:
     assert isinstance(resolved, dict)
     for path, text in texts(resolved):  # of an interpolation behind a backslash, which would be resolved where the text is read again
         raise UserError(f"{key_of(path)}={printable(text, 100)}: a value must not hold {MARK}")
-    return {str(key): value for key, value in older.translated(resolved).items()}
+    today = {str(key): value for key, value in older.translated(resolved).items()}
+    return today | {"init_from": spelled(today.get("init_from"))}

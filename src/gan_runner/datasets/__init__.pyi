@@ -15,6 +15,7 @@ from gan_runner.datasets.points import Points as Points
 from gan_runner.datasets.points import Ring8 as Ring8
 from gan_runner.datasets.points import Spiral as Spiral
 from gan_runner.datasets.points import SwissRoll as SwissRoll
+from gan_runner.datasets.sampled import Sampled as Sampled
 from gan_runner.datasets.stored import Stored as Stored
 from gan_runner.datasets.triangles import Triangles as Triangles
 from gan_runner.game.kind import to_float as to_float

@@ -111,7 +111,7 @@ def facts(device: torch.device, precision: Precision) -> dict[str, Any]:
 
 
 def seed_weights(seed: int) -> None:
-    """Return seed torch's own generators, from which initial weights are drawn; any whole number.
+    """Seed torch's own generators, from which initial weights are drawn; any whole number.
 
     The CPU's reads the low 32 bits of a seed: one that has more, or is negative, is hashed.
     """

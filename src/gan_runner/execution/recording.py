@@ -91,7 +91,7 @@ def tensors(tree: Any) -> list[Tensor]:
 
 
 def place(tensor: Tensor) -> int:
-    """Return identify the storage of a tensor."""
+    """Identify the storage of a tensor."""
     return tensor.untyped_storage()._cdata
 
 

@@ -82,7 +82,7 @@ class Workers:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def forward(self, number: int, frame: FrameType | None) -> None:
-        """Return pass a signal on; the second of its kind kills."""
+        """Pass a signal on; the second of its kind kills."""
         again = number in self.signals
         self.signals.append(number)
         self.send(signal.SIGKILL if again else number)

@@ -98,6 +98,24 @@ def load(path: Path, device: torch.device | str = "cpu", root: Path | None = Non
 
     root: the run directory, in which no link is followed; None: a path that the user typed. FileNotFoundError where there is none.
     """
+    state = read_tensors(path, device, root)
+    if not isinstance(state, dict) or type(state.get("version")) is not int:
+        raise Damaged(f"{path} is not a checkpoint of gan-runner")
+    version = state["version"]
+    if not 1 <= version <= VERSION:
+        raise Damaged(f"{path} is of version {version}, and this gan-runner reads versions 1 to {VERSION}; install a newer one")
+    for older in range(version, VERSION):
+        state = MIGRATIONS[older](state)
+    parts = PARTS | {name: kind for name, kind in SINCE.items() if name in state}
+    if wrong := [name for name, kind in parts.items() if not isinstance(state.get(name), kind)]:
+        raise Damaged(f"{path} is not the state of a run: it has no {', '.join(wrong)} of the right kind")
+    if large := [name for name in SHOWN if name in state and not is_small(state[name])]:
+        raise Damaged(f"{path} is not the state of a run: {', '.join(large)} would grow when it is shown")
+    return state
+
+
+def read_tensors(path: Path, device: torch.device | str = "cpu", root: Path | None = None) -> Any:
+    """Read what torch.save wrote, if it is tensors and plain values: nothing of the file is executed. Errors as of `load`."""
     try:
         with open(typed(path) if root is None else opened(path, root), "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -114,18 +132,6 @@ def load(path: Path, device: torch.device | str = "cpu", root: Path | None = Non
     except Exception as error:  # the zip reader and the unpickler have a dozen ways of saying so
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         raise Damaged(f"{path} is damaged: {printable(reason, 120)}") from error
-    if not isinstance(state, dict) or type(state.get("version")) is not int:
-        raise Damaged(f"{path} is not a checkpoint of gan-runner")
-    version = state["version"]
-    if not 1 <= version <= VERSION:
-        raise Damaged(f"{path} is of version {version}, and this gan-runner reads versions 1 to {VERSION}; install a newer one")
-    for older in range(version, VERSION):
-        state = MIGRATIONS[older](state)
-    parts = PARTS | {name: kind for name, kind in SINCE.items() if name in state}
-    if wrong := [name for name, kind in parts.items() if not isinstance(state.get(name), kind)]:
-        raise Damaged(f"{path} is not the state of a run: it has no {', '.join(wrong)} of the right kind")
-    if large := [name for name in SHOWN if name in state and not is_small(state[name])]:
-        raise Damaged(f"{path} is not the state of a run: {', '.join(large)} would grow when it is shown")
     return state
 
 

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from gan_runner.errors import Failed, UserError, printable
-from gan_runner.storage import checkpoint, contents, files, older
+from gan_runner.storage import checkpoint, contents, files, older, starts
 from gan_runner.storage.documents import MARK, SIZE, document, is_allowed, refuse_growth
 from gan_runner.storage.untrusted import parsed_json, parsed_yaml, read_bounded, whole
 
@@ -123,7 +123,7 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[Difference]:
     if path[1:] in WATCHERS:
         return
     if not path:
-        before, now = older.translated(before), older.translated(now)
+        before, now = (starts.alike(older.translated(each)) for each in (before, now))
     if isinstance(before, dict) and isinstance(now, dict):
         for key in {**before, **now}:
             default = older.ADDED.get(f"{path}.{key}"[1:], NOT_SET)

@@ -40,7 +40,7 @@ def refuse_shortage(assembly: Assembly, folder: Path) -> None:
 
 
 def state_bytes(game: Game) -> int:
-    """Return estimate the bytes of a state on disk: weights, buffers, and the state of the optimisers."""
+    """Estimate the bytes of a state on disk: weights, buffers, and the state of the optimisers."""
     size = sum(value.nbytes for value in game.state_dict().values() if isinstance(value, Tensor))
     for player in game.players.values():
         weights = sum(p.nbytes for p in player.objective.parameters() if p.requires_grad)

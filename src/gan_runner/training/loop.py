@@ -27,7 +27,7 @@ def play(run: Run, signals: Signals) -> None:
         executor = engines.engine_of(
             run.trainer.engine, run.game, run.reporter.say, run.spec.kind.bounded, run.dataset, run.last_checkpoint
         )
-        if run.step == 0 and run.game.G.overrides("initialise"):
+        if run.step == 0 and not run.pretrained and run.game.G.overrides("initialise"):
             run.game.initialise(run.batches.first_batch())
         for callback in callbacks:
             callback.begin(run)

@@ -66,6 +66,11 @@ class Run:
         self.objective: float | None = None  # the best value of the metric that best.pt follows
 
     @property
+    def pretrained(self) -> bool:
+        """Whether the weights of G were loaded (init_from)."""
+        return any((self.config.get("init_from") or {}).get(key) for key in ("run", "generator"))
+
+    @property
     def step(self) -> int:
         """Rounds played."""
         return self.game.step
