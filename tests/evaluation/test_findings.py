@@ -368,7 +368,7 @@ def test_an_evaluation_leaves_the_random_state_alone():
 
 def test_figures_over_seeds_have_an_interval():
     def finding(value):
-        return Findings({"a": {"a": value, "b": None}}, {}, {})
+        return Findings({"a": {"a": value, "b": None}}, {}, {}, {})
 
     means, intervals = over_seeds([finding(1.0), finding(2.0), finding(6.0)])
     assert means == {"a": 3.0, "b": None}

@@ -44,7 +44,8 @@ def played(monkeypatch):
         if isinstance(value, BaseException):
             status.write("diverged" if isinstance(value, Diverged) else "failed", 1, 16, str(value))
             raise value
-        directory.add_evaluation(folder, 1, 16, {"modes/high_quality": value, "modes/covered": 3.0, "modes/kl": value}, {}, {})
+        figures = {"modes/high_quality": value, "modes/covered": 3.0, "modes/kl": value}
+        directory.add_evaluation(folder, {"step": 1, "images": 16, "metrics": figures, "better": {}, "protocol": {}}, {})
         status.write("finished", 1, 16)
 
     complete.value = lambda config: config.penalty.gradient_penalty.weight

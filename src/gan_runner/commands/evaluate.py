@@ -172,14 +172,15 @@ def measure(
     else:
         for name, figures in found.figures.items():
             reporter.say(f"{judged.name}: {metrics[name].sentence(figures)}")
-    print(json.dumps({"step": judged.step, "images": judged.images, "metrics": numbers, "protocol": protocol}), file=sys.stdout, flush=True)
+    line = found.line(judged.step, judged.images, metrics=numbers, protocol=protocol)
+    print(json.dumps(line), file=sys.stdout, flush=True)
     for note in protocol.get("notes", []):
         reporter.say(f"note: {note}")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         names = records.drawn(out, [*numbers, *found.pictures], protocol)
         pictures = {names[key]: picture for key, picture in found.pictures.items()}
-        directory.add_evaluation(out, judged.step, judged.images, numbers, protocol, pictures)
+        directory.add_evaluation(out, line, pictures)
         add_to_curves(out, judged.step, {names[key]: value for key, value in numbers.items() if value is not None}, pictures)
 
 

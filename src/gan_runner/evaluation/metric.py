@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Told = Callable[[int, int], None]  # how many are done, of how many
 Field = Literal["samples", "y", "features", "logits"]
 Need = Literal["reference", "labels", "generator", "discriminator", "snapshots"]
+Direction = Literal["min", "max"]  # which way a figure is better
 
 
 Reduction = Callable[[Any], Any]
@@ -38,6 +39,9 @@ REDUCTIONS: dict[str, Reduction] = {
     "min": lambda stacked: stacked.amin(0),
     "cat": rows,
 }
+
+
+TORCHMETRICS: dict[bool | None, Direction] = {False: "min", True: "max"}  # its word `higher_is_better`
 
 
 class State(NamedTuple):
@@ -78,6 +82,10 @@ class Metric(nn.Module):
 
     reads: tuple[Field, ...] = ()
     needs: frozenset[Need] = frozenset()
+
+    better: Direction | Mapping[str, Direction] | None = None
+    """Which way its figures are better: one word for all, or a word for each by the rest of its key ("" is the one that has the prefix for
+    its key). What is not there is better neither way. Where it is None, `higher_is_better` of a class of torchmetrics counts."""
 
     reference: Reference
     """The real samples; there while update, examine, compute and pictures are called, where `needs` names it."""
@@ -182,6 +190,11 @@ class Metric(nn.Module):
     def notes(self) -> list[str]:
         """Where its figures mean little, such as too few samples: half sentences, asked for after compute; by default none."""
         return []
+
+    def direction(self, rest: str) -> Direction | None:
+        """Say which way the figure with this rest of its key is better; None: neither, or the metric does not say it."""
+        said = self.better if self.better is not None else TORCHMETRICS.get(getattr(self, "higher_is_better", None))
+        return said.get(rest) if isinstance(said, Mapping) else said
 
     def figures(self, extractor: Extractor | None) -> dict[str, Tensor]:
         """What compute says, under its whole keys: {"modes/covered": ...}, {"cs/lenet": ..., "cs/lenet/std": ...}."""

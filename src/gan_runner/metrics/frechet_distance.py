@@ -118,6 +118,7 @@ class FrechetDistance(Metric):
 
     reads = ("features",)
     needs = frozenset({"reference"})
+    better = "min"
     moments: Tensor
     waiting: list[Tensor]
 
@@ -157,6 +158,7 @@ class IntraClassFrechet(Metric):
 
     reads = ("features", "y")
     needs = frozenset({"reference", "labels"})
+    better = "min"
     features: list[Tensor]
     y: list[Tensor]
 

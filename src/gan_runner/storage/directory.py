@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
@@ -29,6 +29,7 @@ from torch import Tensor
 
 from gan_runner.errors import Failed, UserError, printable
 from gan_runner.storage import checkpoint, contents, files
+from gan_runner.storage.before import ADDED, RENAMED
 from gan_runner.storage.documents import MARK, SIZE, document, is_allowed, refuse_growth
 from gan_runner.storage.untrusted import content, parsed_json, parsed_yaml, whole
 
@@ -36,8 +37,7 @@ CHANGES = "changes.jsonl"
 NOT_SET = "not set"
 
 State = Literal["running", "finished", "interrupted", "failed", "diverged"]
-ADDED = {"dataset.background": "white"}  # keys that older configurations lack -> the value that is used then, where no constructor has it
-RENAMED: dict[str, str] = {}  # keys of older configurations -> their names today; in config.yaml, in states and in overrides.yaml
+BEST_MODE = "callback.evaluate.best.mode"
 WATCHERS = ("callback.log", "callback.progress", "callback.diagnose")  # write no figure, picture or checkpoint: they do not tell runs apart
 IN_ORDER = ("penalty", "trick")  # parts that are applied in the order in which a configuration names them
 GOES_ON = ("running", "interrupted")  # a job of a sweep in one of these states is resumed
@@ -135,9 +135,10 @@ def default_of(node: dict[str, Any], key: str) -> Any:
 def differences(before: Any, now: Any, path: str = "") -> Iterator[Difference]:
     """The keys in which two configurations differ. Versions of a configuration are made alike here, and nowhere else.
 
-    A key that one of them lacks counts as its default. Callbacks that only watch (WATCHERS) are not compared.
+    A key that one of them lacks counts as its default. Callbacks that only watch (WATCHERS) are not compared, nor a mode that is not set:
+    older versions had max in its place.
     """
-    if path[1:] in WATCHERS:
+    if path[1:] in WATCHERS or (path[1:] == BEST_MODE and None in (before, now)):
         return
     if not path:
         before, now = translated(before), translated(now)
@@ -255,14 +256,15 @@ def write_picture(path: Path, picture: Tensor, root: Path | None = None) -> None
     files.write_bytes(path, buffer.getvalue(), root)
 
 
-def add_evaluation(
-    folder: Path, step: int, images: int, numbers: dict[str, float | None], protocol: dict[str, Any], pictures: dict[str, Tensor]
-) -> None:
-    """A line of metrics.jsonl, and the pictures that belong to it in evaluations/."""
-    files.append_line(folder / "metrics.jsonl", json.dumps({"step": step, "images": images, "metrics": numbers, "protocol": protocol}))
+def add_evaluation(folder: Path, line: Mapping[str, Any], pictures: Mapping[str, Tensor]) -> None:
+    """Add a line to metrics.jsonl, and the pictures that belong to it to evaluations/.
+
+    line: step, images, metrics (key -> figure or None), better (key -> "min" or "max"), protocol.
+    """
+    files.append_line(folder / "metrics.jsonl", json.dumps(line))
     for name, picture in pictures.items():
         files.make_folder(folder / "evaluations", folder)
-        write_picture(folder / "evaluations" / f"step_{step:08d}_{name.replace('/', '_')}.png", picture, folder)
+        write_picture(folder / "evaluations" / f"step_{line['step']:08d}_{name.replace('/', '_')}.png", picture, folder)
 
 
 def now() -> str:
