@@ -366,6 +366,16 @@ def test_an_evaluation_leaves_the_random_state_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_line_says_which_way_each_figure_is_better():
+    mean, none, other = Mean(), Mean(needs=("discriminator",)), Mean()
+    mean.better, none.better = {"n": "max"}, "min"
+    none.prefix, other.prefix = lambda extractor: "none", lambda extractor: "other"
+    got = found(metrics={"a": mean, "b": none, "c": other})
+    assert got.better == {"mean/n": "max", "none": "min"}, "also of a figure that is null"
+    line = got.line(3, 30, protocol={})
+    assert line == {"step": 3, "images": 30, "metrics": got.numbers, "better": got.better, "protocol": {}}
+
+
 def test_figures_over_seeds_have_an_interval():
     def finding(value):
         return Findings({"a": {"a": value, "b": None}}, {}, {}, {})

@@ -62,10 +62,7 @@ class Evaluate(Callback):
         self.evaluated_at = -1
 
     def begin(self, run: Run) -> None:
-        if (name := self.best["metric"]) is not None:
-            self.key = distributed.shared(settled(trained(run.folder), name, self.best["mode"]))
-            aimed = findings.aim(self.key or name, run.metrics, run.extractor)
-            self.mode = self.best["mode"] or (aimed[1] if aimed else None)
+        self.settle(run)
         if self.loaded is not None:
             self.take_up(run, self.loaded)
         self.evaluated_at = run.step
@@ -82,6 +79,13 @@ class Evaluate(Callback):
             some = run.batches.take(torch.linspace(0, run.batches.order.n - 1, 64, dtype=torch.float64).long())
             if int(to_uint8(to_float(some)).max()) <= findings.BLACK:
                 run.reporter.say(f"note: {findings.nearly_black('training images')}")
+
+    def settle(self, run: Run) -> None:
+        """Find what best.pt follows, as far as it is known before the next round."""
+        if (name := self.best["metric"]) is not None:
+            self.key = distributed.shared(settled(trained(run.folder), name, self.best["mode"]))
+            aimed = findings.aim(self.key or name, run.metrics, run.extractor)
+            self.mode = self.best["mode"] or (aimed[1] if aimed else None)
 
     def take_up(self, run: Run, state: dict[str, Any]) -> None:
         """Restore the best value so far if it was measured by the same protocol; else say so in a line, and give curves another name."""
