@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -140,8 +141,9 @@ def subjects(settings: Evaluate, device: torch.device, say: Callable[[str], None
     for path in paths:
         run = TrainedRun(folder, path, settings.packages, device)
         make = partial(
-            Generated, run.generator, settings.n, run.spec, device=device, discriminator=run.discriminator, snapshots=run.snapshots
-        )
+            Generated, run.generator, settings.n, run.spec,
+            device=device, discriminator=run.discriminator, snapshots=run.snapshots, clock=time.perf_counter,
+        )  # fmt: skip
         protocol = {"checkpoint": run.path.name, "generator": "average of G" if run.averaged else "G"}
         yield Judged(f"round {run.step}", [make(seed=seed) for seed in seeds], run.step, run.step * run.config["batch_size"], protocol)
 

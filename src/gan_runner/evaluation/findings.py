@@ -16,6 +16,7 @@ from gan_runner.datasets.dataset import unheard
 from gan_runner.errors import UserError
 from gan_runner.evaluation.extractor import Extractor
 from gan_runner.evaluation.metric import Direction, Need
+from gan_runner.game.network import Generator
 from gan_runner.game.spec import Spec
 from gan_runner.reporting import Tick
 from gan_runner.sampling.subjects import NOT_FINITE, Subject
@@ -29,9 +30,13 @@ MISSING: dict[Need, str] = {
     "reference": "there are no real samples to compare with (reference=...)",
     "labels": "it needs labels of both real and fake samples",
     "generator": "it looks at a generator, and there are only samples",
+    "log_prob": "it asks how probable data are, and no generator is there that overrides log_prob",
+    "encoder": "it asks from which latents data come, and no generator is there that overrides encode",
     "discriminator": "it looks at a discriminator, and there is none",
     "snapshots": "it looks at the checkpoints of a whole run: use gan-eval run=RUN_DIR",
+    "clock": "it measures time, and figures of training are the same whether it was resumed or not: use gan-eval run=RUN_DIR",
 }
+VERBS: dict[Need, str] = {"log_prob": "log_prob", "encoder": "encode"}  # what a generator has to override
 
 
 BLACK = 1  # the greatest value of nearly black images, of 255
@@ -92,8 +97,16 @@ def missing(need: Need, subject: Subject, reference: Reference | None) -> str | 
         except UserError as error:  # the classes are others
             return f"{MISSING[need]}, and {error}"
         return without and f"{MISSING[need]}, and {without} have none"
-    there = reference if need == "reference" else getattr(subject, need)
-    return MISSING[need] if there is None else None
+    if need in VERBS:
+        there = overrides(subject.generator, VERBS[need])
+    else:
+        there = (reference if need == "reference" else getattr(subject, need)) is not None
+    return None if there else MISSING[need]
+
+
+def overrides(generator: Generator | None, verb: str) -> bool:
+    """Whether there is a generator, and its class has a verb of its own instead of that of Generator."""
+    return generator is not None and getattr(type(generator), verb, None) is not getattr(Generator, verb, None)
 
 
 def prefix_of(name: str, metric: Metric, extractor: Extractor | None) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Told = Callable[[int, int], None]  # how many are done, of how many
 Field = Literal["samples", "y", "features", "logits"]
-Need = Literal["reference", "labels", "generator", "discriminator", "snapshots"]
+Need = Literal["reference", "labels", "generator", "log_prob", "encoder", "discriminator", "snapshots", "clock"]
 Direction = Literal["min", "max"]  # which way a figure is better
 
 
@@ -75,9 +75,10 @@ class Metric(nn.Module):
 
     A subclass says in `reads` what it is fed for N samples, in the order in which `update` takes it: `samples` as data (N ...; images in
     [-1, 1], quantised to 256 levels), their labels `y` (N), the `features` (N F) or `logits` (N K) that the extractor gives. It says in
-    `needs` what else there must be: the real samples to compare with (`reference`), labels of real and fake samples, a generator, a
-    discriminator, or the snapshots of a run; what is missing makes its figures null, with the reason. A metric that needs to know
-    the data takes `spec` first in its constructor.
+    `needs` what else there must be: the real samples to compare with (`reference`), labels of real and fake samples, a generator, one that
+    tells how probable data are (`log_prob`) or from which latents they come (`encoder`), a discriminator, the snapshots of a run, or a
+    clock, which gan-eval alone gives; what is missing makes its figures null, with the reason. A metric that needs to know the data takes
+    `spec` first in its constructor.
     """
 
     reads: tuple[Field, ...] = ()
