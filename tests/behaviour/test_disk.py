@@ -347,7 +347,7 @@ def test_a_file_in_the_place_of_a_folder(tmp_path, name):
 def test_a_file_in_the_place_of_the_folder_of_evaluations(tmp_path):
     (tmp_path / "evaluations").touch()
     with pytest.raises(Failed, match="evaluations could not be created: File exists"):
-        directory.add_evaluation(tmp_path, 1, 1, {}, {}, {"a": torch.zeros(3, 1, 1, dtype=torch.uint8)})
+        directory.add_evaluation(tmp_path, {"step": 1}, {"a": torch.zeros(3, 1, 1, dtype=torch.uint8)})
 
 
 def test_a_log_that_cannot_be_opened(tmp_path):

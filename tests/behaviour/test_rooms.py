@@ -49,6 +49,19 @@ def test_no_rooms_import_each_other_in_a_circle():
     assert circles(arrows()) == set()
 
 
+def test_what_measures_in_training_reads_no_clock():
+    """So that metrics.jsonl is the same after a resume: a metric asks its subject, which has a clock in gan-eval alone."""
+    measuring = [path for name in ("metrics", "extractors", "evaluation", "sampling") for path in (PACKAGE / name).glob("*.py")]
+    measuring += [PACKAGE / "callbacks" / "evaluate.py", PACKAGE / "training" / "callback.py"]
+    assert len(measuring) > 30
+    for path in measuring:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            assert not {"time", "timeit", "datetime"} & set(names), path
+            assert getattr(node, "attr", "") not in ("Event", "elapsed_time"), f"{path}: a clock of CUDA"
+
+
 @pytest.mark.parametrize(("found", "left"), [("ab ba", "ab"), ("ab bc cb", "abc"), ("ab ac bc", "")])
 def test_circles_are_seen(found, left):
     assert circles({(arrow[0], arrow[1]) for arrow in found.split()}) == set(left)

@@ -57,6 +57,7 @@ def test_a_run_is_judged_by_the_metrics_it_was_trained_with(run, gan_eval):
     assert line["step"] == 6
     assert line["images"] == 96
     assert set(line["metrics"]) == {"modes/covered", "modes/covered_well", "modes/high_quality", "modes/kl"}
+    assert line["better"] == dict.fromkeys(set(line["metrics"]) - {"modes/kl"}, "max") | {"modes/kl": "min"}
     assert {"n_fake": 100, "seed": 0, "checkpoint": "last.pt"}.items() <= line["protocol"].items()
     assert line["protocol"]["metrics"]["mode_coverage"]["radius_sigmas"] == 4.0
     assert (run / "metrics.jsonl").read_text() == before + json.dumps(line) + "\n"

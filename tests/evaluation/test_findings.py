@@ -222,6 +222,10 @@ def test_without_a_metric_that_looks_the_extractor_is_left_alone():
         (Mean(needs=("discriminator",)), None, "looks at a discriminator"),
         (Mean(needs=("snapshots",)), None, "use gan-eval run=RUN_DIR"),
         (Mean(needs=("labels",)), None, "labels of both"),
+        (Mean(needs=("log_prob",)), None, "no generator is there that overrides log_prob"),
+        (Mean(needs=("encoder",)), None, "no generator is there that overrides encode"),
+        (Mean(needs=("clock",)), None, "use gan-eval run=RUN_DIR"),
+        (Mean(needs=("clock", "encoder")), None, "use gan-eval run=RUN_DIR; it asks from which latents"),
     ],
 )
 def test_what_cannot_be_computed_is_null_with_its_reason_and_the_rest_is_there(metric, extractor, why):
@@ -229,6 +233,42 @@ def test_what_cannot_be_computed_is_null_with_its_reason_and_the_rest_is_there(m
     assert list(got.figures["a"].values()) == [None]
     assert why in got.protocol["missing"]["a"]
     assert all(value is not None for value in got.figures["fine"].values())
+
+
+class Likely(Linear):
+    """Knows how probable data are."""
+
+    def log_prob(self, x, y, draws):
+        return -x.square().sum(1)
+
+
+class Encoding(Linear):
+    """Knows latents of data."""
+
+    def encode(self, x, y, draws):
+        return x
+
+
+class Inheriting(Likely, Encoding):
+    """Overrides nothing itself."""
+
+
+@pytest.mark.parametrize("promised", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "needs"), [(Linear, ()), (Likely, ("log_prob",)), (Encoding, ("encoder",)), (Inheriting, ("log_prob", "encoder"))]
+)
+def test_what_a_generator_can_do_is_what_its_class_overrides(monkeypatch, kind, needs, promised):
+    """promised: the base class has the verbs, which refuse."""
+    for verb in ("log_prob", "encode") if promised else ():
+        monkeypatch.setattr(Generator, verb, lambda self, x, y, draws: pytest.fail("not overridden"), raising=False)
+    metrics = {need: Mean(needs=(need,)) for need in ("log_prob", "encoder")}
+    for name, metric in metrics.items():
+        metric.prefix = lambda extractor, name=name: name
+    got = found(metrics=metrics, generator=kind())
+    assert {name for name in metrics if got.numbers.get(name) is not None} == set(needs)
+    assert {name for name in metrics if name in got.protocol.get("missing", {})} == metrics.keys() - set(needs)
+    collected = evaluate(Collected(Samples(torch.ones(5, 2), None), PLANE), metrics)
+    assert collected.protocol["missing"].keys() == metrics.keys(), "there is no generator"
 
 
 def broken(spec, value):
@@ -366,9 +406,19 @@ def test_an_evaluation_leaves_the_random_state_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_line_says_which_way_each_figure_is_better():
+    mean, none, other = Mean(), Mean(needs=("discriminator",)), Mean()
+    mean.better, none.better = {"n": "max"}, "min"
+    none.prefix, other.prefix = lambda extractor: "none", lambda extractor: "other"
+    got = found(metrics={"a": mean, "b": none, "c": other})
+    assert got.better == {"mean/n": "max", "none": "min"}, "also of a figure that is null"
+    line = got.line(3, 30, protocol={})
+    assert line == {"step": 3, "images": 30, "metrics": got.numbers, "better": got.better, "protocol": {}}
+
+
 def test_figures_over_seeds_have_an_interval():
     def finding(value):
-        return Findings({"a": {"a": value, "b": None}}, {}, {})
+        return Findings({"a": {"a": value, "b": None}}, {}, {}, {})
 
     means, intervals = over_seeds([finding(1.0), finding(2.0), finding(6.0)])
     assert means == {"a": 3.0, "b": None}

@@ -238,3 +238,14 @@ def test_a_metric_of_torchmetrics_is_accepted():
     for _ in range(2):  # it is reset
         found = evaluate(Collected(Samples(x), SPEC), {"mse": metric}, batch_size=7)
         assert found.numbers == pytest.approx({"mse": (x[:, 0] - x[:, 1]).square().mean().item()}, rel=1e-6)
+        assert found.better == {"mse": "min"}, "as torchmetrics says"
+
+
+@pytest.mark.parametrize(
+    ("higher", "better", "said"),
+    [(True, None, "max"), (False, None, "min"), (None, None, None), (False, "max", "max"), (False, {}, None), (True, {"a": "min"}, None)],
+)
+def test_what_the_metric_says_counts_more_than_what_torchmetrics_says(higher, better, said):
+    metric = type("Said", (Error,), {"higher_is_better": higher, "better": better})()
+    assert metric.direction("") == said
+    assert metric.direction("a") == (better.get("a") if isinstance(better, dict) else said)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.types import RunMode
 
 from gan_runner.config.command_line import parsed
+from gan_runner.config.composer import Composer, compose
 from gan_runner.errors import Diverged, Failed, UserError
 from gan_runner.jobs import search, space
 from gan_runner.lifecycle import runs
@@ -44,7 +46,8 @@ def played(monkeypatch):
         if isinstance(value, BaseException):
             status.write("diverged" if isinstance(value, Diverged) else "failed", 1, 16, str(value))
             raise value
-        directory.add_evaluation(folder, 1, 16, {"modes/high_quality": value, "modes/covered": 3.0, "modes/kl": value}, {}, {})
+        figures = {"modes/high_quality": value, "modes/covered": 3.0, "modes/kl": value}
+        directory.add_evaluation(folder, {"step": 1, "images": 16, "metrics": figures, "better": {}, "protocol": {}}, {})
         status.write("finished", 1, 16)
 
     complete.value = lambda config: config.penalty.gradient_penalty.weight
@@ -150,6 +153,25 @@ def test_trials_are_jobs_and_the_best_is_told(shell, played):
     best = min(found, key=lambda trial: trial.value)
     assert f"best modes/kl: {best.value:.6g}, of job {best.number}" in out
     assert (Path("all") / "table.txt").read_text() in out
+
+
+@pytest.mark.parametrize(
+    ("words", "metric", "mode"),
+    [
+        ([], "modes/kl", "min"),
+        (["hydra.sweeper.metric=modes/high_quality"], "modes/high_quality", "max"),
+        (["hydra.sweeper.metric=mode_coverage"], "modes/covered", "max"),
+        (["callback.evaluate.best.metric=mode_coverage"], "modes/covered", "max"),
+        (["callback.evaluate.best.mode=max"], "modes/kl", "max"),
+        (["hydra.sweeper.metric=modes/covered", "callback.evaluate.best.mode=min"], "modes/covered", "max"),  # it is said of modes/kl
+        (["hydra.sweeper.direction=minimize", "hydra.sweeper.metric=modes/covered"], "modes/covered", "min"),
+    ],
+)
+def test_a_search_has_its_direction_from_the_metric(words, metric, mode):
+    line = [*LINE[1:], WEIGHT, *words]
+    found = search.OptunaSweeper.of(Composer().load_configuration("train", line, RunMode.MULTIRUN))
+    found.follow(compose([word for word in words if not word.startswith("hydra.")] + ["+experiment=gaussians25"]))
+    assert found.followed == (metric, mode)
 
 
 @pytest.mark.slow

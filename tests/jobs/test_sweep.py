@@ -14,7 +14,7 @@ from gan_runner.errors import Diverged, Interrupted, UserError
 from gan_runner.lifecycle import runs
 from gan_runner.storage import checkpoint, directory
 from gan_runner.storage.directory import locked
-from read_runs import lines, same, state_of
+from read_runs import lines, measured, same, state_of
 from tiny_runs import JOB, SMALL, TINY, At, check_survives_kill_9, composed, content, disturbed, on_seed, states
 
 # ---- one job --------------------------------------------------------------------------------------------------------------------------
@@ -33,7 +33,7 @@ def whole(tmp_path_factory):
 
 def check_is_whole(folder, whole):
     assert same(state_of(folder), state_of(whole[0])) is None
-    assert lines(folder) == lines(whole[0])
+    assert measured(folder) == measured(whole[0])
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
 
 
@@ -142,7 +142,7 @@ def test_a_sweep_that_was_interrupted_is_finished_by_the_same_line(shell, monkey
         state = state_of(f"all/{job}")
         state["callbacks"].pop("at", None)  # what disturbed job 1 was also in job 0
         assert same(state, state_of(undisturbed[0] / job)) is None
-        assert lines(f"all/{job}") == lines(undisturbed[0] / job)
+        assert measured(f"all/{job}") == measured(undisturbed[0] / job)
     assert (Path("all") / "table.txt").read_text() == undisturbed[1]
 
 

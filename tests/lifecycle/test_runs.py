@@ -15,12 +15,14 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import write_runs
+from gan_runner import cli
 from gan_runner.assembly import build
 from gan_runner.callbacks import evaluate
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 from gan_runner.lifecycle import runs
+from gan_runner.metrics import Metric
 from gan_runner.storage import files, records
-from read_runs import curves, lines, same, state_of
+from read_runs import curves, lines, measured, same, state_of
 from tiny_runs import TINY, At, composed, disturbed
 
 EVERYTHING = [
@@ -215,7 +217,45 @@ def check_killed_and_resumed_is_the_uninterrupted_run(folder, words, steps, ever
     assert same(state_of(folder / "whole"), state_of(folder / "killed")) is None
     assert curves(folder / "whole") == curves(folder / "killed")
     if (folder / "whole" / "metrics.jsonl").exists():
-        assert lines(folder / "whole") == lines(folder / "killed")
+        assert measured(folder / "whole") == measured(folder / "killed")
+
+
+class Timed(Metric):
+    """Seconds that its clock says."""
+
+    needs = frozenset({"clock"})
+    better = "min"
+
+    def prefix(self, extractor):
+        return "seconds"
+
+    def examine(self, subject):
+        before = subject.clock()
+        self.seconds = torch.tensor(subject.clock() - before, dtype=torch.float64)
+
+    def compute(self):
+        return {"": self.seconds}
+
+
+def test_metrics_jsonl_is_the_same_bytes_after_a_resume_and_times_come_from_gan_eval(tmp_path, monkeypatch, capsys):
+    words = ("trainer.steps=8", "callback.evaluate.every_steps=3", f"+metric.timed={{_target_: {__name__}.Timed}}")
+    config = composed("+experiment=gaussians25", "callback.grid.n=16", "callback.evaluate.n=200", "batch_size=16", *TINY, *words)
+    runs.train(config, tmp_path / "whole", packages=[__name__])
+    with monkeypatch.context() as patch:
+        disturbed(patch, At(5, lambda run: os.kill(os.getpid(), signal.SIGTERM)))
+        with pytest.raises(Interrupted):
+            runs.train(config, tmp_path / "stopped", packages=[__name__])
+    runs.resume(tmp_path / "stopped", packages=[__name__])
+    assert [line["step"] for line in lines(tmp_path / "stopped")] == [3, 6, 8]
+    assert measured(tmp_path / "stopped") == measured(tmp_path / "whole")
+    assert all(line["metrics"]["seconds"] is None for line in lines(tmp_path / "whole"))
+    said = (tmp_path / "whole" / "train.log").read_text()
+    assert said.index("timed will be null: it measures time") < said.index("round 3")
+    monkeypatch.setattr(sys, "argv", ["gan-eval", f"run={tmp_path / 'whole'}", "n=20", "accelerator=cpu", f"packages=[{__name__}]"])
+    assert cli.evaluate() == 0, capsys.readouterr().err
+    last = lines(tmp_path / "whole")[-1]
+    assert last["metrics"]["seconds"] >= 0
+    assert last["better"]["seconds"] == "min"
 
 
 @pytest.mark.slow

@@ -22,6 +22,11 @@ def lines(folder):
     return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
 
 
+def measured(folder):
+    """The bytes of metrics.jsonl."""
+    return (Path(folder) / "metrics.jsonl").read_bytes()
+
+
 def curves(folder):
     """tag -> steps and values in TensorBoard, but for what a clock says."""
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})

@@ -12,7 +12,7 @@ from gan_runner.assembly import build
 from gan_runner.config import composer
 from gan_runner.lifecycle import runs
 from gan_runner.training.callback import Callback
-from read_runs import lines, same, state_of
+from read_runs import measured, same, state_of
 
 TINY = ["trainer.accelerator=cpu", "callback.log.every_steps=2", "callback.checkpoint.every_steps=4", "~callback.progress"]
 
@@ -127,7 +127,7 @@ def check_survives_kill_9(folder, words, steps):
     assert content(folder / "killed/0") == before
     for job in "012":
         assert same(state_of(folder / "killed" / job), state_of(folder / "whole" / job)) is None
-        assert lines(folder / "killed" / job) == lines(folder / "whole" / job)
+        assert measured(folder / "killed" / job) == measured(folder / "whole" / job)
         assert (folder / "killed" / job / "overrides.yaml").read_text() == (folder / "whole" / job / "overrides.yaml").read_text()
     assert (folder / "killed/table.txt").read_text() == (folder / "whole/table.txt").read_text()
 

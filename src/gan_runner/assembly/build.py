@@ -22,7 +22,7 @@ from gan_runner.config.composed import plain
 from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError, printable
 from gan_runner.evaluation.extractor import Extractor
-from gan_runner.evaluation.findings import refuse_same_keys, unfit
+from gan_runner.evaluation.findings import aim, refuse_same_keys, unfit
 from gan_runner.evaluation.metric import Metric
 from gan_runner.execution import hardware
 from gan_runner.execution.hardware import devices_of
@@ -34,6 +34,8 @@ from gan_runner.game.term import Term, takes_discriminator
 from gan_runner.reporting import notice
 from gan_runner.schedules import Schedule
 from gan_runner.storage import directory
+from gan_runner.storage.records import best_of
+from gan_runner.storage.untrusted import flat
 from gan_runner.trainer import Trainer
 from gan_runner.training.run import Assembly
 
@@ -107,12 +109,21 @@ def assemble(config: Any, packages: Sequence[str] = (), device: torch.device | N
     dataset.prepare()
     spec = dataset.spec
     game = build_game(config, packages, trainer, spec, device, initial=initial)
+    metrics, extractor = judges(config, packages, spec)
+    callbacks, loggers = (make_list(config, packages, group) for group in ("callback", "logger"))
+    return Assembly(config, dataset, spec, trainer, game, extractor, metrics, callbacks, loggers, directory.made_with(given))
+
+
+def judges(config: dict[str, Any], packages: Sequence[str], spec: Spec) -> tuple[dict[str, Metric], Extractor | None]:
+    """Make the metrics of a run, and the extractor that they look through. UserError where they do not fit together, or to the data."""
     extractor = make_one(config, packages, "extractor") if config.get("extractor") is not None else None
     metrics = make_list(config, packages, "metric", spec=spec)
     refuse_same_keys(metrics, extractor)
     refuse_unfit(metrics, extractor, spec)
-    callbacks, loggers = (make_list(config, packages, group) for group in ("callback", "logger"))
-    return Assembly(config, dataset, spec, trainer, game, extractor, metrics, callbacks, loggers, directory.made_with(given))
+    name, mode = best_of(dict(flat(config)))
+    if name is not None and mode is None and (found := aim(name, metrics, extractor)) and found[1] is None:
+        raise UserError(f"is a large {name} good? Its metric does not say it; say callback.evaluate.best.mode=max or min")
+    return metrics, extractor
 
 
 @cache

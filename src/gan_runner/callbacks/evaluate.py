@@ -17,8 +17,8 @@ from gan_runner.reporting import Countdown
 from gan_runner.sampling.subjects import Generated, source_of
 from gan_runner.storage import directory
 from gan_runner.storage.protocols import Protocol
-from gan_runner.storage.records import evaluations_of
-from gan_runner.storage.untrusted import read_bounded
+from gan_runner.storage.records import Evaluation, evaluations_of, settled
+from gan_runner.storage.untrusted import flat, read_bounded
 from gan_runner.training.callback import Callback
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 class Best(TypedDict):
-    """What best.pt follows: a name in metrics.jsonl, and which way is better."""
+    """What best.pt follows, a key of metrics.jsonl or a metric, of which the first figure that is there counts; and which way is better."""
 
     metric: str | None
-    mode: Literal["max", "min"]
+    mode: Literal["max", "min"] | None  # None: as the metric says
 
 
 class Evaluate(Callback):
@@ -49,10 +49,12 @@ class Evaluate(Callback):
         seed: int = 0,
         split: Split = "train",
         n_real: Annotated[int, Ge(2)] | None = None,
-        best: Best = {"metric": None, "mode": "max"},  # noqa: B006
+        best: Best = {"metric": None, "mode": None},  # noqa: B006
     ):
         self.every_steps, self.n, self.batch_size, self.seed, self.split, self.n_real = every_steps, n, batch_size, seed, split, n_real
         self.best = best
+        self.key: str | None = None  # what best.pt follows; None until there is such a figure
+        self.mode: str | None = best["mode"]
         self.value: float | None = None  # the best so far
         self.measures = {"n_fake": n, "seed": seed, "split": split, "n_real": n_real}  # what a resume may change of the protocol
         self.first: dict[str, Any] = self.measures  # as it was when the run began
@@ -60,6 +62,7 @@ class Evaluate(Callback):
         self.evaluated_at = -1
 
     def begin(self, run: Run) -> None:
+        self.settle(run)
         if self.loaded is not None:
             self.take_up(run, self.loaded)
         self.evaluated_at = run.step
@@ -77,19 +80,30 @@ class Evaluate(Callback):
             if run.spec.kind.nearly_black(run.dataset.to_float(some)):
                 run.reporter.say(f"note: {findings.nearly_black('training images')}")
 
+    def settle(self, run: Run) -> None:
+        """Find what best.pt follows, as far as it is known before the next round."""
+        if (name := self.best["metric"]) is not None:
+            self.key = distributed.shared(settled(trained(run.folder), name, self.best["mode"]))
+            aimed = findings.aim(self.key or name, run.metrics, run.extractor)
+            self.mode = self.best["mode"] or (aimed[1] if aimed else None)
+
     def take_up(self, run: Run, state: dict[str, Any]) -> None:
         """Restore the best value so far if it was measured by the same protocol; else say so in a line, and give curves another name."""
-        followed = {**self.measures, **self.best}
         if "followed" not in state:
-            state = state | distributed.shared(recalled(run.folder, self.measures, self.best, state.get("value")))
+            state = state | distributed.shared(recalled(run.folder, self.measures, self.followed, state.get("value")))
         before, self.first = state["followed"], state.get("first", self.first)
-        self.value = state.get("value") if before == followed else None
+        self.value = state.get("value") if before == {**self.measures, **self.followed} else None
         changed = [f"{key} from {before.get(key)} to {value}" for key, value in self.measures.items() if before.get(key) != value]
         if changed:
             drawn = f"; their curves are called KEY{self.suffix}" if self.suffix else ""
             run.reporter.say(f"figures are measured by another protocol from here on ({', '.join(changed)}){drawn}")
         if self.value is None and state.get("value") is not None and self.best["metric"]:
             run.reporter.say(f"best.pt followed another figure until now; from here on it follows {self.best['metric']}")
+
+    @property
+    def followed(self) -> dict[str, str | None]:
+        """What best.pt follows, and which way is better."""
+        return {"metric": self.key or self.best["metric"], "mode": self.mode}
 
     @property
     def suffix(self) -> str:
@@ -115,11 +129,12 @@ class Evaluate(Callback):
         tick = Countdown(run.reporter, f"evaluating round {run.step}: ").at
         found = findings.evaluate(self.subject(run), run.metrics, run.extractor, self.reference, batch_size=self.batch_size, tick=tick)
         self.evaluated_at = run.step
-        found = found._replace(figures=distributed.shared(found.figures))  # what follows from a figure must follow everywhere
+        figures, better = distributed.shared((found.figures, found.better))  # what follows from a figure must follow everywhere
+        found = found._replace(figures=figures, better=better)
         whose = "G" if run.game.sampler is run.game.G else "average of G"
         protocol = found.protocol | {"generator": whose, "metrics": run.config.get("metric") or {}}
         if distributed.is_first():
-            directory.add_evaluation(run.folder, run.step, run.images, found.numbers, protocol, found.pictures)
+            directory.add_evaluation(run.folder, found.line(run.step, run.images, protocol=protocol), found.pictures)
         run.write({name + self.suffix: value for name, value in found.numbers.items() if value is not None})
         for name, picture in found.pictures.items():
             run.draw(name + self.suffix, picture)
@@ -133,15 +148,19 @@ class Evaluate(Callback):
             if note not in self.told:
                 run.reporter.say(f"note: {note}")
         self.told |= missing.keys() | set(notes)
-        self.follow(run, found.numbers)
+        if self.best["metric"] is not None:
+            line = Evaluation(run.step, run.images, found.numbers, dict(flat(protocol)), found.better)
+            self.follow(run, line, self.best["metric"])
 
-    def follow(self, run: Run, numbers: dict[str, float | None]) -> None:
-        """Keep best.pt."""
-        followed = self.best["metric"]
-        if followed is not None and followed not in numbers:
-            run.reporter.say(f"no best.pt: callback.evaluate.best.metric={followed} is none of {', '.join(numbers)}")
-        value = numbers.get(followed or "")
-        if value is not None and self.is_better(value):
+    def follow(self, run: Run, line: Evaluation, name: str) -> None:
+        """Keep best.pt, by the key that a name stands for: once it is known, it stays."""
+        self.key = self.key or line.meant(name, self.best["mode"])
+        if self.key is None and name not in line.figures and name not in self.told:
+            run.reporter.say(f"no best.pt: callback.evaluate.best.metric={name} is none of {', '.join(line.figures)}")
+        if self.key is None or (value := line.figures.get(self.key)) is None:
+            return
+        self.mode = self.best["mode"] or line.direction(self.key)
+        if self.is_better(value):
             self.value = run.objective = value
             run.save(run.folder / "checkpoints" / "best.pt")
 
@@ -152,22 +171,27 @@ class Evaluate(Callback):
         return len(self.follows())
 
     def is_better(self, value: float) -> bool:
-        return self.value is None or (value > self.value if self.best["mode"] == "max" else value < self.value)
+        return self.value is None or (value > self.value if self.mode == "max" else value < self.value)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"value": self.value, "followed": {**self.measures, **self.best}, "first": self.first}
+        return {"value": self.value, "followed": {**self.measures, **self.followed}, "first": self.first}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.value, self.loaded = state.get("value"), state
 
 
-def recalled(folder: Path, measures: dict[str, Any], best: Best, value: float | None) -> dict[str, Any]:
+def trained(folder: Path) -> list[Evaluation]:
+    """Read what training has measured so far."""
+    every = evaluations_of(read_bounded(folder / "metrics.jsonl", 2**24, cut=True) or b"")
+    return [line for line in every if line.measured.trained]
+
+
+def recalled(folder: Path, measures: dict[str, Any], best: dict[str, str | None], value: float | None) -> dict[str, Any]:
     """Find in metrics.jsonl what a state of an older version does not say: by which protocol training measured, and what best.pt followed.
 
     measures, best: of now, which are those of then where no line says otherwise; value: the best one then.
     """
-    every = evaluations_of(read_bounded(folder / "metrics.jsonl", 2**24, cut=True) or b"")
-    lines = [line for line in every if Protocol.of(line.protocol).trained]
+    lines = trained(folder)
     said = lines[-1].protocol if lines else {}
     first = measures | {key: said[key] for key in ("n_fake", "seed") if key in said}
     if measures["n_real"] is not None and said.get("n_real") == measures["n_real"] and "real_chosen" not in said:

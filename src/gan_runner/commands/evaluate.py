@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -142,7 +143,7 @@ def subjects(settings: Evaluate, device: torch.device, say: Callable[[str], None
         run = TrainedRun(folder, path, settings.packages, device)
         make = partial(
             Generated, run.generator, settings.n, run.spec,
-            device=device, discriminator=run.discriminator, snapshots=run.snapshots, source=run.source,
+            device=device, discriminator=run.discriminator, snapshots=run.snapshots, source=run.source, clock=time.perf_counter,
         )  # fmt: skip
         protocol = {"checkpoint": run.path.name, "generator": "average of G" if run.averaged else "G"}
         yield Judged(f"round {run.step}", [make(seed=seed) for seed in seeds], run.step, run.step * run.config["batch_size"], protocol)
@@ -174,14 +175,15 @@ def measure(
     else:
         for name, figures in found.figures.items():
             reporter.say(f"{judged.name}: {metrics[name].sentence(figures)}")
-    print(json.dumps({"step": judged.step, "images": judged.images, "metrics": numbers, "protocol": protocol}), file=sys.stdout, flush=True)
+    line = found.line(judged.step, judged.images, metrics=numbers, protocol=protocol)
+    print(json.dumps(line), file=sys.stdout, flush=True)
     for note in protocol.get("notes", []):
         reporter.say(f"note: {note}")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         names = records.drawn(out, [*numbers, *found.pictures], protocol)
         pictures = {names[key]: picture for key, picture in found.pictures.items()}
-        directory.add_evaluation(out, judged.step, judged.images, numbers, protocol, pictures)
+        directory.add_evaluation(out, line, pictures)
         add_to_curves(out, judged.step, {names[key]: value for key, value in numbers.items() if value is not None}, pictures)
 
 

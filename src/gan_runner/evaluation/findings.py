@@ -14,7 +14,7 @@ from gan_runner import distributed
 from gan_runner.datasets.dataset import unheard
 from gan_runner.errors import UserError
 from gan_runner.evaluation.extractor import Extractor
-from gan_runner.evaluation.metric import Need
+from gan_runner.evaluation.metric import Direction, Need
 from gan_runner.game.spec import Spec
 from gan_runner.reporting import Tick
 from gan_runner.sampling.subjects import NOT_FINITE, Subject
@@ -28,9 +28,13 @@ MISSING: dict[Need, str] = {
     "reference": "there are no real samples to compare with (reference=...)",
     "labels": "it needs labels of both real and fake samples",
     "generator": "it looks at a generator, and there are only samples",
+    "log_prob": "it asks how probable data are, and no generator is there that overrides log_prob",
+    "encoder": "it asks from which latents data come, and no generator is there that overrides encode",
     "discriminator": "it looks at a discriminator, and there is none",
     "snapshots": "it looks at the checkpoints of a whole run: use gan-eval run=RUN_DIR",
+    "clock": "it measures time, and figures of training are the same whether it was resumed or not: use gan-eval run=RUN_DIR",
 }
+VERBS: dict[Need, str] = {"log_prob": "log_prob", "encoder": "encode"}  # what a generator has to override
 
 
 class Findings(NamedTuple):
@@ -39,11 +43,16 @@ class Findings(NamedTuple):
     figures: dict[str, dict[str, float | None]]  # name of a metric -> whole key -> figure; None: it could not be computed
     protocol: dict[str, Any]
     pictures: dict[str, Tensor]  # whole key -> uint8, 3 H W
+    better: dict[str, Direction]  # whole key -> which way is better; what is not there is better neither way
 
     @property
     def numbers(self) -> dict[str, float | None]:
         """All figures, by key."""
         return {key: value for figures in self.figures.values() for key, value in figures.items()}
+
+    def line(self, step: int, images: int, **changed: Any) -> dict[str, Any]:
+        """Make the line of metrics.jsonl. changed: what it says instead of what was found."""
+        return {"step": step, "images": images, "metrics": self.numbers, "better": self.better, "protocol": self.protocol} | changed
 
 
 def unmeasurable(
@@ -85,8 +94,11 @@ def missing(need: Need, subject: Subject, reference: Reference | None) -> str | 
         return without and f"{MISSING[need]}, and {without} have none"
     if need in ("generator", "snapshots") and subject.generator is not None and subject.generator.overrides("asked"):
         return "it makes samples from latents alone, and this generator works on data"
-    there = reference if need == "reference" else getattr(subject, need)
-    return MISSING[need] if there is None else None
+    if need in VERBS:
+        there = subject.generator is not None and subject.generator.overrides(VERBS[need])
+    else:
+        there = (reference if need == "reference" else getattr(subject, need)) is not None
+    return None if there else MISSING[need]
 
 
 def prefix_of(name: str, metric: Metric, extractor: Extractor | None) -> str:
@@ -169,9 +181,31 @@ def evaluate(
     compared = reference if any("reference" in metric.needs for metric in measured.values()) else None
     if compared is not None and compared.nearly_black:
         notes.append(nearly_black("real images"))
-    return Findings(
-        figures, protocol(subject, extracting, compared, reasons) | {"keys": keys} | ({"notes": notes} if notes else {}), pictures
-    )
+    said = protocol(subject, extracting, compared, reasons) | {"keys": keys} | ({"notes": notes} if notes else {})
+    return Findings(figures, said, pictures, directions(figures, metrics, extractor))
+
+
+def directions(
+    figures: Mapping[str, Mapping[str, float | None]], metrics: Mapping[str, Metric], extractor: Extractor | None
+) -> dict[str, Direction]:
+    """Find which way is better, by whole key, of the figures of each metric."""
+    rests = {name: len(prefix_of(name, metrics[name], extractor)) + 1 for name in figures}
+    found = {key: metrics[name].direction(key[rests[name] :]) for name, each in figures.items() for key in each}
+    return {key: direction for key, direction in found.items() if direction is not None}
+
+
+def aim(name: str, metrics: Mapping[str, Metric], extractor: Extractor | None) -> tuple[str, Direction | None] | None:
+    """Find (key, which way is better) of what best.pt or a search follows: a key, or the name of a metric. None: no metric measures it.
+
+    The key of a metric is that of its prefix, where this has a direction, else the first that has one.
+    """
+    if (metric := metrics.get(name)) is not None:
+        rests = sorted(metric.better, key=bool) if isinstance(metric.better, Mapping) else [""]
+        rest = next((rest for rest in rests if metric.direction(rest)), "")
+        return "/".join(filter(None, (prefix_of(name, metric, extractor), rest))), metric.direction(rest)
+    prefixes = {prefix_of(each, metric, extractor): metric for each, metric in metrics.items()}
+    own = max((prefix for prefix in prefixes if f"{name}/".startswith(f"{prefix}/")), key=len, default=None)
+    return None if own is None else (name, prefixes[own].direction(name[len(own) + 1 :]))
 
 
 def nearly_black(what: str) -> str:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 Told = Callable[[int, int], None]  # how many are done, of how many
 Field = Literal["samples", "y", "features", "logits"]
 COUPLED = "D compares the samples of a batch with each other, so that its logit is not of one sample alone"
-Need = Literal["reference", "labels", "generator", "discriminator", "snapshots"]
+Need = Literal["reference", "labels", "generator", "log_prob", "encoder", "discriminator", "snapshots", "clock"]
+Direction = Literal["min", "max"]  # which way a figure is better
 
 
 Reduction = Callable[[Any], Any]
@@ -39,6 +40,9 @@ REDUCTIONS: dict[str, Reduction] = {
     "min": lambda stacked: stacked.amin(0),
     "cat": rows,
 }
+
+
+TORCHMETRICS: dict[bool | None, Direction] = {False: "min", True: "max"}  # its word `higher_is_better`
 
 
 class State(NamedTuple):
@@ -72,13 +76,18 @@ class Metric(nn.Module):
 
     A subclass says in `reads` what it is fed for N samples, in the order in which `update` takes it: `samples` as data (N ...; images in
     [-1, 1], quantised to 256 levels), their labels `y` (N), the `features` (N F) or `logits` (N K) that the extractor gives. It says in
-    `needs` what else there must be: the real samples to compare with (`reference`), labels of real and fake samples, a generator, a
-    discriminator, or the snapshots of a run; what is missing makes its figures null, with the reason. A metric that needs to know
-    the data takes `spec` first in its constructor.
+    `needs` what else there must be: the real samples to compare with (`reference`), labels of real and fake samples, a generator, one that
+    tells how probable data are (`log_prob`) or from which latents they come (`encoder`), a discriminator, the snapshots of a run, or a
+    clock, which gan-eval alone gives; what is missing makes its figures null, with the reason. A metric that needs to know the data takes
+    `spec` first in its constructor.
     """
 
     reads: tuple[Field, ...] = ()
     needs: frozenset[Need] = frozenset()
+
+    better: Direction | Mapping[str, Direction] | None = None
+    """Which way its figures are better: one word for all, or a word for each by the rest of its key ("" is the one that has the prefix for
+    its key). What is not there is better neither way. Where it is None, `higher_is_better` of a class of torchmetrics counts."""
 
     reference: Reference
     """The real samples; there while update, examine, compute and pictures are called, where `needs` names it."""
@@ -183,6 +192,11 @@ class Metric(nn.Module):
     def notes(self) -> list[str]:
         """Return where its figures mean little, such as too few samples: half sentences, asked for after compute; by default none."""
         return []
+
+    def direction(self, rest: str) -> Direction | None:
+        """Say which way the figure with this rest of its key is better; None: neither, or the metric does not say it."""
+        said = self.better if self.better is not None else TORCHMETRICS.get(getattr(self, "higher_is_better", None))
+        return said.get(rest) if isinstance(said, Mapping) else said
 
     def figures(self, extractor: Extractor | None) -> dict[str, Tensor]:
         """Return the results of compute under their whole keys: {"modes/covered": ...}, {"cs/lenet": ..., "cs/lenet/std": ...}."""

@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_runner.assembly.signatures import mistyped, signature
 from gan_runner.config.command_line import lasting, parsed
+from gan_runner.config.composed import Composed
 from gan_runner.errors import UserError, did_you_mean, printable
 from gan_runner.jobs.space import distribution, line_of, sides_of, suggested
 from gan_runner.storage import contents, records
@@ -107,18 +108,24 @@ class OptunaSweeper(Sweeper):
         """Return the line of a trial."""
         return [*(f"{key}={point[key]}" for key in self.space), *self.shared]
 
-    def follow(self, config: dict[str, Any]) -> None:
-        """Set metric and direction from the line, else from what best.pt follows. UserError if neither names them."""
-        own, mode = records.best_of(dict(flat(config)))
-        self.metric = self.metric or own
-        if self.metric is None:
+    def follow(self, composed: Composed) -> None:
+        """Set metric and direction from the line, else from what best.pt follows and the metric says. UserError if nobody names them."""
+        from gan_runner.assembly import build, parts
+        from gan_runner.evaluation.findings import aim
+
+        config = composed.plain()
+        own, own_mode = records.best_of(dict(flat(config)))
+        name = self.metric or own
+        if name is None:
             raise UserError("which metric is searched by? Say hydra.sweeper.metric=KEY, or callback.evaluate.best.metric=KEY")
+        if not config.get("metric"):
+            raise UserError(f"no metric is measured, and the search is by {name}: choose it with metric=[NAME]")
+        spec = parts.make_one(config, composed.packages, "dataset").spec
+        self.metric, mode = aim(name, *build.judges(config, composed.packages, spec)) or (name, None)
         said = next((key for key, value in DIRECTIONS.items() if value == self.direction), None)
-        self.mode = said or (str(mode) if self.metric == own else records.better(self.metric))
+        self.mode = said or (own_mode if name == own else None) or mode
         if self.mode is None:
             raise UserError(f"is a large {self.metric} good? Say hydra.sweeper.direction=maximize or minimize")
-        if not config.get("metric"):
-            raise UserError(f"no metric is measured, and the search is by {self.metric}: choose it with metric=[NAME]")
 
     @property
     def followed(self) -> tuple[str | None, str | None]:

@@ -70,7 +70,7 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
 
         search = OptunaSweeper.of(frame)
         ends = checked(composer, frame, search.ends(), "trial")
-        search.follow(ends[0].composed.plain())
+        search.follow(ends[0].composed)
         known = checked(composer, frame, search.taken_up(folder))
     elif frame.hydra.sweeper._target_ == BASIC_SWEEPER:
         known = checked(composer, frame, _jobs(composer, frame))

@@ -23,7 +23,7 @@ def report(folder: Path, outcomes: list[Outcome], followed: tuple[str | None, An
         metric, mode, value = None, None, outcome.value
         if records.is_run(Path(outcome.folder)):
             run = records.read(Path(outcome.folder), Path(outcome.folder).parent)
-            metric, mode = followed or records.best_of(run.config)
+            metric, mode = followed or run.own
             value = run.objective(metric, mode)
             if value is not None and metric:
                 own = owner.setdefault(metric, run.owners[metric])

@@ -29,7 +29,7 @@ from gan_runner.lifecycle.launch import launch
 from gan_runner.reporting import Reporter, log
 from gan_runner.schedules import Schedule
 from gan_runner.storage import checkpoint, contents, directory
-from gan_runner.storage.records import best_of, numbered, read
+from gan_runner.storage.records import numbered, read
 from gan_runner.storage.untrusted import flat, parsed_yaml, read_bounded
 from gan_runner.training import provenance
 from gan_runner.training.disk_room import refuse_shortage
@@ -103,7 +103,7 @@ def complete(config: Any, folder: Path, overrides: Sequence[str] = (), packages:
                 if state == "finished":
                     finished = read(folder, folder.parent)
                     reporter.say(f"{folder} has finished before; it is not run again")
-                    return finished.objective(*best_of(finished.config))
+                    return finished.objective(*finished.own)
                 start = saved_state(folder, config, packages, accepted(overrides), reporter.say) if state in directory.GOES_ON else None
                 if start is None:
                     moved = directory.move_aside(folder)

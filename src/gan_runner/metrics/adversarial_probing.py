@@ -196,6 +196,7 @@ class AdversarialProbing(Metric):
     """
 
     needs = frozenset({"reference", "generator", "discriminator"})
+    better = None  # each depends on how good D is
 
     def __init__(self, n: Annotated[int, Ge(1)] = 64, n_real: Annotated[int, Ge(1)] = 10000, steps: Annotated[int, Ge(1)] = 40):
         super().__init__()

@@ -189,6 +189,7 @@ class AnnealedImportance(Metric):
     """
 
     needs = frozenset({"reference", "generator"})
+    better = {"log_likelihood": "max"}
 
     def __init__(
         self,

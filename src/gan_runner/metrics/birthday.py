@@ -82,6 +82,8 @@ class Birthday(FeatureSets):
     Memory: 16 bytes a pair, of which there are no more than some tens a sample.
     """
 
+    better = {"support": "max", "batch": "max", "at_least": "max"}
+
     def __init__(
         self,
         threshold: Annotated[float, Ge(0)] | None = None,

@@ -46,6 +46,7 @@ class ClassifierScore(Metric):
     """
 
     reads = ("logits",)
+    better = {"": "max"}
     logits: list[Tensor]
 
     def __init__(self, splits: Annotated[int, Gt(0)] = 10, shuffle: bool = True):

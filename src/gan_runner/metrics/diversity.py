@@ -112,6 +112,7 @@ class MSSSIM(Metric):
     """
 
     needs = frozenset({"reference"})
+    better = None  # best where it is that of real pairs
 
     def __init__(self, spec: Spec, pairs: Annotated[int, Gt(0)] = 10_000):
         super().__init__()

@@ -203,6 +203,8 @@ class FlawCritics(FeatureSets):
     Memory: what `flaws` takes.
     """
 
+    better = {"count": "min"}
+
     def __init__(self, most: Annotated[int, Gt(0)] = 10, significance: Annotated[float, Gt(0), Le(0.5)] = 1e-3):
         super().__init__()
         self.most, self.significance = most, significance

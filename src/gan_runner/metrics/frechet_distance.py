@@ -120,6 +120,7 @@ class FrechetDistance(Metric):
 
     reads = ("features",)
     needs = frozenset({"reference"})
+    better = "min"
     moments: Tensor
     waiting: list[Tensor]
 
@@ -159,6 +160,7 @@ class IntraClassFrechet(Metric):
 
     reads = ("features", "y")
     needs = frozenset({"reference", "labels"})
+    better = "min"
     features: list[Tensor]
     y: list[Tensor]
 

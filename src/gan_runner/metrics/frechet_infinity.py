@@ -80,6 +80,8 @@ class FrechetInfinity(FeatureSets):
     from the number of real samples stays. Work: `points` Frechet distances. Memory: the features, and a few matrices F F of float64.
     """
 
+    better = {"": "min"}
+
     def __init__(self, smallest: Annotated[int, Ge(2)] = 5000, points: Annotated[int, Ge(3)] = 15):
         super().__init__()
         self.smallest, self.points = smallest, points

@@ -85,6 +85,8 @@ class GeometryScore(FeatureSets):
     one-dimensional holes count. Memory and time: see `mean_living_times`, two kinds.
     """
 
+    better = "min"
+
     def __init__(self, draws: Annotated[int, Gt(0)] = 100, landmarks: Annotated[int, Ge(3)] = 64, n: Annotated[int, Ge(3)] = 5000):
         super().__init__()
         try:

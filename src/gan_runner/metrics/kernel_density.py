@@ -28,6 +28,7 @@ class KernelDensity(Metric):
 
     reads = ("samples",)
     needs = frozenset({"reference"})
+    better = {"real_under_fake": "max"}  # the other one is highest where all fakes are at the densest point
     fakes: list[Tensor]
 
     def __init__(self, spec: Spec, bandwidth: Annotated[float, Gt(0)] = 0.1, n_real: Annotated[int, Ge(1)] = 10_000):

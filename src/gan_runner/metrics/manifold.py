@@ -42,6 +42,8 @@ class PrecisionRecall(FeatureSets):
     n_real: at most so many real samples, None: all; a fixed random choice. Work: about 2 (N + M)^2 F operations in float64.
     """
 
+    better = "max"
+
     def __init__(self, k: Annotated[int, Ge(1)] = 3, n_real: Annotated[int, Ge(2)] | None = 10_000):
         super().__init__()
         self.k, self.n_real = k, n_real
@@ -64,6 +66,8 @@ class DensityCoverage(FeatureSets):
     n_real: at most so many real samples, None: all; a fixed random choice. Work: about 2 N (N + M) F operations in float64. The ball of a
     real sample that has k copies is empty, as in the authors' code; UserError where all are the same.
     """
+
+    better = {"coverage": "max"}  # density is 1 where fakes are as good as real samples, and may be larger
 
     def __init__(self, k: Annotated[int, Ge(1)] = 5, n_real: Annotated[int, Ge(2)] | None = 10_000):
         super().__init__()

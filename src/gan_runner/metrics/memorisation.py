@@ -103,6 +103,8 @@ class Memorisation(FeatureSets):
     of the test samples is; about `quantile` then. Pictures: the samples nearest to a training sample, each left of that one.
     """
 
+    better = None  # best where they are what new data would have
+
     def __init__(self, quantile: Annotated[float, Gt(0), Lt(1)] = 0.01, pairs: Annotated[int, Ge(1)] = 16):
         super().__init__()
         self.quantile, self.pairs = quantile, pairs

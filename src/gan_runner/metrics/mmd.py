@@ -61,6 +61,8 @@ class KernelDistance(FeatureSets):
     Memory: the features of samples and real ones.
     """
 
+    better = {"": "min"}
+
     def __init__(self, subset_size: Annotated[int, Ge(2)] = 1000, subsets: Annotated[int, Ge(1)] = 100):
         super().__init__()
         self.subset_size, self.subsets = subset_size, subsets

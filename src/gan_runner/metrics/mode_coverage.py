@@ -46,6 +46,7 @@ class ModeCoverage(Metric):
     """
 
     reads = ("samples",)
+    better = {"covered": "max", "covered_well": "max", "high_quality": "max", "kl": "min"}
     modes: Tensor
     counts: Tensor
     n: Tensor

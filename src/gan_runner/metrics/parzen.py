@@ -68,6 +68,7 @@ class Parzen(Metric):
 
     reads = ("samples",)
     needs = frozenset({"reference"})
+    better = {"log_likelihood": "max"}
     fakes: list[Tensor]
 
     def __init__(

@@ -101,6 +101,8 @@ class PRD(FeatureSets):
     at most n (None: all). Clusters are small samples: equal distributions score somewhat below 1. Memory: a copy of both sets.
     """
 
+    better = "max"
+
     def __init__(self, clusters: Annotated[int, Ge(2)] = 20, runs: Annotated[int, Ge(1)] = 10, n: Annotated[int, Ge(2)] | None = 10_000):
         super().__init__()
         self.clusters, self.runs, self.n = clusters, runs, n

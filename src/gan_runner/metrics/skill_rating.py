@@ -116,6 +116,8 @@ class SkillRating(Metric):
     Networks are in evaluation mode. Every snapshot is loaded twice, one at a time. Memory: n_games samples for each snapshot, on the CPU.
     """
 
+    better = {"spearman_with_step": "max"}  # ratings compare within one tournament only
+
     def __init__(self, n_games: Annotated[int, Ge(ROUNDS)] = 500, game: Game = "pair"):
         super().__init__()
         self.n_games, self.game = n_games, game

@@ -85,6 +85,7 @@ class SupportPrecisionRecall(Metric):
     """
 
     needs = frozenset({"reference"})
+    better = "max"
 
     def __init__(
         self,

@@ -100,6 +100,8 @@ class TwoSampleTest(FeatureSets):
     are, the smaller a difference is found. Memory: a copy of half of them in float64 (logistic).
     """
 
+    better = {"accuracy": "min"}
+
     def __init__(self, classifier: Literal["logistic", "nearest_neighbour"] = "logistic", n: Annotated[int, Ge(4)] | None = 5000):
         super().__init__()
         self.classifier, self.n = classifier, n

@@ -124,6 +124,9 @@ class Subject:
     snapshots: Callable[[], Iterable[Snapshot]] | None = None
     """Gives the networks of a whole run, oldest first, each loaded when it is asked for; None where there is no run."""
 
+    clock: Callable[[], float] | None = None
+    """Tells the time in seconds; None in training, so that figures are the same whenever a run was stopped and resumed."""
+
     device: torch.device = torch.device("cpu")
 
     def at(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -160,12 +163,13 @@ class Generated(Subject):
         discriminator: Discriminator | None = None,
         snapshots: Callable[[], Iterable[Snapshot]] | None = None,
         source: Source | None = None,
+        clock: Callable[[], float] | None = None,
     ):
         if source is None and generator.overrides("asked"):
             raise ValueError("this generator works on data: give the data that samples are made for")
         self.source = source
         self.n, self.spec, self.seed, self.device = n, spec, seed, torch.device(device)
-        self.generator, self.discriminator, self.snapshots = generator, discriminator, snapshots
+        self.generator, self.discriminator, self.snapshots, self.clock = generator, discriminator, snapshots, clock
         self.y = None if y is None else labels_for(generator, n, y)
         self.labelled = generator.classes is not None and source is None
 

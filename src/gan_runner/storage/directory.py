@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -34,6 +34,7 @@ CHANGES = "changes.jsonl"
 NOT_SET = "not set"
 
 State = Literal["running", "finished", "interrupted", "failed", "diverged"]
+BEST_MODE = "callback.evaluate.best.mode"
 WATCHERS = ("callback.log", "callback.progress", "callback.diagnose")  # write no figure, picture or checkpoint: they do not tell runs apart
 IN_ORDER = ("penalty", "trick")  # parts that are applied in the order in which a configuration names them
 GOES_ON = ("running", "interrupted")  # a job of a sweep in one of these states is resumed
@@ -118,9 +119,10 @@ def default_of(node: dict[str, Any], key: str) -> Any:
 def differences(before: Any, now: Any, path: str = "") -> Iterator[Difference]:
     """Yield the keys in which two configurations differ. Versions of a configuration are made alike here, and nowhere else.
 
-    A key that one of them lacks counts as its default. Callbacks that only watch (WATCHERS) are not compared.
+    A key that one of them lacks counts as its default. Callbacks that only watch (WATCHERS) are not compared, nor a mode that is not set:
+    older versions had max in its place.
     """
-    if path[1:] in WATCHERS:
+    if path[1:] in WATCHERS or (path[1:] == BEST_MODE and None in (before, now)):
         return
     if not path:
         before, now = (starts.alike(older.translated(each)) for each in (before, now))
@@ -238,14 +240,15 @@ def write_picture(path: Path, picture: Tensor, root: Path | None = None) -> None
     files.write_bytes(path, buffer.getvalue(), root)
 
 
-def add_evaluation(
-    folder: Path, step: int, images: int, numbers: dict[str, float | None], protocol: dict[str, Any], pictures: dict[str, Tensor]
-) -> None:
-    """Add a line to metrics.jsonl, and write the pictures that belong to it to evaluations/."""
-    files.append_line(folder / "metrics.jsonl", json.dumps({"step": step, "images": images, "metrics": numbers, "protocol": protocol}))
+def add_evaluation(folder: Path, line: Mapping[str, Any], pictures: Mapping[str, Tensor]) -> None:
+    """Add a line to metrics.jsonl, and the pictures that belong to it to evaluations/.
+
+    line: step, images, metrics (key -> figure or None), better (key -> "min" or "max"), protocol.
+    """
+    files.append_line(folder / "metrics.jsonl", json.dumps(line))
     for name, picture in pictures.items():
         files.make_folder(folder / "evaluations", folder)
-        write_picture(folder / "evaluations" / f"step_{step:08d}_{name.replace('/', '_')}.png", picture, folder)
+        write_picture(folder / "evaluations" / f"step_{line['step']:08d}_{name.replace('/', '_')}.png", picture, folder)
 
 
 def now() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from functools import reduce
 from typing import Any
 
@@ -13,6 +14,14 @@ HALF_WIDTHS = {  # generators that had prior: normal or uniform until version 0.
     "gan_runner.architectures.DCGANGenerator": 1.0,
     "gan_runner.architectures.MLPGenerator": math.sqrt(3),
 }
+
+BETTER = {
+    "min": r"(intra_)?(fid|fd)(_infinity)?/[^/]+|(kid|mmd|geometry)/[^/]+|modes/kl",
+    "max": r"(cs|is)/[^/]+|(pr|dc|prd)/[^/]+/(precision|recall|coverage|f8|f1_8)|support/(precision|recall|f1)"
+    r"|modes/(covered|covered_well|high_quality)|(ais|parzen)/log_likelihood",
+}
+"""Which way is better, by key, for lines of metrics.jsonl that do not say it. Frozen: since then a metric says it (`Metric.better`), and
+what is new does not belong here."""
 
 
 def translated(config: Any) -> Any:
@@ -38,3 +47,8 @@ def with_law(generator: dict[str, Any]) -> dict[str, Any]:
         return generator
     uniform = {"_target_": "gan_runner.priors.Uniform", "low": -half, "high": half}
     return generator | {"prior": uniform if generator["prior"] == "uniform" else None}
+
+
+def better(key: str) -> str | None:
+    """Say "min" or "max" for a figure of a line that does not say it itself; None where its key does not tell either."""
+    return next((mode for mode, keys in BETTER.items() if re.fullmatch(keys, key)), None)

@@ -43,15 +43,17 @@ class Protocol(NamedTuple):
         measured = {each: (str(flat[f"keys.{each}.metric"]), str(flat.get(f"keys.{each}.reads"))) for each in prefixes}
         return cls(not {"checkpoint", "samples"} & flat.keys(), said, settings, measured)
 
-    def relevant(self, key: str) -> dict[str, Value]:
-        """Return the settings on which a figure depends: without those of other metrics, and without real samples or an extractor it
-        never read."""
+    def source(self, key: str) -> tuple[str | None, str]:
+        """(metric, what it reads) of a figure; (None, "") in lines of older versions, which do not say it."""
         parts = key.split("/")
         prefixes = ("/".join(parts[:n]) for n in range(len(parts), 0, -1))
-        prefix = next((each for each in prefixes if each in self.measured), None)
-        if prefix is None:
+        return next((self.measured[each] for each in prefixes if each in self.measured), (None, ""))
+
+    def relevant(self, key: str) -> dict[str, Value]:
+        """What a figure depends on: without the settings of other metrics, and without real samples or an extractor it never saw."""
+        metric, reads = self.source(key)
+        if metric is None:
             return self.said | dict(islice((pair for each in self.settings.values() for pair in each.items()), MOST))
-        metric, reads = self.measured[prefix]
         seen = {name: SEEN.get(name.removesuffix("_sha256")) for name in self.said}
         said = {name: value for name, value in self.said.items() if not (by := seen[name]) or any(each in reads for each in by)}
         return said | dict(islice(self.settings.get(metric, {}).items(), MOST))

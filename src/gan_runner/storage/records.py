@@ -7,32 +7,49 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from gan_runner.errors import printable
+from gan_runner.storage import older
 from gan_runner.storage.protocols import Protocol
 from gan_runner.storage.untrusted import Value, entries, flat, leaf, moment, number, parsed_json, parsed_yaml, read_bounded, whole
 
 STATES = ("running", "dead", "failed", "diverged", "interrupted", "finished", "?")
-BETTER = {
-    "min": r"(intra_)?(fid|fd)(_infinity)?/[^/]+|(kid|mmd|geometry)/[^/]+|modes/kl",
-    "max": r"(cs|is)/[^/]+|(pr|dc|prd)/[^/]+/(precision|recall|coverage|f8|f1_8)|support/(precision|recall|f1)"
-    r"|modes/(covered|covered_well|high_quality)|(ais|parzen)/log_likelihood",
-}  # which way is better, of metrics that their run does not follow
+DIRECTIONS = ("min", "max")  # which way a figure is better
 
 
-class Evaluation(NamedTuple):
+@dataclass
+class Evaluation:
     """A line of metrics.jsonl."""
 
     step: int
     images: int
     figures: dict[str, float | None]
     protocol: dict[str, Value]  # by dotted key
+    better: Mapping[str, str] | None  # key -> which way is better; None: the line is of a version that did not say it
+
+    @cached_property
+    def measured(self) -> Protocol:
+        """How its figures were measured."""
+        return Protocol.of(self.protocol)
+
+    def direction(self, key: str) -> str | None:
+        """Say which way a figure is better, one of DIRECTIONS; None: neither, or nobody knows."""
+        return older.better(key) if self.better is None else self.better.get(key)
+
+    def meant(self, name: str, mode: str | None) -> str | None:
+        """Find the key that a name stands for: that key itself, or of the metric of this name the first that can be followed.
+
+        A figure can be followed that is not null and has a direction. mode: the direction of all, where somebody has said it. None: there
+        is no such figure.
+        """
+        keys = [name] if name in self.figures else [key for key in self.figures if self.measured.source(key)[0] == name]
+        return next((key for key in keys if self.figures[key] is not None and (mode or self.direction(key))), None)
 
 
 @dataclass
@@ -60,14 +77,18 @@ class Run:
         return None if self.started is None or end is None else max(end - self.started, 0)
 
     @cached_property
+    def lines(self) -> list[Evaluation]:
+        """What was measured in training, or by gan-eval where nothing was."""
+        return [line for line in self.evaluations if line.measured.trained] or self.evaluations
+
+    @cached_property
     def owners(self) -> dict[str, Protocol]:
         """The protocol that owns each plain key: that of training, the newest where it was changed, else the first of gan-eval."""
         found: dict[str, Protocol] = {}
         for line in self.evaluations:
-            protocol = Protocol.of(line.protocol)
             for key in line.figures:
-                if protocol.trained or key not in found:
-                    found[key] = protocol
+                if line.measured.trained or key not in found:
+                    found[key] = line.measured
         return found
 
     @cached_property
@@ -75,9 +96,8 @@ class Run:
         """images -> value of each metric that the run was measured by. What was measured by another protocol has a name of its own."""
         found: dict[str, dict[int, float | None]] = {}
         for line in self.evaluations:
-            protocol = Protocol.of(line.protocol)
             for key, value in line.figures.items():
-                if name := self.named(key, protocol):
+                if name := self.named(key, line.measured):
                     found.setdefault(name, {})[line.images] = value
         return found
 
@@ -93,25 +113,41 @@ class Run:
     @property
     def keys(self) -> list[str]:
         """The metrics that it was measured by, the one it follows first."""
-        return sorted(self.curves, key=lambda key: key != self.followed()[0])
+        first, _ = self.followed()
+        return sorted(self.curves, key=lambda key: key != first)
+
+    def direction(self, name: str) -> str | None:
+        """Say which way a curve is better: as the newest line says that has the figure, else as its key tells."""
+        key = plain(name)
+        newest = next((line for line in reversed(self.evaluations) if key in line.figures), None)
+        return newest.direction(key) if newest else older.better(key)
+
+    def meant(self, name: str, mode: str | None) -> str:
+        """Find the key that a name stands for, a key or the name of a metric, as `settled` does; the name itself where there is none."""
+        return settled(self.lines, name, mode) or name
+
+    @cached_property
+    def own(self) -> tuple[str | None, str | None]:
+        """(key, "min" | "max") that best.pt follows; (None, None) where there is none."""
+        name, mode = best_of(self.config)
+        if name is None:
+            return None, None
+        key = self.meant(name, mode)
+        return key, mode or self.direction(key)
 
     def followed(self, asked: str | None = None) -> tuple[str | None, str | None]:
-        """Return (metric, "min" | "max"): as asked (KEY, KEY:min or KEY:max), else what best.pt follows, else the first that was
-        measured."""
-        own, own_mode = best_of(self.config)
+        """(key, "min" | "max"): as asked (NAME, NAME:min or NAME:max), else what best.pt follows, else the first that was measured."""
+        own, own_mode = self.own
         said = re.fullmatch(r"(.+?)(?::(min|max))?", asked or "")
-        metric = said[1] if said else own or next((key for line in self.evaluations for key in line.figures), None)
-        if said and said[2]:
-            return metric, said[2]
-        if metric == own and own_mode in BETTER:
-            return metric, str(own_mode)
-        return metric, better(metric)
+        mode = said[2] if said else None
+        key = self.meant(said[1], mode) if said else own or next((key for line in self.evaluations for key in line.figures), None)
+        return key, mode or (own_mode if key == own else self.direction(key or ""))
 
-    def objective(self, metric: str | None, mode: Value) -> float | None:
-        """Return the best value of a metric in training; of what best.pt follows (`best_of`), it is what the run returned."""
-        own = self.owners.get(metric or "")
-        values = [value for _, value in self.curve(metric or "") if value is not None] if own and own.trained else []
-        return (max if mode == "max" else min)(values, default=None)
+    def objective(self, key: str | None, mode: str | None) -> float | None:
+        """The best value of a figure in training; of what best.pt follows (`own`), it is what the run returned."""
+        owner = self.owners.get(key or "")
+        best = self.best(key or "", mode) if owner and owner.trained else None
+        return best[1] if best else None
 
     def curve(self, key: str) -> list[tuple[int, float | None]]:
         """Return (images, value) in order, of one of `keys`: all measured by one protocol."""
@@ -128,23 +164,22 @@ class Run:
 
     def protocol(self) -> dict[str, Value]:
         """Return how the curves were measured: in training, or by gan-eval where nothing was."""
-        lines = [line for line in self.evaluations if Protocol.of(line.protocol).trained] or self.evaluations
         passed = ("metrics.", "keys.", "notes")
-        return {key: value for key, value in lines[-1].protocol.items() if not key.startswith(passed)} if lines else {}
+        return {key: value for key, value in self.lines[-1].protocol.items() if not key.startswith(passed)} if self.lines else {}
 
 
-def best_of(config: dict[str, Value]) -> tuple[str | None, Value]:
-    """Return (metric, mode) that best.pt follows, in a configuration by dotted key; None: there is none."""
+def best_of(config: Mapping[str, Value]) -> tuple[str | None, str | None]:
+    """(name, mode) that best.pt follows, in a configuration by dotted key; None: there is none, or the metric says it."""
     for key, value in config.items():
         if key.startswith("callback.") and key.endswith(".best.metric") and isinstance(value, str):
-            return value, config.get(f"{key.removesuffix('metric')}mode")
+            mode = config.get(f"{key.removesuffix('metric')}mode")
+            return value, str(mode) if mode in DIRECTIONS else None
     return None, None
 
 
-def better(metric: str | None) -> str | None:
-    """Return "min" or "max", where the name of a metric tells which way is better."""
-    key = plain(metric or "")
-    return next((mode for mode, names in BETTER.items() if re.fullmatch(names, key)), None)
+def settled(lines: Iterable[Evaluation], name: str, mode: str | None) -> str | None:
+    """Find the key that a name stands for in a whole run: what the first line has that says it (`Evaluation.meant`)."""
+    return next((key for line in lines if (key := line.meant(name, mode)) is not None), None)
 
 
 def plain(name: str) -> str:
@@ -230,7 +265,14 @@ def evaluations_of(data: bytes) -> Iterator[Evaluation]:
             step, images = whole(line.get("step")), whole(line.get("images"))
             if step is not None and images is not None:
                 figures = {printable(key): number(value) for key, value in islice(line["metrics"].items(), 1000)}
-                yield Evaluation(step, images, figures, dict(flat(line.get("protocol"))))
+                yield Evaluation(step, images, figures, dict(flat(line.get("protocol"))), directions_of(line.get("better")))
+
+
+def directions_of(said: Any) -> dict[str, str] | None:
+    """Read what a line says of which way is better; None where it says nothing."""
+    if not isinstance(said, dict):
+        return None
+    return {printable(key): mode for key, mode in islice(said.items(), 1000) if mode in DIRECTIONS}
 
 
 def numbered(folder: Path, below: str = "samples") -> list[tuple[int, Path]]:
