@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
@@ -11,10 +10,10 @@ import torch
 from annotated_types import Ge
 from hydra.utils import instantiate
 
-from gan_runner.assembly.signatures import converted, mistyped, signature
-from gan_runner.config.command_line import allowed_packages
+from gan_runner.assembly.classes import locate
+from gan_runner.assembly.signatures import converted, misnamed, mistyped, signature
 from gan_runner.datasets import Dataset
-from gan_runner.errors import UserError, did_you_mean, printable
+from gan_runner.errors import UserError, printable
 from gan_runner.evaluation.extractor import Extractor
 from gan_runner.evaluation.metric import Metric
 from gan_runner.game.network import Discriminator, Generator
@@ -58,29 +57,7 @@ def parts_of(config: dict[str, Any]) -> Iterator[Part]:
         yield Part(f"optimizer.{side}", (config.get("optimizer") or {}).get(side), torch.optim.Optimizer)
 
 
-# ---- classes ------------------------------------------------------------------------------------------------------------------------
-
-
-def locate(target: Any, base: type, path: str, packages: Sequence[str]) -> type:
-    """The class that a `_target_` names. UserError unless it may be imported and is a subclass of `base`."""
-    roots = ("gan_runner", "torch.optim", *packages, *allowed_packages())
-    if not isinstance(target, str) or not any(target.startswith(f"{root}.") for root in roots):
-        raise UserError(
-            f"{path}._target_={target} is not allowed: parts come from gan_runner or torch.optim, "
-            "or from a package of yours that you name by packages=[...] on the line or by GAN_RUNNER_PACKAGES"
-        )
-    module, _, name = target.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        unseen = isinstance(error, ModuleNotFoundError) and error.name == target.partition(".")[0]
-        raise UserError(
-            f"{path}._target_={target} cannot be imported: {error}"
-            + ("; install that package, or start with PYTHONPATH=FOLDER, the folder that it is in" if unseen else "")
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise UserError(f"{path}._target_={target} is not a {base.__name__}")
-    return found
+# ---- checks -------------------------------------------------------------------------------------------------------------------------
 
 
 def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
@@ -95,13 +72,12 @@ def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
         yield str(error)
         return
     known = signature(cls)
+    yield from misnamed(path, cls, node)
     values: dict[str, Any] = {}
     for key, value in node.items():
-        if key == "_target_":
-            continue
         if key not in known:
-            yield f"unknown key {path}.{key}; {cls.__name__} takes {', '.join(known) or 'no keys'}{did_you_mean(key, list(known))}"
-        elif isinstance(value, dict) and "_target_" in value:
+            continue
+        if isinstance(value, dict) and "_target_" in value:
             nested = list(mistakes_in(Part(f"{path}.{key}", value, Schedule), packages))
             yield from nested
             if not nested:
@@ -113,9 +89,6 @@ def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
                     values[key] = number.at(0, 1) if issubclass(cls, torch.optim.Optimizer) else number
         else:
             values[key] = value
-    missing = [key for key, (_, default) in known.items() if default is ... and key not in node]
-    if missing:
-        yield f"{path} needs {', '.join(missing)}; {cls.__name__} has no default for it"
     yield from mistyped(path, {key: known[key][0] for key in values}, values)
 
 
