@@ -155,6 +155,8 @@ class Table(Summary):
         places = list(dict.fromkeys(row.labels[self.x] for row in rows))
         try:
             at = {place: float(place) for place in places}
+            if 0 < 50 * min(at.values()) <= max(at.values()):
+                axes.set_xscale("log")
         except ValueError:
             at = {place: float(number) for number, place in enumerate(places)}
             axes.set_xticks(list(at.values()), places, rotation=30 if len("".join(places)) > LONG else 0)
