@@ -4,7 +4,9 @@ import json
 import math
 import os
 import re
+import shutil
 import statistics
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from gan_runner import cli
 from gan_runner.inventory import summary
+from gan_runner.inventory.page import escaped
 from gan_runner.storage import records
 from gan_runner.studies import Figure, Row, Summary, Table
 from write_runs import line, make
@@ -266,6 +269,45 @@ def test_the_page_says_what_was_asked_what_it_cost_and_what_came_of_it(sweep):
     assert table in page
     assert table.splitlines()[0] == "| `loss` | `finished` | `cs/lenet, highest` |"
     assert "6 runs: 6 finished." in page
+
+
+WORDS = [
+    "-m",
+    "penalty=[r1,drift]",
+    "loss=glob(*)",
+    "a={b: 1}",
+    "x='y z'",
+    "dataset.root=~/d",
+    "seed=range(0,3)",
+    "k=$HOME",
+    "!b",
+    "=c",
+    "#d",
+]
+
+
+@pytest.mark.parametrize("shell", [name for name in ("bash", "zsh") if shutil.which(name)])
+def test_the_line_of_the_page_can_be_typed(sweep, shell):
+    summary.record(sweep, WORDS, list("012345"), summary.DEFAULT)
+    summary.write(sweep)
+    (typed,) = re.findall(r"```sh\n(.*)\n```", (sweep / "page.md").read_text())
+    said = subprocess.run([shell, "-c", f"gan-train() {{ printf '%s\n' \"$@\"; }}\n{typed}"], capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines() == WORDS
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("12. a", "12\\. a"),
+        ("0.5 of 2", "0.5 of 2"),
+        (" - a", "\\- a"),
+        ("    code", "code"),
+        ("# a_b *c* `d` [e](f)", "\\# a\\_b \\*c\\* \\`d\\` \\[e\\](f)"),
+        ("http://a www.b @c\n\x1b", "http\\://a www\\.b \\@c \N{REPLACEMENT CHARACTER}"),
+    ],
+)
+def test_a_text_is_shown_as_it_is(text, said):
+    assert escaped(text) == said
 
 
 def test_tensorboard_reads_the_page_and_the_plot(sweep):

@@ -148,7 +148,8 @@ def literal(text: str) -> str:
 
 def escaped(text: str) -> str:
     """A text on one line as Markdown that shows it as it is: no markup, link, name of a user, or list in it."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&!$@]|:(?=//)|(?<=www)\.|^[-+=]|(?<=^[0-9])[.)])", r"\\\1", printable(text, len(text)))
+    said = re.sub(r"([\\`*_{}\[\]<>#|~&!$@]|:(?=//)|(?<=www)\.|^[-+=])", r"\\\1", printable(text, len(text)).strip())
+    return re.sub(r"^([0-9]+)(?=[.)](\s|$))", r"\1\\", said)
 
 
 def markdown(title: str, runs: Sequence[Run], metric: str | None, folder: Path) -> str:

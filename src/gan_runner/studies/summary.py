@@ -250,7 +250,7 @@ def measured(runs: Iterable[Run], column: str) -> dict[str, set[Path]]:
     return found
 
 
-def value(run: Run, column: str) -> float | None:
+def value_of(run: Run, column: str) -> float | None:
     """The figure of a run; None where it was not measured, or where its last value could not be computed."""
     key, mode = parsed(column)
     point = run.best(key, mode) if mode else next(reversed(run.curve(key)), None)
@@ -259,7 +259,7 @@ def value(run: Run, column: str) -> float | None:
 
 def values(runs: Iterable[Run], members: Container[Path], column: str) -> list[float]:
     """The values that there are of a figure, of those runs that were measured alike."""
-    return [found for run in runs if run.folder in members and (found := value(run, column)) is not None]
+    return [found for run in runs if run.folder in members and (found := value_of(run, column)) is not None]
 
 
 def drawable(run: Run, key: str) -> dict[int, float]:
