@@ -185,8 +185,8 @@ def _train(argv: list[str]) -> int:
         return _resume(resumed, line, arguments.multirun)
     asked = arguments.multirun or any(o.key_or_group in ("study", "hydra.mode") for o in line)
     if asked and (arguments.multirun or composer.load_configuration(name, overrides, RunMode.MULTIRUN).hydra.mode == RunMode.MULTIRUN):
-        return sweep(composer, name, overrides)
-    return run(composer, name, overrides)
+        return sweep(composer, name, overrides, argv)
+    return run(composer, name, overrides, argv)
 
 
 def _resume(resumed: Any, line: list[Any], multirun: bool) -> int:

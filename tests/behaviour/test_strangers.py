@@ -263,6 +263,8 @@ SWEEPS = {
     ".lock": lambda path, out: path.symlink_to(out / "x"),
     "table.txt": lambda path, out: path.symlink_to(out / "x"),
     "multirun.yaml": lambda path, out: path.symlink_to(out / "x"),
+    "sweep.yaml": lambda path, out: path.symlink_to(out / "x"),
+    "page.md": lambda path, out: path.symlink_to(out / "x"),
     ".submitit": lambda path, out: path.symlink_to(out),
     "study.db-journal": lambda path, out: os.mkfifo(path),
     "0": lambda path, out: path.symlink_to(out),

@@ -15,7 +15,7 @@ import torch
 from gan_runner.config.composer import compose
 from gan_runner.errors import UserError
 from gan_runner.jobs import submitit_launcher
-from gan_runner.storage import checkpoint
+from gan_runner.storage import checkpoint, contents
 from gan_runner.training.signals import Signals
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,7 +164,7 @@ def test_jobs_at_once_are_those_of_the_basic_launcher_and_a_warned_one_is_put_ba
     assert status_of(tmp_path / "sweep" / "3") == "failed"
     assert "Traceback" not in said
     left = {path.name for path in (tmp_path / "sweep").iterdir()}
-    assert left == {".lock", ".submitit", "0", "1", "2", "3", "multirun.yaml", "table.txt"}
+    assert left == {".lock", ".submitit", "0", "1", "2", "3", "multirun.yaml", "table.txt", *contents.SUMMARY}
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import sys
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import pytest
 from gan_runner import cli
 from gan_runner.errors import Diverged, Interrupted, UserError
 from gan_runner.lifecycle import runs
-from gan_runner.storage import checkpoint, directory
+from gan_runner.storage import checkpoint, contents, directory
 from gan_runner.storage.directory import locked
+from gan_runner.studies import Table
 from read_runs import lines, measured, same, state_of
 from tiny_runs import JOB, SMALL, TINY, At, check_survives_kill_9, composed, content, disturbed, on_seed, states
 
@@ -170,7 +172,7 @@ def test_a_longer_sweep_in_the_same_folder_adds_its_jobs(shell, undisturbed):
     after = content("all")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()[1:5]] == list("0123")
-    assert {name for name in before if after[name] != before[name]} <= {"table.txt", "multirun.yaml"}
+    assert {name for name in before if after[name] != before[name]} <= {"table.txt", "multirun.yaml", *contents.SUMMARY}
     assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"3"}
 
 
@@ -286,6 +288,93 @@ def test_the_table_tells_the_best_value_of_what_is_followed(undisturbed):
     assert head.split() == ["job", "state", "best", "of", "overrides"]
     assert [row.split()[:4] for row in rows] == [[job, "finished", f"{value:.6g}", "modes/kl"] for job, value in zip("012", values)]
     assert best == f"best modes/kl: {min(values):.6g}, of job {values.index(min(values))}"
+
+
+def test_a_sweep_ends_in_its_summary_and_gan_runs_writes_the_same_again(undisturbed, tmp_path, monkeypatch, capfd):
+    folder = shutil.copytree(undisturbed[0], tmp_path / "elsewhere")
+    written = {name: (folder / name).read_bytes() for name in contents.SUMMARY}
+    values = [min(line["metrics"]["modes/kl"] for line in lines(folder / job)) for job in "012"]
+    cell = f"`{statistics.fmean(values):.4g} \u00b1 {statistics.stdev(values):.2g} (n=3)`"
+    assert (folder / "table.md").read_text() == f"| `finished` | `modes/kl, lowest` |\n|---|---|\n| `3 of 3` | {cell} |\n"
+    line = "gan-train -m +experiment=gaussians25 callback.grid.n=16"
+    assert f"```sh\n{line}" in (folder / "page.md").read_text()
+    monkeypatch.setattr(sys, "argv", ["gan-runs", str(folder), "--summary"])
+    assert cli.runs() == 0
+    assert {name: (folder / name).read_bytes() for name in contents.SUMMARY} == written
+
+
+STUDY = """\
+# @package _global_
+# Which seed?
+hydra: {{mode: MULTIRUN, sweeper: {{params: {{seed: '0,1'}}}}}}
+summary: {{_target_: {target}, question: '{question}', columns: ['${{callback.evaluate.best.metric}}'], y: null}}
+"""
+OF_TWO = ("study=which", *JOB, "trainer.steps=3", "hydra.sweep.dir=all", "--config-dir", "mine")
+
+
+def study(question="Which seed is the better?", target="gan_runner.studies.Table"):
+    """A study of two jobs in a --config-dir."""
+    Path("mine/study").mkdir(parents=True, exist_ok=True)
+    Path("mine/study/which.yaml").write_text(STUDY.format(question=question, target=target))
+
+
+def test_a_study_says_what_its_sweep_comes_to(shell):
+    study()
+    assert shell(*OF_TWO)[0] == 0
+    assert Path("all/page.md").read_text().startswith("# Which seed is the better?\n")
+    assert "| `finished` | `modes/kl, last` |" in Path("all/table.md").read_text()
+    assert "summary" not in Path("all/0/config.yaml").read_text()
+    before = content("all/0")
+    code, _, err = shell(*OF_TWO, "summary.columns=[modes/covered]")  # the jobs are the same
+    assert code == 0, err
+    assert "| `finished` | `modes/covered, last` |" in Path("all/table.md").read_text()
+    assert content("all/0") == before
+    assert Path("all/0/overrides.yaml").read_text().count("summary") == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"target": "mygan.studies.Own"}, "summary._target_=mygan.studies.Own is not allowed"),
+        ({"target": "gan_runner.losses.Hinge"}, "summary._target_=gan_runner.losses.Hinge is not a Summary"),
+        ({"question": "', x: 'loss"}, "summary: x is loss: expected images, or one of the keys in rows"),
+        ({"question": "', question_: '"}, "unknown key summary.question_; Table takes question"),
+        ({"question": "${no.such.key}"}, "summary.question: Interpolation key 'no.such.key' not found"),
+    ],
+)
+def test_a_summary_that_cannot_be_made_is_refused_before_the_first_folder(shell, given, said):
+    study(**given)
+    code, _, err = shell(*OF_TWO)
+    assert (code, said in err) == (2, True), err
+    assert not Path("all").exists()
+
+
+def test_a_summary_that_fails_ends_no_sweep(shell, monkeypatch):
+    def fail(self, rows):
+        raise ZeroDivisionError("mine")
+
+    study()
+    with monkeypatch.context() as patch:
+        patch.setattr(Table, "reading", fail)
+        code, out, err = shell(*OF_TWO)
+    assert code == 0
+    assert "finished" in out
+    assert "the summary was not written: ZeroDivisionError: mine" in err
+    assert f"gan-runs {Path.cwd()}/all --summary" in err
+    assert not Path("all/page.md").exists()
+    monkeypatch.setattr(sys, "argv", ["gan-runs", "all", "--summary"])
+    assert cli.runs() == 0
+
+
+@pytest.mark.slow
+def test_the_summary_of_a_sweep_that_was_interrupted_names_what_is_left(shell, monkeypatch):
+    with monkeypatch.context() as patch:
+        disturbed(patch, on_seed(1, 3, lambda run: os.kill(os.getpid(), signal.SIGTERM)))
+        assert shell(*LINE, "hydra.sweep.dir=all")[0] == 143
+    page = Path("all/page.md").read_text()
+    assert "2 runs: 1 finished, 1 interrupted; 1 job has not begun" in page
+    assert "| `1` | `interrupted` | `3 of 6` |" in page
+    assert "Not begun: `2`" in page
 
 
 # ---- killed ---------------------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import typing
 from collections.abc import Iterator, Sequence
@@ -12,10 +11,10 @@ import torch
 from annotated_types import Ge
 from hydra.utils import instantiate
 
-from gan_runner.assembly.signatures import converted, mistyped, signature
-from gan_runner.config.command_line import allowed_packages
+from gan_runner.assembly.classes import locate
+from gan_runner.assembly.signatures import converted, misnamed, mistyped, signature
 from gan_runner.datasets import Dataset
-from gan_runner.errors import UserError, did_you_mean, printable
+from gan_runner.errors import UserError, printable
 from gan_runner.evaluation.extractor import Extractor
 from gan_runner.evaluation.metric import Metric
 from gan_runner.game.loss import Balanced
@@ -69,30 +68,7 @@ def sides_of(config: dict[str, Any]) -> list[str]:
     return [side for side in reversed(SIDES) if side == "generator" or there.get(side) is not None]
 
 
-# ---- classes ------------------------------------------------------------------------------------------------------------------------
-
-
-def locate(target: Any, base: type | tuple[type, ...], path: str, packages: Sequence[str]) -> type:
-    """Return the class that a `_target_` names. UserError unless it may be imported and is a subclass of `base`."""
-    roots = ("gan_runner", "torch.optim", *packages, *allowed_packages())
-    if not isinstance(target, str) or not any(target.startswith(f"{root}.") for root in roots):
-        raise UserError(
-            f"{path}._target_={target} is not allowed: parts come from gan_runner or torch.optim, "
-            "or from a package of yours that you name by packages=[...] on the line or by GAN_RUNNER_PACKAGES"
-        )
-    module, _, name = target.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        unseen = isinstance(error, ModuleNotFoundError) and error.name == target.partition(".")[0]
-        raise UserError(
-            f"{path}._target_={target} cannot be imported: {error}"
-            + ("; install that package, or start with PYTHONPATH=FOLDER, the folder that it is in" if unseen else "")
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, base)):
-        kinds = base if isinstance(base, tuple) else (base,)
-        raise UserError(f"{path}._target_={target} is not a {' or a '.join(kind.__name__ for kind in kinds)}")
-    return found
+# ---- checks -------------------------------------------------------------------------------------------------------------------------
 
 
 def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
@@ -107,13 +83,12 @@ def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
         yield str(error)
         return
     known = signature(cls)
+    yield from misnamed(path, cls, node)
     values: dict[str, Any] = {}
     for key, value in node.items():
-        if key == "_target_":
-            continue
         if key not in known:
-            yield f"unknown key {path}.{key}; {cls.__name__} takes {', '.join(known) or 'no keys'}{did_you_mean(key, list(known))}"
-        elif isinstance(value, dict) and "_target_" in value:
+            continue
+        if isinstance(value, dict) and "_target_" in value:
             kind = below(known[key][0])
             nested = list(mistakes_in(Part(f"{path}.{key}", value, kind), packages))
             yield from nested
@@ -126,9 +101,6 @@ def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
                     values[key] = made.at(0, 1) if issubclass(cls, torch.optim.Optimizer) else made
         else:
             values[key] = value
-    missing = [key for key, (_, default) in known.items() if default is ... and key not in node]
-    if missing:
-        yield f"{path} needs {', '.join(missing)}; {cls.__name__} has no default for it"
     yield from mistyped(path, {key: known[key][0] for key in values}, values)
 
 

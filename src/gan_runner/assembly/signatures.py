@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 import pydantic
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 from typing_extensions import Doc, is_typeddict
+
+from gan_runner.errors import did_you_mean
 
 GIVEN = frozenset({"self", "spec", "params", "own_packages"})  # what the build supplies itself
 NOUNS = {int: "a whole number", float: "a number", str: "a text", dict: "a mapping", list: "a list", tuple: "a list"}
@@ -41,6 +43,16 @@ def signature(cls: type) -> dict[str, tuple[Any, Any]]:
 def converted(annotation: Any, value: Any) -> Any:
     """Return a list of a YAML file as a tuple where the annotation asks for one, and any other value as it is."""
     return tuple(value) if isinstance(value, list) and "tuple[" in str(annotation) else value
+
+
+def misnamed(path: str, cls: type, keys: Collection[str]) -> Iterator[str]:
+    """Say which keys of a node the constructor does not take, and which it needs besides."""
+    known = signature(cls)
+    for key in keys:
+        if key not in known and key != "_target_":
+            yield f"unknown key {path}.{key}; {cls.__name__} takes {', '.join(known) or 'no keys'}{did_you_mean(key, list(known))}"
+    if missing := [key for key, (_, default) in known.items() if default is ... and key not in keys]:
+        yield f"{path} needs {', '.join(missing)}; {cls.__name__} has no default for it"
 
 
 def mistyped(path: str, annotations: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:

@@ -55,7 +55,7 @@ Keys
 
 Results
   outputs/NAME/DATE_TIME/              config.yaml, metrics.jsonl, checkpoints/, samples/, train.log and TensorBoard's files
-  outputs/multirun/DATE_TIME/JOB/      the same for every job of a sweep, and table.txt beside them
+  outputs/multirun/DATE_TIME/JOB/      the same for every job of a sweep; beside them table.txt and the summary, page.md
   hydra.run.dir=DIR                    another place
   Exit code: 0 done, 1 failed, 2 the configuration is wrong (nothing was created), 3 diverged, 130 interrupted.
 

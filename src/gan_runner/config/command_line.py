@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import OverrideParseException
 
 from gan_runner.config.explain import bad_grammar
-from gan_runner.config.groups import LISTS
+from gan_runner.config.groups import LISTS, SWEEP_ONLY
 from gan_runner.errors import UserError
 
 ACCEPTABLE = ("data", "config")  # what may be another than that of the state from which a run goes on
@@ -80,8 +80,8 @@ def accepted(overrides: Sequence[str]) -> list[str]:
 
 
 def lasting(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides that identify a run: all but `accept`."""
-    return [text for text in overrides if parsed([text])[0].key_or_group != "accept"]
+    """Return the overrides that identify a run: all but `accept` and those of the sweep as a whole."""
+    return [text for text in overrides if parsed([text])[0].key_or_group.partition(".")[0] not in ("accept", *SWEEP_ONLY)]
 
 
 def says(line: Sequence[Override], key: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner.config.groups import LINE_ONLY
+from gan_runner.config.groups import LINE_ONLY, SWEEP_ONLY
 from gan_runner.errors import UserError, printable
 from gan_runner.storage import older
 from gan_runner.storage.documents import MARK, key_of, rendered, texts
@@ -27,10 +27,18 @@ class Composed:
     packages: list[str]  # whose code the user allows besides gan_runner and torch.optim
     origins: dict[str, str] = field(default_factory=dict)  # key -> the experiment file that set it
     files: list[str] = field(default_factory=list)  # files of the user's that were read
+    asked: DictConfig | None = None  # the summary of the sweep that this is a job of
 
     def plain(self) -> dict[str, Any]:
         """Return the configuration as `plain` gives it."""
         return plain(self.config)
+
+    def summary(self) -> Any:
+        """The summary with every interpolation resolved; None where there is none."""
+        try:
+            return OmegaConf.to_container(self.asked, resolve=True, throw_on_missing=True) if self.asked is not None else None
+        except OmegaConfBaseException as error:
+            raise UserError(rendered(error)) from error
 
     def yaml(self, resolve: bool = False) -> str:
         """Format the configuration for --cfg job; a value that is still missing is shown as ???."""
@@ -46,10 +54,10 @@ class Composed:
 
 
 def without_line_keys(loaded: DictConfig) -> DictConfig:
-    """Return the configuration of a run: what was loaded, without Hydra's own settings and what belongs to the line alone."""
+    """Return the configuration of a run: what was loaded, without Hydra's own settings and the keys of the line or of a sweep alone."""
     config = copy.deepcopy(loaded)
     with open_dict(config):
-        for key in ("hydra", *LINE_ONLY):
+        for key in ("hydra", *LINE_ONLY, *SWEEP_ONLY):
             config.pop(key, None)
     return config
 

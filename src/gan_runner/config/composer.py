@@ -84,7 +84,8 @@ class Composer(ConfigLoaderImpl):
         for group in LISTS:
             if group in config:
                 choices[group] = list(config[group] or {})
-        return Composed(config, hydra, overrides, loading.notes, choices, named_packages(parsed(overrides)), loading.origins, loading.files)
+        packages, summary = named_packages(parsed(overrides)), loaded.summary if "summary" in loaded else None
+        return Composed(config, hydra, overrides, loading.notes, choices, packages, loading.origins, loading.files, summary)
 
     # Hydra calls these --------------------------------------------------------------------------------------------------------------
 

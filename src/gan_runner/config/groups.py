@@ -11,6 +11,7 @@ LISTS = ("penalty", "trick", "metric", "callback", "logger")
 PARTS = SINGLE + LISTS
 PAIRS = ("architecture", "optimizer")  # one part for each player
 MAIN = ("train", "evaluate", "sample", "rate")  # what the commands compose
+SWEEP_ONLY = ("summary",)  # keys that belong to a sweep as a whole, and to none of its jobs
 LINE_ONLY = ("packages", "resume", "accept")  # a file must not decide whose code may run, which run goes on, or on what else
 
 Names = tuple[str, ...]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +18,7 @@ from gan_runner.storage.records import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")  # Okabe and Ito (2008), without yellow
@@ -27,6 +29,7 @@ PLAIN: dict[Any, Any] = {
     "text.usetex": False, "text.parse_math": False, "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False,
     "axes.spines.right": False, "axes.edgecolor": "0.6", "axes.titlesize": 9, "axes.titlelocation": "left", "axes.labelcolor": "0.3",
     "xtick.color": "0.4", "ytick.color": "0.4", "axes.grid": True, "grid.color": "0.92", "grid.linewidth": 0.8, "axes.axisbelow": True,
+    "lines.linewidth": 1.4, "lines.markersize": 3.5,
 }  # fmt: skip
 
 
@@ -41,19 +44,11 @@ def draw(path: Path, runs: Sequence[Run], labels: Sequence[str], keys: Sequence[
     """Write the curves of some metrics as png, pdf or svg. Lines differ by colour, dash and marker. UserError for another suffix."""
     if path.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise UserError(f"{path}: expected a name that ends in .png, .pdf or .svg")
-    import matplotlib  # half a second that only a plot needs
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     keys = keys[:MOST]
     columns = min(len(keys), 3 if len(keys) != 4 else 2)
     rows = math.ceil(len(keys) / columns)
     buffer = io.BytesIO()
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(PLAIN)
-        figure = Figure(figsize=(max(3.5 * columns, 4.5), 2.5 * rows + (0.6 if len(runs) > 1 else 0.2)), dpi=160, layout="constrained")
-        FigureCanvasAgg(figure)
+    with blank(max(3.5 * columns, 4.5), 2.5 * rows + (0.6 if len(runs) > 1 else 0.2)) as figure:
         panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True).flat)
         lines = [_draw_panel(panel, runs, key) for panel, key in zip(panels, keys)]
         for number, panel in enumerate(panels):
@@ -69,6 +64,24 @@ def draw(path: Path, runs: Sequence[Run], labels: Sequence[str], keys: Sequence[
     files.write_bytes(path.resolve(), buffer.getvalue())
 
 
+@contextmanager
+def blank(width: float, height: float) -> Iterator[Figure]:
+    """A figure of so many inches to draw on, in the project's style and not in that of the user's settings of matplotlib."""
+    import matplotlib  # half a second that only a plot needs
+    from cycler import cycler
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    turns = range(len(COLOURS) * len(MARKERS))
+    lines = cycler(color=[COLOURS[turn % len(COLOURS)] for turn in turns], marker=[MARKERS[turn % len(MARKERS)] for turn in turns])
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(PLAIN | {"axes.prop_cycle": lines})
+        figure = Figure(figsize=(width, height), dpi=160, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+
+
 def _draw_panel(axes: Axes, runs: Sequence[Run], key: str) -> list[Any]:
     """Return the curves of one metric, a line for each run; a value that could not be computed is a gap."""
     mode = next((mode for run in runs if (mode := run.followed(key)[1])), None)
@@ -79,8 +92,8 @@ def _draw_panel(axes: Axes, runs: Sequence[Run], key: str) -> list[Any]:
         points = [(images / 1000, math.nan if value is None else value) for images, value in run.curve(key)]
         x, y = zip(*points)
         lines += axes.plot(
-            x, y, color=COLOURS[number % len(COLOURS)], linestyle=DASHES[number // len(COLOURS) % len(DASHES)], linewidth=1.4,
-            marker=MARKERS[number % len(MARKERS)], markersize=3.5, markevery=max(len(points) // 12, 1),
+            x, y, color=COLOURS[number % len(COLOURS)], linestyle=DASHES[number // len(COLOURS) % len(DASHES)],
+            marker=MARKERS[number % len(MARKERS)], markevery=max(len(points) // 12, 1),
         )  # fmt: skip
     return lines
 

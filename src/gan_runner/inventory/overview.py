@@ -19,6 +19,7 @@ USAGE = """\
 gan-runs [DIR] [--state A,B] [--filter TEXT] [--sort KEY] [--limit N] [--metric KEY] [--json]
        gan-runs --compare RUN RUN [RUN ...] [--plot FILE]
        gan-runs [DIR] --report OUT.html
+       gan-runs DIR --summary
        gan-runs [DIR] --prune"""
 STORY = """\
 states
@@ -47,6 +48,7 @@ examples
   gan-runs --metric fid/inception_v3_tf:min --sort metric
   gan-runs --json | jq -r 'select(.state == "finished") | .path'
   gan-runs --compare gaussians25/2026-01-31_10-00-00 gaussians25/2026-01-31_11-00-00 --plot curves.png
+  gan-runs outputs/multirun/DATE_TIME --summary        sum up a sweep over its seeds: table.md, plot.png, page.md, and a file of TensorBoard
   gan-runs --report runs.html                          one page with pictures and curves, to be sent to somebody
   gan-runs --prune                                     delete what failed, diverged or died, after a question
 
@@ -75,8 +77,10 @@ def parser() -> argparse.ArgumentParser:
     act.add_argument(
         "--report", metavar="OUT", type=Path, help="write a page: OUT.html with all in it, or OUT.md with pictures in OUT_files/"
     )
+    act.add_argument("--summary", action="store_true", help="write into DIR what the sweep in it comes to, as gan-train did when it ended")
     act.add_argument("--prune", action="store_true", help="delete failed, diverged and dead runs, or those of --state, after a question")
     acts.add_argument("--plot", metavar="FILE", type=Path, help="with --compare: the curves they share, as png, pdf or svg")
+    acts.add_argument("--packages", metavar="A,B", help="with --summary: packages of yours that the class of the summary may come from")
     acts.add_argument("--yes", action="store_true", help="with --prune: do not ask")
 
     def refuse(message: str) -> NoReturn:
@@ -98,16 +102,23 @@ def main(argv: list[str]) -> int:
         at = argv.index("--sort")
         argv = [*argv[:at], f"--sort={argv[at + 1]}", *argv[at + 2 :]]
     asked = parser().parse_args(argv)
-    for flag, needs in (("plot", "compare"), ("yes", "prune")):
+    for flag, needs in (("plot", "compare"), ("yes", "prune"), ("packages", "summary")):
         if getattr(asked, flag) and not getattr(asked, needs):
             raise UserError(f"--{flag} belongs to --{needs}; see --help")
     if asked.json and (asked.report or asked.prune):
         raise UserError("--json shows runs; it goes with neither --report nor --prune")
+    if asked.summary and (asked.json or asked.state or asked.filter or asked.limit is not None or asked.metric):
+        raise UserError("--summary is of all runs in a folder; it goes with none of --json, --state, --filter, --limit and --metric")
     root = Path(asked.dir)
     if asked.compare:
         return compare([named(word, root) for word in asked.compare], asked.metric, asked.plot, asked.json)
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; say where the runs are: gan-runs DIR")
+    if asked.summary:
+        from gan_runner.inventory.summary import show as sum_up
+
+        say("gan-runs", sum_up(root, asked.packages.split(",") if asked.packages else []))
+        return DONE
     states = (asked.state or ("failed,diverged,dead" if asked.prune else ",".join(STATES))).split(",")
     if unknown := [state for state in states if state not in STATES]:
         raise UserError(f"--state {unknown[0]}: expected {', '.join(STATES)}")

@@ -4,6 +4,7 @@ Whatever comes out of a run directory is escaped, and the HTML forbids itself sc
 """
 
 import base64
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -143,6 +144,12 @@ def details(run: Run) -> list[tuple[str, str]]:
 def literal(text: str) -> str:
     """Return a text as code, which nothing in it can end; a table, too, stays whole."""
     return f"`{text.replace('`', chr(39)).replace('|', chr(0xA6))}`" if text.strip() else ""
+
+
+def escaped(text: str) -> str:
+    """A text on one line as Markdown that shows it as it is: no markup, link, name of a user, or list in it."""
+    said = re.sub(r"([\\`*_{}\[\]<>#|~&!$@]|:(?=//)|(?<=www)\.|^[-+=])", r"\\\1", printable(text, len(text)).strip())
+    return re.sub(r"^([0-9]+)(?=[.)](\s|$))", r"\1\\", said)
 
 
 def markdown(title: str, runs: Sequence[Run], metric: str | None, folder: Path) -> str:

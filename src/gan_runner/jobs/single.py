@@ -12,13 +12,13 @@ from gan_runner.jobs.job import Job, check, joined, refuse_missing, refused, run
 from gan_runner.storage.documents import rendered
 
 
-def run(composer: Composer, name: str, overrides: list[str]) -> int:
-    """Run one run, in a directory that is made only after its configuration has passed all checks."""
+def run(composer: Composer, name: str, overrides: list[str], typed: list[str]) -> int:
+    """Run one run, in a directory that is made only after its configuration has passed all checks; typed: the line with its flags."""
     composed = composer.compose(overrides, name)
     if composed.hydra.mode == RunMode.MULTIRUN:  # an experiment that is a sweep
         from gan_runner.jobs.sweep import sweep
 
-        return sweep(composer, name, overrides)
+        return sweep(composer, name, overrides, typed)
     for note in composed.notes if speaks() else ():
         say("gan-train", f"note: {note}")
     refuse_missing(composed.hydra, "run.dir")

@@ -1,6 +1,7 @@
 """Sweeps: their jobs, known and checked before the first folder is made; the one sweep of a folder; the table of what came of it."""
 
 import json
+import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,10 +21,11 @@ from gan_runner.config.composed import Composed
 from gan_runner.config.composer import Composer
 from gan_runner.config.trust import OPTUNA_SWEEPERS
 from gan_runner.errors import DONE, FAILED, UserError, handled, say
+from gan_runner.inventory import summary
 from gan_runner.jobs import submitit_launcher
 from gan_runner.jobs.job import Job, Outcome, check, refuse_missing, refused, runner, started_by_others
 from gan_runner.jobs.space import line_of
-from gan_runner.jobs.table import report, state_of
+from gan_runner.jobs.table import report, state_of, sum_up
 from gan_runner.storage import contents
 from gan_runner.storage.documents import rendered
 
@@ -45,9 +47,11 @@ class Planned(NamedTuple):
     composed: Composed
 
 
-def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
-    """Run every job that has not finished in the folder of the sweep; all are composed and checked before anything is created or
-    changed."""
+def sweep(composer: Composer, name: str, overrides: list[str], typed: list[str]) -> int:
+    """Run every job that has not finished in the folder of the sweep; all are composed and checked before anything is created or changed.
+
+    typed: the line with its flags.
+    """
     if started_by_others():
         return refused("a sweep is not for torchrun or srun: its jobs start their own processes with trainer.devices=N")
     accept = accepted(overrides)
@@ -71,13 +75,17 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
         search = OptunaSweeper.of(frame)
         ends = checked(composer, frame, search.ends(), "trial")
         search.follow(ends[0].composed)
+        asked = ends[0].composed
         known = checked(composer, frame, search.taken_up(folder))
     elif frame.hydra.sweeper._target_ == BASIC_SWEEPER:
         known = checked(composer, frame, _jobs(composer, frame))
+        asked = known[0].composed
     else:  # only the sweeper knows its jobs
-        checked(composer, frame, {0: _without_sweeps(overrides)})
+        asked = checked(composer, frame, {0: _without_sweeps(overrides)})[0].composed
     contents.refuse_foreign_sweep(folder, [job.folder for job in known.values()])
     refuse_others(known, accept)
+    asks = asked.summary() or summary.DEFAULT | ({"columns": [":".join(map(str, search.followed))]} if search else {})
+    summary.made(asks, asked.packages)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -86,7 +94,8 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
     from gan_runner.storage.directory import locked
 
     with locked(folder, "sweep"), stopping():
-        outcomes = run(composer, name, overrides, folder, known, search)
+        summary.record(folder, typed, _names(folder, known, search), asks)
+        outcomes = run(composer, name, overrides, folder, known, search, asked.packages)
     failures = {outcome.state for outcome in outcomes} - {"finished"}
     if search and failures == {"diverged"} and len(outcomes) > sum(outcome.state == "diverged" for outcome in outcomes):
         return DONE  # that some of its trials diverge is what a search finds out
@@ -94,7 +103,13 @@ def sweep(composer: Composer, name: str, overrides: list[str]) -> int:
 
 
 def run(
-    composer: Composer, name: str, overrides: list[str], folder: Path, known: Mapping[int, Planned], search: "Search | None"
+    composer: Composer,
+    name: str,
+    overrides: list[str],
+    folder: Path,
+    known: Mapping[int, Planned],
+    search: "Search | None",
+    packages: list[str],
 ) -> list[Outcome]:
     """Run the jobs, and print the table of all jobs in the folder, whatever ends the sweep."""
     task = Job(jobs=search.n_trials if search else len(known), returns_outcome=bool(search or known))
@@ -115,6 +130,7 @@ def run(
         stood = {number: Outcome(number, *job, state_of(job[1])) for number, job in jobs.items() if number not in ended}
         outcomes = [outcome for _, outcome in sorted({**stood, **ended}.items())]
         report(folder, outcomes, search.followed if search else None)
+        sum_up(folder, packages)
     return outcomes
 
 
@@ -202,6 +218,11 @@ def _jobs(composer: Composer, frame: DictConfig) -> Jobs:
     if not jobs:
         raise UserError(f"{' '.join(line)}: there is nothing to sweep over, since a range(...) or glob(...) is empty")
     return {number: list(job) for number, job in enumerate(jobs)}
+
+
+def _names(folder: Path, known: Mapping[int, Planned], search: "Search | None") -> list[str]:
+    """The folders of all jobs, below that of the sweep."""
+    return [str(number) for number in range(search.n_trials)] if search else [os.path.relpath(job.folder, folder) for job in known.values()]
 
 
 def _but_for_the_seed(composed: Composed) -> str:

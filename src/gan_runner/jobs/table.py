@@ -1,9 +1,10 @@
-"""The table of a sweep."""
+"""The table of a sweep, and its summary."""
 
 from pathlib import Path
 from typing import Any
 
-from gan_runner.errors import Failed, plain, say
+from gan_runner.errors import Failed, plain, say, verdict
+from gan_runner.inventory import summary
 from gan_runner.jobs.job import Outcome
 from gan_runner.storage import files, records
 from gan_runner.storage.protocols import Protocol
@@ -45,3 +46,13 @@ def report(folder: Path, outcomes: list[Outcome], followed: tuple[str | None, An
         files.write_bytes(folder / "table.txt", f"{text}\n".encode(), folder)
     except Failed as error:
         say("gan-train", f"table.txt was not written: {error}")
+
+
+def sum_up(folder: Path, packages: list[str]) -> None:
+    """Write the summary of a sweep beside its jobs. A mistake in it, which may be of the user's own class, ends no sweep."""
+    if next(records.find(folder), None) is None:  # it was stopped before its first job began
+        return
+    try:
+        say("gan-train", f"{folder / summary.PAGE}: {summary.write(folder, packages)[0]}")
+    except Exception as error:
+        say("gan-train", f"the summary was not written: {verdict(error)[1]}; once that is mended: gan-runs {folder} --summary")

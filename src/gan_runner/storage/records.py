@@ -69,6 +69,7 @@ class Run:
     overrides: list[str] | None  # without the experiment
     config: dict[str, Value]  # by dotted key; empty where it cannot be read
     evaluations: list[Evaluation]
+    experiment: str | None  # what its line chose by +experiment=NAME
 
     @property
     def seconds(self) -> float | None:
@@ -100,6 +101,12 @@ class Run:
                 if name := self.named(key, line.measured):
                     found.setdefault(name, {})[line.images] = value
         return found
+
+    @cached_property
+    def protocols(self) -> dict[str, Protocol]:
+        """The protocol of each curve."""
+        lines = [(Protocol.of(line.protocol), line.figures) for line in self.evaluations]
+        return {name: protocol for protocol, figures in lines for key in figures if (name := self.named(key, protocol))}
 
     def named(self, key: str, protocol: Protocol) -> str | None:
         """Return the name of a figure: `fd/lenet`, or `fd/lenet (n=500)` where another protocol owns the plain key.
@@ -254,6 +261,7 @@ def read(folder: Path, root: Path) -> Run:
         None if words is None else [printable(word) for word in words if not word.startswith("+experiment=")],
         config,
         evaluations,
+        None if words is None else next((printable(word.partition("=")[2]) for word in words if word.startswith("+experiment=")), None),
     )
 
 

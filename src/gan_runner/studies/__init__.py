@@ -1,4 +1,7 @@
-"""Studies. For one version, also the old home of OptunaSweeper, which copies of hydra/sweeper/gan_optuna.yaml may name."""
+"""Studies: what a sweep comes to.
+
+For one version, also the old home of OptunaSweeper, which copies of hydra/sweeper/gan_optuna.yaml may name.
+"""
 
 from gan_runner import lazy
 
