@@ -62,7 +62,7 @@ class Bench:
         vars(module).update(functions)
         self.monkeypatch.setitem(sys.modules, f"gan_runner.{name}", module)
 
-    def _check(self, config: Any, packages: list[str], line: list[str]) -> None:
+    def _check(self, config: Any, packages: list[str], line: list[str], initial: Any) -> None:
         plain = OmegaConf.to_container(config, resolve=True)
         self.checked.append(plain)
         if mistake := self.refuse(plain):

@@ -140,13 +140,13 @@ def export(run: TrainedRun, path: Path, packages: Sequence[str] = ()) -> None:
     files.write_bytes(path, safetensors.torch.save(weights, metadata))
 
 
-def plain_weights(run: TrainedRun, side: str, packages: Sequence[str] = ()) -> dict[str, Tensor]:
+def plain_weights(run: TrainedRun, side: str, packages: Sequence[str]) -> dict[str, Tensor]:
     """Return the weights of a player's network as its class makes it, on the CPU: what tricks had wrapped around them is folded in.
 
     side: "generator", whose average is taken where the run keeps one, or "discriminator". UserError where a trick has replaced the network.
     """
     source: nn.Module = getattr(run, side)
-    net = parts.make(run.config["architecture"][side], packages or run.packages, parts.SIDES[side], f"architecture.{side}", spec=run.spec)
+    net = parts.make(run.config["architecture"][side], packages, parts.SIDES[side], f"architecture.{side}", spec=run.spec)
     with torch.no_grad():
         for name, mine in net.eval().named_modules():
             if "parametrizations" in name.split("."):

@@ -191,7 +191,7 @@ def test_conditional_needs_labels(family):
             make(Spec((3, 32, 32)), conditional=True)
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted({*CONFIGS.glob("*.yaml")} - {CONFIGS / "trained.yaml"}), ids=lambda path: path.stem)
 def test_a_config_names_every_parameter_with_its_type(path):
     config = OmegaConf.create({"architecture": OmegaConf.load(path)})
     OmegaConf.resolve(config)

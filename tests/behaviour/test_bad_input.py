@@ -91,8 +91,8 @@ WRONG = {
     "module of the working folder": (["loss._target_=evil.Loss"], "_target_=evil.Loss is not allowed"),
     "os.system below a part": (["optimizer.generator.lr={_target_: os.system}"], "is not allowed"),
     "os.system as Hydra's callback": (["+hydra.callbacks.x._target_=os.system"], "is refused"),
-    "wrong type": (["trainer.steps=many"], "trainer.steps='many': expected a whole number, 1 or more"),
-    "no value": (["trainer.steps="], "trainer.steps='': expected a whole number, 1 or more"),
+    "wrong type": (["trainer.steps=many"], "trainer.steps='many': expected a whole number, 0 or more"),
+    "no value": (["trainer.steps="], "trainer.steps='': expected a whole number, 0 or more"),
     "a list for a number": (["batch_size=[1]"], "batch_size=[1]: expected a whole number, 1 or more"),
     "negative learning rate": (["optimizer.discriminator.lr=-1e-4"], "optimizer.discriminator: Invalid learning rate"),
     "unknown experiment": (["+experiment=gaussians52"], "there is no experiment gaussians52 (did you mean gaussians25?)"),
@@ -114,7 +114,7 @@ WRONG = {
     "no path of images": (["+experiment=dcgan_image_folder"], "dataset.path has no value yet"),
     "no MNIST": (["+experiment=gan_mnist"], "Put train-images-idx3-ubyte.gz"),
     "no CIFAR-10": (["+experiment=dcgan_cifar10"], "Put cifar-10-python.tar.gz"),
-    "several mistakes": (["trainer.steps=0", "+rule.x=1", "loss._target_=os.system"], "3 mistakes"),
+    "several mistakes": (["trainer.steps=-1", "+rule.x=1", "loss._target_=os.system"], "3 mistakes"),
 }
 
 

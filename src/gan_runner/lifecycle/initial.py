@@ -68,7 +68,7 @@ def load(said: Mapping[str, str], packages: Sequence[str], expected: str | None,
         missing = [side for side in nets if side == "discriminator" and run.discriminator is None]
         if missing:
             raise UserError(f"init_from.run={said['run']}: this run has no discriminator; say init_from.generator=FILE, its export")
-        weights = {side: plain_weights(run, side) for side in nets}
+        weights = {side: plain_weights(run, side, packages) for side in nets}
     else:
         weights = {side: weights_in(there[side]) for side in SIDES if side in said}
     for side, found in weights.items():
