@@ -1,7 +1,7 @@
-"""The commands: from a command line to a run, and from what went wrong to an exit code.
+"""The commands: parse the command line, call the code that does the work, and turn errors into exit codes.
 
-Nothing here imports torch before a configuration has been composed, so that --help, --cfg and completion are instant. Exit codes: 0 done,
-1 failed, 2 the configuration or the input is wrong (and nothing was created), 3 diverged, 128 + signal interrupted.
+This module imports torch only after a configuration is composed, so that --help, --cfg and completion are fast. Exit codes: 0 done,
+1 failed, 2 wrong configuration or input (nothing was created), 3 diverged, 128 + signal interrupted.
 """
 
 import os
@@ -44,7 +44,7 @@ def rate() -> int:
 
 
 def _exit_code(command: str, body: Callable[[list[str]], int]) -> int:
-    """Run a command and return its exit code; the only place where an exception becomes an exit code."""
+    """Run a command and return its exit code. Only here, exceptions become exit codes."""
     try:
         if "--version" in sys.argv[1:]:
             print(f"{command} {_version()}")
@@ -74,7 +74,7 @@ def _version() -> str:
 
 
 def _arguments(argv: list[str]) -> Namespace:
-    """Parse Hydra's flags and the overrides; flags may be anywhere on the line (Hydra 1.3 refuses overrides on both sides of one)."""
+    """Parse Hydra's flags and the overrides. Flags may be anywhere (Hydra 1.3 refuses overrides on both sides of a flag)."""
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
@@ -101,7 +101,7 @@ def _composer(arguments: Namespace) -> Any:
 
 
 def _shown(command: str, arguments: Namespace, composer: Any, name: str) -> bool:
-    """Handle the flags of Hydra that only show something; return False where none is given."""
+    """Handle the flags of Hydra that only print something. Returns False if none is given."""
     from hydra._internal.utils import get_args_parser
 
     from gan_runner.jobs.job import runner
@@ -127,7 +127,7 @@ def _shown(command: str, arguments: Namespace, composer: Any, name: str) -> bool
 
 
 def _complete(hydra: Any, arguments: Namespace, name: str) -> None:
-    """Print Hydra's shell completion; flags may be anywhere on the line, and experiments of --config-dir are completed."""
+    """Run Hydra's shell completion, with flags anywhere on the line and the experiments of --config-dir."""
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
     unfinished = words.pop() if words[1:] and not line[-1].isspace() else ""
@@ -190,7 +190,7 @@ def _train(argv: list[str]) -> int:
 
 
 def _resume(resumed: Any, line: list[Any], multirun: bool) -> int:
-    """Resume a run from its own config.yaml, changed by the rest of the line only."""
+    """Resume a run with its own config.yaml; the other words of the line are applied to it."""
     from gan_runner.config.command_line import named_packages
 
     if multirun or resumed.is_sweep_override():
@@ -214,7 +214,7 @@ def _resume(resumed: Any, line: list[Any], multirun: bool) -> int:
 
 
 def _composed(command: str, argv: list[str], name: str, needed: str) -> dict[str, Any] | None:
-    """Return the keys of a command as the line composes them; None where a flag asked to be shown something."""
+    """Compose the keys of a command; None if a flag only prints something."""
     if "--help" in argv or "-h" in argv:
         from gan_runner.commands import usage
 
@@ -278,7 +278,7 @@ def _rate(argv: list[str]) -> int:
 
 
 def _names_dataset(word: str) -> bool:
-    """Return whether `reference=cifar10` names a data set of ours, rather than a path."""
+    """Return whether a word such as `reference=cifar10` names a shipped data set, not a path."""
     key, _, name = word.partition("=")
     return key == "reference" and not Path(name).exists() and (config_dir() / "dataset" / f"{name}.yaml").is_file()
 

@@ -53,9 +53,9 @@ def local_size() -> int:
 
 
 def join(rank: int, size: int, local: int, store: Any = None) -> None:
-    """Become one of `size` processes. store: where they meet; None: as the environment says (torchrun).
+    """Join a process group of `size` processes. store: its rendezvous store; None: as in the environment (torchrun).
 
-    GPUs talk by NCCL and CPUs by gloo. Whoever waits longer than $GAN_RUNNER_TIMEOUT_S (600) for another gives up.
+    GPUs use NCCL, CPUs gloo. The timeout of a collective is $GAN_RUNNER_TIMEOUT_S (600 s).
     """
     global _control
     os.environ["LOCAL_RANK"] = str(local)
@@ -71,7 +71,7 @@ def join(rank: int, size: int, local: int, store: Any = None) -> None:
 
 
 def join_others() -> None:
-    """Become one of the processes that torchrun or srun started."""
+    """Join the process group of torchrun or srun."""
     for name, word in SLURM.items():
         if word in os.environ:
             os.environ.setdefault(name, os.environ[word])
@@ -89,7 +89,7 @@ def leave() -> None:
 
 
 def patience() -> float:
-    """Return the timeout of a collective, in seconds. UserError where the environment does not give a number."""
+    """Timeout of a collective, in seconds. UserError if $GAN_RUNNER_TIMEOUT_S is not a number."""
     said = os.environ.get("GAN_RUNNER_TIMEOUT_S", "600")
     try:
         return float(said)
@@ -98,7 +98,7 @@ def patience() -> float:
 
 
 class Lost(Failed):
-    """Another rank is gone, or does not answer."""
+    """Another rank has ended, or does not answer."""
 
 
 @contextmanager
@@ -181,7 +181,7 @@ def copy_buffers(net: nn.Module) -> None:
 
 @torch.no_grad()
 def compare(net: nn.Module) -> None:
-    """Compare the weights of all ranks bit by bit. Failed, with names of tensors, where they differ."""
+    """Compare checksums of the weights of all ranks. Failed, with names of tensors, if they differ."""
     if size() == 1:
         return
     names, sums = zip(*((name, _checksum(p)) for name, p in net.named_parameters()))
@@ -192,7 +192,7 @@ def compare(net: nn.Module) -> None:
 
 
 def _checksum(tensor: Tensor) -> Tensor:
-    """Return a checksum of the bits of a tensor, int64: each weighed by its position."""
+    """Return an int64 checksum of the bytes of a tensor, weighted by position."""
     bits = tensor.detach().contiguous().view(-1).view(torch.uint8).to(torch.int64)
     return (bits * torch.arange(1, len(bits) + 1, device=bits.device).remainder_(2**20 - 3)).sum().cpu()
 
@@ -201,10 +201,10 @@ def _checksum(tensor: Tensor) -> Tensor:
 
 
 def parallel(module: nn.Module) -> tuple[Callable[..., Any], Callable[[], AbstractContextManager]]:
-    """Return how to call `module` so that its gradients are averaged over the processes, and the context in which they are not.
+    """Return a function that calls `module` with gradients averaged over processes, and a context in which they are not averaged.
 
-    The wrapper itself is not registered anywhere, so a state_dict has the same keys for any number of processes. It is made when it is
-    first called, since making it takes all processes: one that only checks a configuration must not wait for the others.
+    The wrapper is not registered as a module, so a state_dict has the same keys for any number of processes. It is created at the first
+    call, since its creation is a collective: a process that only checks a configuration must not wait for the others.
     """
     if size() == 1 or not any(p.requires_grad for p in module.parameters()):
         return module.__call__, nullcontext
@@ -219,7 +219,7 @@ def parallel(module: nn.Module) -> tuple[Callable[..., Any], Callable[[], Abstra
 
 
 def share(batch_size: int, accumulate: int, processes: int | None = None) -> int:
-    """Return samples in a micro-batch of one process; processes: instead of those that there are."""
+    """Return the number of samples in a micro-batch of one process. processes: default is the world size. ValueError if it is not whole."""
     processes = processes or size()
     n, rest = divmod(batch_size, processes * accumulate)
     if rest:
@@ -228,7 +228,7 @@ def share(batch_size: int, accumulate: int, processes: int | None = None) -> int
 
 
 def rows(n: int) -> range:
-    """Return this process's contiguous share of n samples; shares differ by one at most. ValueError for less than one each."""
+    """Return this process's contiguous share of n samples; shares differ by at most one. ValueError for less than one each."""
     if n < size():
         raise ValueError(f"{n} samples cannot be shared by {size()} processes")
     return range(rank() * n // size(), (rank() + 1) * n // size())
@@ -237,8 +237,8 @@ def rows(n: int) -> range:
 class Gather(torch.autograd.Function):
     """All-gather rows, in rank order.
 
-    All compute the same value of them, so no gradient has to travel: one's own rows, times the number of processes, because
-    DistributedDataParallel divides by it.
+    All ranks compute the same value from the rows, so backward needs no communication: it returns the gradient of the rank's own rows,
+    times the number of processes, because DistributedDataParallel divides by it.
     """
 
     @staticmethod
@@ -253,5 +253,5 @@ class Gather(torch.autograd.Function):
 
 
 def gather(rows: Tensor) -> Tensor:
-    """All-gather rows, in rank order, differentiably; the rows themselves where there is one process."""
+    """All-gather rows, in rank order, differentiably; with one process, return them unchanged."""
     return rows if size() == 1 else Gather.apply(rows)

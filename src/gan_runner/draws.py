@@ -1,4 +1,4 @@
-"""Random numbers that belong to samples."""
+"""Draw random numbers that do not depend on batch size, device or number of processes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ FIXED = "this prior draws whole numbers, and latents can be moved only where all
 
 
 def seeded(*key: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a generator for this key alone.
+    """Create a random generator that is seeded by the key.
 
-    The key is hashed: torch's CPU generator reads only the low 32 bits of a seed, and two uses of one seed must not share their numbers.
+    The key is hashed, because torch's CPU generator reads only the low 32 bits of a seed, and two uses of one seed must draw different
+    numbers.
     """
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:4], "little"))
 
 
 def chosen(n: int | None, total: int, *key: object) -> Tensor:
-    """Return indices, ascending, of n out of `total` samples: a random choice that depends on the key alone; None, or n >= total: all of
-    them.
+    """Choose n of `total` samples at random by the key; returns ascending indices. None, or n >= total: all.
 
-    What takes a part of some samples takes it by this: the first ones of a folder, or of an array, may all be of one class.
+    Use this to take a part of any samples: the first ones of a folder or an array may all be of one class.
     """
     if n is None or n >= total:
         return torch.arange(total)
@@ -37,16 +37,16 @@ def chosen(n: int | None, total: int, *key: object) -> Tensor:
 
 
 def falls_on(one_in: int, *key: object) -> bool:
-    """Return whether this key is one of the 1 / one_in of all keys that are drawn."""
+    """Return True for a pseudo-random 1 / one_in of all keys."""
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     return int.from_bytes(digest[:8], "little") % one_in == 0
 
 
 class Draws:
-    """Random rows for a batch whose size is not the caller's to know.
+    """Random rows for a batch, drawn without knowing the size of the batch.
 
-    They are made once for the global batch of `size` samples; a process or a micro-batch holds a view (`of(rows)`) and reads its own rows,
-    in the same order of asking. So neither the number of processes nor that of micro-batches changes what a sample gets.
+    They are drawn once for the global batch of `size` samples. A process or a micro-batch has a view (`of(rows)`) and reads its own rows,
+    by the same sequence of calls. So the numbers of a sample do not depend on the number of processes or micro-batches.
     """
 
     def __init__(self, generator: torch.Generator, size: int, rows: slice = slice(None), made: list[Tensor] | None = None):
@@ -55,7 +55,7 @@ class Draws:
         self.read = 0
 
     def of(self, rows: slice) -> Draws:
-        """Return the same numbers, seen by the samples in `rows` of the global batch."""
+        """Return a view of the same numbers for the samples `rows` of the global batch."""
         return Draws(self.generator, self.size, rows, self.made)
 
     def again(self) -> Draws:
@@ -74,11 +74,11 @@ class Draws:
         return self._draw(lambda n, **where: torch.randn(n, *shape, **where))
 
     def uniform(self, *shape: int) -> Tensor:
-        """Draw numbers uniform on [0, 1), N x shape."""
+        """Draw uniform numbers in [0, 1), N x shape."""
         return self._draw(lambda n, **where: torch.rand(n, *shape, **where))
 
     def integers(self, high: int) -> Tensor:
-        """Draw whole numbers uniform on 0 ... high - 1, N."""
+        """Draw uniform integers in 0 ... high - 1, N."""
         return self._draw(lambda n, **where: torch.randint(high, (n,), **where))
 
     def number(self) -> Tensor:
@@ -108,10 +108,10 @@ class _WholeDraws(Draws):
 
 
 class NumberedDraws(Draws):
-    """Rows of an endless sequence: row i is a function of the key and of i alone.
+    """Rows of an infinite sequence: row i depends only on the key and i.
 
-    So a sample is the same one however many are made, in batches of whatever size, by however many processes, on whatever device: the
-    numbers are drawn on the CPU, in blocks of a fixed size.
+    The numbers are drawn on the CPU, in blocks of a fixed size. So sample i is the same for any number of samples, batch size, number of
+    processes and device.
     """
 
     block = 256

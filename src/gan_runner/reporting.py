@@ -1,4 +1,4 @@
-"""What a command says while it works: lines that stay, and one that moves."""
+"""Print messages and a progress line on the terminal, and write train.log."""
 
 import contextlib
 import logging
@@ -22,13 +22,13 @@ notice = log.getChild("notice")  # its warnings are shown on the terminal as wel
 
 @log.addFilter
 def make_plain(record: logging.LogRecord) -> bool:
-    """Let no character of a message move a cursor or turn the direction of reading, whatever is done with it."""
+    """Replace control characters in a message, which could move the cursor or change the text direction of a terminal."""
     record.msg, record.args = plain(record.getMessage()), ()
     return True
 
 
 class LogFile(logging.FileHandler):
-    """train.log. Failed where the disk does not take a line; but of an error, which reaches the user in any case, the line is dropped."""
+    """Handler of train.log. Failed if a line cannot be written; an error's line is dropped instead, as the error is printed anyway."""
 
     def __init__(self, path: Path):
         try:
@@ -38,12 +38,12 @@ class LogFile(logging.FileHandler):
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 
     def _open(self) -> TextIOWrapper:
-        """Open the file for FileHandler."""
+        """Open the file; called by FileHandler."""
         path = Path(self.baseFilename)
         return open(appended(path, path.parent), "a", encoding=self.encoding, errors=self.errors)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return an entry; lines that continue it are indented, so that none is taken for an entry of its own."""
+        """Format an entry; its further lines are indented, so that they cannot look like entries."""
         return super().format(record).replace("\n", "\n    ")
 
     def handleError(self, record: logging.LogRecord) -> None:
@@ -59,7 +59,7 @@ class LogFile(logging.FileHandler):
 
 
 class Warnings(logging.Handler):
-    """Shows warnings of `notice` on the terminal, of every process."""
+    """Print the warnings of `notice` on the terminal, on every rank."""
 
     def __init__(self, console: Console):
         super().__init__(logging.WARNING)
@@ -70,10 +70,10 @@ class Warnings(logging.Handler):
 
 
 class Reporter:
-    """Says things on the terminal and in a log file.
+    """Print messages on the terminal, and write them to a log file.
 
-    `say` is a line that stays. `show` is the state of work in progress: one live line on a terminal; elsewhere a plain line, at most one
-    every `plain_seconds`.
+    `say` prints a permanent line. `show` prints progress: one live line on a terminal; elsewhere a plain line, at most one every
+    `plain_seconds`.
     """
 
     def __init__(self, log_file: Path | None = None, console: Console | None = None, silent: bool = False):
@@ -91,7 +91,7 @@ class Reporter:
         notice.addHandler(self.warnings)
 
     def say(self, message: str) -> None:
-        """Print a line, and add it to the log."""
+        """Print a line, and write it to the log."""
         log.info(message)
         self.console.print(Text(plain(message)), soft_wrap=True)
 
@@ -128,13 +128,13 @@ Tick = Callable[[str, int, int], None]  # what is being done, how many are done,
 
 
 class Countdown:
-    """Says how far a piece of work is, and how long it will still take."""
+    """Show the progress of work and the remaining time."""
 
     def __init__(self, reporter: Reporter, about: str = ""):
         self.reporter, self.about, self.what, self.done = reporter, about, "", 0
 
     def at(self, what: str, done: int, n: int) -> None:
-        """Show how many of n are done of this; another piece of work resets the count."""
+        """Report that `done` of n are done; another `what` resets the estimate."""
         if what != self.what or done <= self.done:
             self.began, self.first = time.monotonic(), done  # the first report comes after some work, whose time is not known
         self.what, self.done = what, done
@@ -144,7 +144,7 @@ class Countdown:
 
 
 def duration(seconds: float) -> str:
-    """Format a duration: 12 s, 3 min 20 s, 2 h 05 min, 4 d 03 h."""
+    """Format seconds as 12 s, 3 min 20 s, 2 h 05 min or 4 d 03 h."""
     seconds = round(seconds)
     for unit, small, size, per in (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1)):
         if seconds >= size:

@@ -1,4 +1,4 @@
-"""Samples of a run, from nothing but its directory; the work of gan-sample."""
+"""Load a run from its directory, draw samples and export its generator."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from gan_runner.training import provenance
 
 
 class NoOptimizer:
-    """Stands for the optimiser of a player that will not move: to make one of torch's imports torch._dynamo, which takes seconds."""
+    """Placeholder for an optimiser, for players that do not train: creating one of torch imports torch._dynamo, which takes seconds."""
 
     def __init__(self, weights: Sequence[nn.Parameter], **settings: Any):
         self.param_groups, self.state = [{"params": weights}], dict[nn.Parameter, Any]()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Leave what was saved of the optimiser where it is."""
+        """Ignore the saved state of the optimiser."""
 
 
 class TrainedRun:
-    """A run that was trained: its configuration, its networks in evaluation mode, and samples.
+    """A trained run: its configuration, its networks in evaluation mode, and samples.
 
-    `generator` is the one whose samples are judged: the average of G where the run keeps one.
+    `generator` is the one that is evaluated: the average of G if the run keeps one, else G.
     """
 
     def __init__(self, folder: Path, which: str = "last", packages: Sequence[str] = (), device: torch.device | None = None):
@@ -66,15 +66,15 @@ class TrainedRun:
         self.discriminator: Discriminator | None = game.D and game.D.eval().requires_grad_(False)
 
     def sample(self, n: int = 64, y: Tensor | int | str | None = None, seed: int = 0, batch_size: int = 500) -> Tensor:
-        """Make n samples as data, N ... (images: float in [-1, 1]).
+        """Draw n samples as data, N ... (images: float in [-1, 1]).
 
-        y: their labels (N), or the number or the name of one class for all; None: of a conditional generator any classes. ValueError where
-        the generator takes no labels, or not these.
+        y: labels (N), or the number or name of one class for all; None: random classes for a conditional generator. ValueError if the
+        generator takes no labels, or a label is unknown.
         """
         return self.draw(n, y, seed, batch_size)[0]
 
     def draw(self, n: int = 64, y: Tensor | int | str | None = None, seed: int = 0, batch_size: int = 500) -> tuple[Tensor, Tensor | None]:
-        """Make the same samples, and their labels: N, numbers in the order of `spec.class_names`; None of an unconditional generator."""
+        """Draw the same samples with their labels: N, indices in `spec.class_names`; None for an unconditional generator."""
         label = self.label_of(y) if isinstance(y, str) else y
         made = subjects.drawn(self.generator, n, seed=seed, y=label, batch_size=batch_size, device=self.device, source=self.source)
         x, labels = zip(*made, strict=True)
@@ -86,21 +86,20 @@ class TrainedRun:
         return subjects.source_of(self.generator, self.dataset)
 
     def label_of(self, said: str | int) -> int:
-        """Return the label of the class with this name or number. ValueError where the generator takes no labels, or has no such class."""
+        """Return the label of the class with this name or number. ValueError if the generator takes no labels, or has no such class."""
         if self.generator.classes is None:
             raise ValueError("this generator takes no labels")
         return label_of(said, self.spec)
 
     def snapshots(self) -> Iterator[Snapshot]:
-        """Yield the networks of every numbered checkpoint of the run, oldest first, each loaded when it is its turn."""
+        """Yield the networks of every numbered checkpoint, oldest first, loading each on demand."""
         for path in checkpoint.numbered(self.folder / "checkpoints"):
             then = TrainedRun(self.folder, str(path), self.packages, self.device)
             yield Snapshot(then.step, then.generator, then.discriminator)
 
 
 def named(spec: Spec, dataset: Dataset) -> Spec:
-    """Return the spec of a state; one of an older version, which has no class names, gets those of its data set, where these can be
-    read."""
+    """Add class names to the spec of an older state, from the data set if it can be read; other specs are returned unchanged."""
     if spec.classes is None or spec.class_names is not None:
         return spec
     try:
@@ -111,12 +110,12 @@ def named(spec: Spec, dataset: Dataset) -> Spec:
 
 
 def load(folder: str | Path, checkpoint: str = "last", packages: Sequence[str] = (), device: str = "cpu") -> TrainedRun:
-    """Load the run in a directory. checkpoint: last, best or the path of a file. packages: of your own that its configuration may name."""
+    """Load the run in a directory. checkpoint: last, best or the path of a file. packages: packages that its configuration may name."""
     return TrainedRun(Path(folder), checkpoint, packages, torch.device(device))
 
 
 def read_state(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
-    """Return the file and the state that `which` names. UserError where there is none, or it cannot be read."""
+    """Read the checkpoint `which`; returns (path, state). UserError if it is missing or unreadable."""
     names = {"last": "last.pt", "best": "best.pt"}
     path = folder / "checkpoints" / names[which] if which in names else Path(which)
     try:
@@ -130,9 +129,9 @@ def read_state(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
 
 
 def export(run: TrainedRun, path: Path, packages: Sequence[str] = ()) -> None:
-    """Write the generator as safetensors, with what builds it again in the metadata.
+    """Write the generator as safetensors, with the metadata that `load_generator` needs to build it.
 
-    The weights are put into a new network of its kind, so that what tricks had wrapped around them (spectral norm) is folded in.
+    The weights are copied into a new network of the same class, so that parametrisations of tricks (spectral norm) are folded in.
     """
     node = run.config["architecture"]["generator"]
     metadata = {"format": "pt", "generator": json.dumps(node), "spec": json.dumps(run.spec.saved()), "step": str(run.step)}
@@ -164,7 +163,7 @@ def plain_weights(run: TrainedRun, side: str, packages: Sequence[str]) -> dict[s
 
 
 def load_generator(path: str | Path, packages: Sequence[str] = ()) -> Generator:
-    """Return the generator that gan-sample exported, in evaluation mode. UserError where the file is not one."""
+    """Load a generator that gan-sample exported, in evaluation mode. UserError if the file is invalid."""
     try:
         os.close(files.typed(Path(path)))  # a pipe would never answer
         with safetensors.safe_open(str(path), framework="pt") as file:
@@ -178,7 +177,7 @@ def load_generator(path: str | Path, packages: Sequence[str] = ()) -> Generator:
 
 
 def finite(run: TrainedRun, x: Tensor) -> Tensor:
-    """Return x. UserError where samples are not finite: as pixels they would look like any other."""
+    """Return x. UserError if a sample is not finite, which could not be seen in its pixels."""
     if (broken := int((~x.isfinite()).flatten(1).any(1).sum())) > 0:
         raise UserError(
             f"{broken} of {len(x)} samples of round {run.step} ({run.path}) are not finite (nan or inf): take another checkpoint"

@@ -1,4 +1,4 @@
-"""What watches a run."""
+"""Observe a run: callbacks for logs, checkpoints, pictures and metrics."""
 
 from gan_runner import lazy
 

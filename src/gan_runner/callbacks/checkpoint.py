@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Checkpoint(Callback):
-    """Every `every_steps` rounds, at the end and at a signal: step_N.pt, of which the newest `keep` stay, and last.pt.
+    """Write step_N.pt and last.pt every `every_steps` rounds, at the end and at a signal; keep the newest `keep` of step_N.pt.
 
-    That of the last round is written when all other callbacks have ended: who goes on from it does not do their work again.
+    The checkpoint of the last round is written after all other callbacks have ended, so a resume does not repeat their work.
     """
 
     order = 1  # after what the state of this step has to contain

@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 
 class Best(TypedDict):
-    """What best.pt follows, a key of metrics.jsonl or a metric, of which the first figure that is there counts; and which way is better."""
+    """The metric that best.pt follows, by its name in metrics.jsonl, and which direction is better."""
 
     metric: str | None
     mode: Literal["max", "min"] | None  # None: as the metric says
 
 
 class Evaluate(Callback):
-    """The chosen metrics on `n` samples, every `every_steps` rounds and at the end: a line of metrics.jsonl, curves, best.pt.
+    """Measure the chosen metrics on `n` samples every `every_steps` rounds and at the end: a line of metrics.jsonl, curves, best.pt.
 
-    Metrics that compare do so with the split `split`: `n_real` samples of it, or all.
+    Metrics that need real data use the split `split`: `n_real` samples of it, or all.
     """
 
     everywhere = True
@@ -88,7 +88,7 @@ class Evaluate(Callback):
             self.mode = self.best["mode"] or (aimed[1] if aimed else None)
 
     def take_up(self, run: Run, state: dict[str, Any]) -> None:
-        """Restore the best value so far if it was measured by the same protocol; else say so in a line, and give curves another name."""
+        """Restore the best value so far if its protocol is the same; else report the change, and rename the curves."""
         if "followed" not in state:
             state = state | distributed.shared(recalled(run.folder, self.measures, self.followed, state.get("value")))
         before, self.first = state["followed"], state.get("first", self.first)
@@ -107,7 +107,7 @@ class Evaluate(Callback):
 
     @property
     def suffix(self) -> str:
-        """What follows a key in curves where the protocol is not the one that the run began with: ` (n=500)`."""
+        """Suffix of the names of curves if the protocol differs from the one that the run began with: ` (n=500)`."""
         own, now = ({key: str(value) for key, value in each.items()} for each in (self.first, self.measures))
         differs = Protocol.of(own).described("", Protocol.of(now))
         return f" ({differs})" if differs else ""
@@ -153,7 +153,7 @@ class Evaluate(Callback):
             self.follow(run, line, self.best["metric"])
 
     def follow(self, run: Run, line: Evaluation, name: str) -> None:
-        """Keep best.pt, by the key that a name stands for: once it is known, it stays."""
+        """Write best.pt if the metric that it follows has improved."""
         self.key = self.key or line.meant(name, self.best["mode"])
         if self.key is None and name not in line.figures and name not in self.told:
             run.reporter.say(f"no best.pt: callback.evaluate.best.metric={name} is none of {', '.join(line.figures)}")
@@ -187,9 +187,9 @@ def trained(folder: Path) -> list[Evaluation]:
 
 
 def recalled(folder: Path, measures: dict[str, Any], best: dict[str, str | None], value: float | None) -> dict[str, Any]:
-    """Find in metrics.jsonl what a state of an older version does not say: by which protocol training measured, and what best.pt followed.
+    """Recover from metrics.jsonl what a state of an older version lacks: the protocol of training and the metric of best.pt.
 
-    measures, best: of now, which are those of then where no line says otherwise; value: the best one then.
+    measures, best: today's settings, which are assumed unless a line has others; value: the best value in the state.
     """
     lines = trained(folder)
     said = lines[-1].protocol if lines else {}

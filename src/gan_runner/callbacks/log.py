@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def to_numbers(logs: Logs) -> dict[str, float]:
-    """Copy device scalars to floats, with one wait for the device."""
+    """Convert device scalars to floats with a single synchronisation."""
     return dict(zip(logs, torch.stack([value.float() for value in logs.values()]).tolist(), strict=True)) if logs else {}
 
 
 class Log(Callback):
-    """Every `every_steps` rounds: each term by name, mean logits on real and fake, gradient norms, learning rates, speed, memory."""
+    """Log every `every_steps` rounds: each term by name, mean logits on real and fake, gradient norms, learning rates, speed, memory."""
 
     everywhere = True
 
@@ -65,6 +65,6 @@ class Log(Callback):
 
 
 def resident_mib() -> float:
-    """Return the most memory that this process has had in RAM, in MiB."""
+    """Return the peak resident memory of this process, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -1,4 +1,4 @@
-"""Show how far the run is, and the time left."""
+"""Show the progress of the run and the remaining time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Progress(Callback):
-    """The line that moves: rounds, rate, losses, time left."""
+    """Show a progress line: rounds, images per second, losses, remaining time."""
 
     def __init__(self, every_seconds: Annotated[float, Gt(0)] = 10.0):
         self.every_seconds = every_seconds

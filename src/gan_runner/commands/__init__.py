@@ -1,1 +1,1 @@
-"""The work of the commands."""
+"""Run the commands gan-sample and gan-eval."""

@@ -1,4 +1,4 @@
-"""The work of gan-eval: figures of a run's checkpoints, or of images from any source."""
+"""Run gan-eval: compute figures for checkpoints of a run, or for images from any source."""
 
 from __future__ import annotations
 
@@ -80,8 +80,7 @@ def main(settings: Evaluate, root: str | None) -> None:
 
 
 def chosen(settings: Evaluate, root: str | None, saved: dict[str, Any]) -> dict[str, Any]:
-    """Return the parts that the line chooses, else those of training. UserError for parts that cannot be built, or if there is no
-    metric."""
+    """Return the parts of the command line, else those of the run. UserError for parts that cannot be built, or without a metric."""
     config = {"metric": settings.metric or saved.get("metric") or {}, "extractor": settings.extractor or saved.get("extractor")}
     if "_target_" in settings.dataset:
         known = signature(parts.locate(settings.dataset["_target_"], Dataset, "dataset", settings.packages))
@@ -99,14 +98,14 @@ def chosen(settings: Evaluate, root: str | None, saved: dict[str, Any]) -> dict[
 
 
 def real(settings: Evaluate, config: dict[str, Any]) -> Dataset | None:
-    """Return the real samples that the line names, else those of the run."""
+    """Return the real samples of the command line, else those of the run."""
     if settings.reference is not None and "_target_" not in settings.dataset:
         return Stored(settings.reference)
     return parts.make_one(config, settings.packages, "dataset") if "dataset" in config else None
 
 
 def known(dataset: Dataset | None, subject: Subject) -> Spec:
-    """Return the spec for the metrics; labels are those of the samples. UserError where samples and real ones are of different shapes."""
+    """Return the spec for metrics, with the classes of the samples. UserError if samples and real ones have different shapes."""
     spec = subject.spec
     if dataset is None:
         return spec
@@ -117,7 +116,7 @@ def known(dataset: Dataset | None, subject: Subject) -> Spec:
 
 
 def subjects(settings: Evaluate, device: torch.device, say: Callable[[str], None]) -> Iterator[Judged]:
-    """Yield the samples to measure, one checkpoint after another."""
+    """List what is evaluated, one checkpoint after another."""
     seeds = range(settings.seed, settings.seed + settings.seeds)
     if settings.samples is not None:
         stored = Stored(settings.samples)
@@ -158,7 +157,7 @@ def measure(
     out: Path | None,
     reporter: Reporter,
 ) -> None:
-    """Measure, print, and add a line, curves and pictures to the folder `out`. UserError where a metric cannot be computed."""
+    """Measure, print, and add a line, curves and pictures to the folder `out`. UserError if a metric cannot be computed."""
     findings: list[Findings] = []
     for subject in judged.subjects:
         refuse_missing(unmeasurable(metrics, extractor, subject, reference))
@@ -188,6 +187,6 @@ def measure(
 
 
 def refuse_missing(reasons: dict[str, str]) -> None:
-    """Raise UserError where a metric cannot be computed, for these reasons by name."""
+    """Raise UserError if there is a reason why a metric cannot be computed; reasons: metric -> reason."""
     if reasons:
         raise UserError("\n".join(f"{name} cannot be computed: {reason}" for name, reason in reasons.items()))

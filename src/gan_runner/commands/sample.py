@@ -1,4 +1,4 @@
-"""The work of gan-sample."""
+"""Run gan-sample: write samples, or export the generator."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def main(settings: Sample) -> None:
 
 
 def write_samples(run: TrainedRun, settings: Sample) -> Path:
-    """Write samples in the format that was asked for, into `out` or beside the run's own; the path written."""
+    """Write samples in the requested format, into `out` or the run's samples/. Returns the path."""
     n, seed, said, kind = settings.n, settings.seed, settings.class_, settings.format
     out = Path(settings.out) if settings.out else None
     try:

@@ -16,14 +16,14 @@ Settings = TypeVar("Settings")
 
 
 def one_line(text: str) -> str:
-    """Return a text that is one line. ValueError where it is empty or has several."""
+    """Return a text of one line. ValueError if it is empty or has several lines."""
     if not text.strip() or len(text.splitlines()) > 1:
         raise ValueError("it has to be one line, and not empty")
     return text
 
 
 def below_folders(path: str) -> str:
-    """Return a path whose parents are folders or can be made. ValueError where one is a file, or has a name that no folder can have."""
+    """Return a path whose parents are folders or can be created. ValueError if one is a file, or its name is invalid."""
     try:
         files = [parent for parent in Path(path).parents if parent.exists() and not parent.is_dir()]
     except OSError as error:
@@ -34,13 +34,13 @@ def below_folders(path: str) -> str:
 
 
 def folder(path: str) -> str:
-    """Return the path of a folder that exists or can be made. ValueError as for `below_folders`."""
+    """Return the path of a folder that exists or can be created. ValueError as for `below_folders`."""
     below_folders(f"{path}/file")
     return path
 
 
 def no_folder(path: str) -> str:
-    """Return a path at which there is no folder. ValueError where there is one."""
+    """Return a path that is not a folder. ValueError if it is one."""
     if os.path.isdir(path):
         raise ValueError(f"{path} is a folder")
     return path
@@ -72,7 +72,7 @@ class Sample:
     packages: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """UserError where `out` cannot be the folder that format=png writes a file into for each sample."""
+        """Raise UserError if `out` cannot be a folder, which format=png needs for its files."""
         if self.format == "png" and self.out is not None:
             try:
                 folder(self.out)

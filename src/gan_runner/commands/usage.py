@@ -1,4 +1,4 @@
-"""What --help prints: written for users, gathered from the YAML files themselves."""
+"""Build the texts of --help, with options and keys from the YAML files."""
 
 import os
 import re
@@ -167,7 +167,7 @@ def _table(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def catalogue(config_dirs: Sequence[str | Path] = ()) -> dict[str, dict[str, str]]:
-    """Map group -> option -> the first comment line of its file, for --help."""
+    """Return group -> option -> the first comment line of its file, for --help."""
     groups: dict[str, dict[str, str]] = {}
     for root in (config_dir(), *map(Path, config_dirs)):
         for file in sorted(islice(root.glob("*/**/*.yaml"), MOST)):
@@ -186,7 +186,7 @@ def _first_comment(file: Path) -> str:
 
 
 def documented_keys(file: str) -> list[tuple[str, str, str]]:
-    """List (key, default, comment) of every commented key at the top of a shipped YAML file, such as train.yaml or trainer/default.yaml."""
+    """Return (key, default, comment) of commented top-level keys of a shipped YAML file, such as train.yaml or trainer/default.yaml."""
     text = (config_dir() / file).read_text(encoding="utf-8")
     return re.findall(r"^(\w+):[ ]+(\S.*?)[ ]+#[ ]+(.*)$", text, flags=re.MULTILINE)
 

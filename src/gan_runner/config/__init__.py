@@ -1,1 +1,1 @@
-"""What a configuration is, and what a command line says. Imports no torch."""
+"""Configurations and command lines. Imports no torch."""

@@ -1,4 +1,4 @@
-"""What a configuration is, and what a command line says. Imports no torch."""
+"""Parse command lines: overrides, packages and what is accepted. Imports no torch."""
 
 import os
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ ACCEPTABLE = ("data", "config")  # what may be another than that of the state fr
 
 
 def parsed(overrides: Sequence[str], loader: ConfigLoaderImpl | None = None) -> list[Override]:
-    """Parse overrides by Hydra's grammar; loader: the loader of configurations, which knows the options of a group, for `loss=glob(*)`."""
+    """Parse the overrides by Hydra's grammar; loader: gives the options of a group, for `loss=glob(*)`."""
     try:
         return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
     except OverrideParseException as error:
@@ -25,7 +25,7 @@ def parsed(overrides: Sequence[str], loader: ConfigLoaderImpl | None = None) -> 
 
 
 def recorded(overrides: Any) -> list[str]:
-    """Return the overrides that Hydra recorded, as they were typed: `a=${b}` stays unresolved where it is only recorded."""
+    """Return the overrides that Hydra recorded, as typed: `a=${b}` is not resolved here."""
     return [str(override) for override in overrides._iter_ex(resolve=False)]
 
 
@@ -35,7 +35,7 @@ def quoted(text: str) -> str:
 
 
 def gathered(overrides: Sequence[str]) -> list[str]:
-    """Merge `+penalty=a +penalty=b` into `+penalty=[a,b]`: Hydra's sweeper keeps only the last of two equal keys."""
+    """Rewrite `+penalty=a +penalty=b` as `+penalty=[a,b]`: Hydra's sweeper keeps only the last of two equal keys."""
     line: dict[str, list[str]] = {}
     for number, override in enumerate(parsed(overrides)):
         value, text = override.value() if not override.is_sweep_override() else None, text_of(override)
@@ -47,12 +47,12 @@ def gathered(overrides: Sequence[str]) -> list[str]:
 
 
 def allowed_packages() -> list[str]:
-    """Return the packages that GAN_RUNNER_PACKAGES names."""
+    """Return the packages in GAN_RUNNER_PACKAGES."""
     return [name.strip() for name in os.environ.get("GAN_RUNNER_PACKAGES", "").split(",") if name.strip()]
 
 
 def named_packages(overrides: Sequence[Override]) -> list[str]:
-    """Return the packages that `_target_` may name: those on the line, then those in GAN_RUNNER_PACKAGES."""
+    """Return the packages allowed in `_target_`: those on the line, then those in GAN_RUNNER_PACKAGES."""
     names: list[str] = []
     for override in overrides:
         if override.key_or_group == "packages" and not override.is_delete() and not override.is_sweep_override():
@@ -66,7 +66,7 @@ def named_packages(overrides: Sequence[Override]) -> list[str]:
 
 
 def accepted(overrides: Sequence[str]) -> list[str]:
-    """Return which of ACCEPTABLE the line accepts, as in accept=data and accept=[data,config]. UserError for anything else."""
+    """Return what the line accepts of ACCEPTABLE: accept=data, accept=[data,config]. UserError for anything else."""
     names: list[str] = []
     for override in parsed(overrides):
         if override.key_or_group == "accept" and not override.is_delete():
@@ -80,12 +80,12 @@ def accepted(overrides: Sequence[str]) -> list[str]:
 
 
 def lasting(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides that identify a run: all but `accept` and those of the sweep as a whole."""
+    """Return the overrides that define a run: all except `accept`, which is for one start."""
     return [text for text in overrides if parsed([text])[0].key_or_group.partition(".")[0] not in ("accept", *SWEEP_ONLY)]
 
 
 def says(line: Sequence[Override], key: str) -> bool:
-    """Return whether a line sets this key, by itself or within a mapping."""
+    """Return whether a line sets this key, directly or within a mapping."""
     for override in line:
         value: Any = None if override.is_sweep_override() else override.value()
         rest = key.removeprefix(override.key_or_group)

@@ -17,7 +17,7 @@ from gan_runner.storage.starts import spelled
 
 @dataclass
 class Composed:
-    """One configuration, and how it came about."""
+    """A configuration and its origin: choices, notes and files."""
 
     config: DictConfig  # without hydra, packages, resume and accept; interpolations not yet resolved
     hydra: DictConfig
@@ -30,7 +30,7 @@ class Composed:
     asked: DictConfig | None = None  # the summary of the sweep that this is a job of
 
     def plain(self) -> dict[str, Any]:
-        """Return the configuration as `plain` gives it."""
+        """Return the configuration as plain dicts and lists; see the function `plain`."""
         return plain(self.config)
 
     def summary(self) -> Any:
@@ -41,20 +41,20 @@ class Composed:
             raise UserError(rendered(error)) from error
 
     def yaml(self, resolve: bool = False) -> str:
-        """Format the configuration for --cfg job; a value that is still missing is shown as ???."""
+        """Return the output of --cfg job; a missing value is shown as ???."""
         try:
             return OmegaConf.to_yaml(self.config, resolve=resolve)
         except OmegaConfBaseException as error:
             raise UserError(rendered(error)) from error
 
     def sources(self, text: str) -> str:
-        """Name the experiment files that set a key which an error message names: a line each, or nothing."""
+        """Name the experiment files that set keys in the error message `text`: a line each, or nothing."""
         found = [key for key in self.origins if re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", text)]
         return "".join(f"\n  {key} is set in {self.origins[key]}" for key in found)
 
 
 def without_line_keys(loaded: DictConfig) -> DictConfig:
-    """Return the configuration of a run: what was loaded, without Hydra's own settings and the keys of the line or of a sweep alone."""
+    """Return the configuration of a run: without Hydra's settings and the keys that only the line may set."""
     config = copy.deepcopy(loaded)
     with open_dict(config):
         for key in ("hydra", *LINE_ONLY, *SWEEP_ONLY):
@@ -63,8 +63,7 @@ def without_line_keys(loaded: DictConfig) -> DictConfig:
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """Return a configuration as dicts, lists and numbers, every interpolation resolved, words of older versions
-    translated. UserError where a value is missing."""
+    """Convert a configuration to dicts, lists and numbers, with interpolations resolved. UserError if a value is missing."""
     config = OmegaConf.create(config)
     try:
         missing = sorted(OmegaConf.missing_keys(config))

@@ -1,9 +1,9 @@
-"""Hydra's loader with one rule more, and its errors in plain words. Imports no torch.
+"""Extend Hydra's loader by one rule, and explain its errors in plain words. Imports no torch.
 
-Hydra merges the body of an experiment after the parts were chosen. Untreated, `+experiment=e penalty=[gp]` leaves e's words about r1 behind
-as a part without a class, and `+experiment=e optimizer=ttur` silently keeps e's learning rates. `Composer` is Hydra's own loader with one
-rule added: **what an experiment says about a part holds only while that part is chosen**. Because it is the loader, the rule holds wherever
-Hydra composes: a run, every job of a sweep, under any launcher, and `--cfg job`.
+Hydra merges the body of an experiment after the parts are chosen. Without the rule, `+experiment=e penalty=[gp]` keeps e's settings of r1,
+a part without a class, and `+experiment=e optimizer=ttur` silently keeps e's learning rates. `Composer` is Hydra's own loader with the rule
+**the settings of an experiment for a part apply only while that part is chosen**. Because it is the loader, the rule applies wherever Hydra
+composes: in a run, in every job of a sweep, under any launcher, and for `--cfg job`.
 """
 
 import copy
@@ -38,7 +38,7 @@ from gan_runner.storage.documents import refuse_covered, refuse_growth, rendered
 
 @dataclass
 class _Loading:
-    """What one composition has learnt so far."""
+    """The state of one composition."""
 
     config_name: str
     choices_typed: bool  # whether the line itself chooses a part
@@ -54,7 +54,7 @@ class _Loading:
 
 
 class Composer(ConfigLoaderImpl):
-    """Hydra's config loader; an experiment's words about a part that is not chosen are dropped, and every error is a UserError."""
+    """Hydra's config loader; drops an experiment's settings for parts that are not chosen, and raises only UserError."""
 
     def __init__(self, config_dirs: Sequence[str | Path] = (), main: str | Path | None = None):
         version.setbase("1.3")
@@ -90,8 +90,7 @@ class Composer(ConfigLoaderImpl):
     # Hydra calls these --------------------------------------------------------------------------------------------------------------
 
     def load_configuration(self, config_name: str | None, overrides: list[str], run_mode: RunMode, *args: Any, **kwargs: Any) -> DictConfig:
-        """Load as Hydra does, but once for each line (Hydra loads up to four times, 0.3 s each), so that the checked configuration is
-        the one that runs."""
+        """Load as Hydra does, but once for each line (Hydra calls it up to four times, 0.3 s each), so that the checked one is run."""
         key = (config_name, tuple(overrides), run_mode, args, tuple(kwargs.items()))
         if key not in self._known:
             loaded = self._composed_line(config_name or "train", overrides, run_mode, *args, **kwargs)
@@ -178,7 +177,7 @@ class Composer(ConfigLoaderImpl):
         return loaded
 
     def _spelled_out(self, config_name: str, line: list[Override]) -> list[str]:
-        """Write `+penalty=x` as the whole resulting list: Hydra loses x where an experiment sets the list, and cannot add a second one."""
+        """Write `+penalty=x` as the whole resulting list: Hydra loses x if an experiment sets the list, and allows only one."""
         written: list[str] = []
         added: dict[str, list[str]] = {}
         for override in line:
@@ -214,7 +213,7 @@ class Composer(ConfigLoaderImpl):
         return self.repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
 
     def _refuse_choices(self, choosers: list[Override]) -> None:
-        """Refuse choices that cannot be names, which crash Hydra, and two names where one is chosen, which Hydra would merge."""
+        """Refuse values that cannot be names, which crash Hydra, and two names for a single part, which Hydra would merge."""
         mistakes = []
         for override in choosers:
             group, value = override.key_or_group, override.value()
@@ -232,7 +231,7 @@ class Composer(ConfigLoaderImpl):
         loaded.hydra.overrides.hydra = [text_of(o) for o in line if o.is_hydra_override()]
 
     def _meant(self, selections: list[str], repo: Any) -> dict[str, Names]:
-        """Return the parts that these experiments choose when nothing else is on the line."""
+        """Return the parts that these experiments choose without other overrides."""
         key = " ".join(selections)
         if key not in self.loading.meant:
             listing = create_defaults_list(repo, self.loading.config_name, parsed(selections), prepend_hydra=True, skip_missing=True)
@@ -240,7 +239,7 @@ class Composer(ConfigLoaderImpl):
         return self.loading.meant[key]
 
     def _repaired(self, path: str, body: Any, repo: Any) -> DictConfig:
-        """Return the body of an experiment without its words about parts that are not chosen."""
+        """Return the body of an experiment without its settings for parts that are not chosen."""
         self._refuse_body(path, body, repo)
         parts = [str(key) for key in body if key in PARTS]
         if parts:
@@ -254,7 +253,7 @@ class Composer(ConfigLoaderImpl):
         return body
 
     def _refuse_body(self, path: str, body: DictConfig, repo: Any) -> None:
-        """Refuse keys that the file of an experiment must not have."""
+        """Refuse settings that are not allowed in the file of an experiment."""
         primary = [str(key) for key in repo.load_config(config_path=self.loading.config_name).config]
         for key in map(str, body):
             if key in LINE_ONLY:
@@ -291,7 +290,7 @@ class Composer(ConfigLoaderImpl):
     # Mistakes -----------------------------------------------------------------------------------------------------------------------
 
     def _verify(self, loaded: DictConfig, config_name: str, line: list[Override]) -> None:
-        """Refuse mistakes that Hydra accepts: new names at the top, and a part of a list without a class."""
+        """Refuse errors that Hydra accepts: new names at the top level, and a part of a list without a class."""
         primary = self.repository.load_config(config_path=config_name)
         known = ["hydra", *PARTS, *(map(str, primary.config) if primary else ())]
         new = [str(key) for key in loaded if key not in known]
@@ -311,7 +310,7 @@ class Composer(ConfigLoaderImpl):
             self.loading.origins.pop(override.key_or_group, None)
 
     def _strangers(self, loaded: DictConfig, group: str) -> Iterator[str]:
-        """List keys beside `generator` and `discriminator` that no file of the group has: no part would read them."""
+        """Yield keys beside `generator` and `discriminator` that are in no file of the group: they would have no effect."""
         own: dict[str, None] = {"generator": None, "discriminator": None}
         for name in self.loading.chosen.get(group, ()):
             file = self.repository.load_config(config_path=f"{group}/{name}")
@@ -373,7 +372,7 @@ class Composer(ConfigLoaderImpl):
 
 
 def _choices(defaults: Sequence[Any], repo: Any) -> dict[str, Names]:
-    """Return the parts that a defaults list chooses: the option of a single group; the keys that its files bring to a list group."""
+    """Return the parts chosen by a defaults list: the option of a single group; the keys of its files in a list group."""
     chosen: dict[str, Names] = {}
     for default in defaults:
         group, _, name = default.config_path.partition("/")
@@ -386,6 +385,6 @@ def _choices(defaults: Sequence[Any], repo: Any) -> dict[str, Names]:
 
 
 def compose(overrides: Sequence[str], config_dirs: Sequence[str | Path] = (), config_name: str = "train") -> Composed:
-    """Compose the configuration that a command line means."""
+    """Compose the configuration of a command line."""
 
     return Composer(config_dirs).compose(list(overrides), config_name)

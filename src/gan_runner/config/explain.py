@@ -1,4 +1,4 @@
-"""What went wrong, for the user: one plain line for each mistake, and an exit code."""
+"""Explain mistakes to the user: one plain line for each."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ def bad_grammar(override: str, text: str) -> str:
 
 
 def listed(options: Sequence[str], most: int = 50) -> str:
-    """List the names that can be chosen, the first of them where there are many."""
+    """Format the available names; only the first if there are many."""
     more = f" and {len(options) - most} more" if len(options) > most else ""
     return ", ".join(sorted(options)[:most]) + more
 
@@ -34,7 +34,7 @@ def orphan(key: str, chosen: Sequence[str], options: Sequence[str]) -> str:
 
 
 def unknown_key(key: str, frame: DictConfig) -> str:
-    """Explain that `key` is not in `frame`, and list the keys beside it."""
+    """Explain that `key` is not in `frame`, and name its neighbours."""
     parent, _, _ = key.rpartition(".")
     node = OmegaConf.select(frame, parent) if parent else None
     siblings = [str(name) for name in node if name != "_target_"] if isinstance(node, DictConfig) else []
@@ -43,7 +43,7 @@ def unknown_key(key: str, frame: DictConfig) -> str:
 
 
 def keys_of(node: DictConfig, prefix: str = "", hydra: bool = True) -> list[str]:
-    """Return all dotted keys of a configuration, inner ones and leaves."""
+    """Return all dotted keys of a configuration, inner nodes and leaves."""
     found: list[str] = []
     for key in node:
         if key == "_target_" or (not prefix and (key == "defaults" or (key == "hydra" and not hydra))):
@@ -56,7 +56,7 @@ def keys_of(node: DictConfig, prefix: str = "", hydra: bool = True) -> list[str]
 
 
 def leaves(node: Any, prefix: str) -> Iterator[str]:
-    """Write a piece of configuration as overrides: `a.b=1`, `a.c=2`."""
+    """Yield the values of a piece of configuration: `a.b=1`, `a.c=2`."""
     if isinstance(node, DictConfig) and len(node) and not node._is_interpolation():
         for key in node:
             yield from leaves(node._get_node(key), f"{prefix}.{key!s}")
@@ -66,7 +66,7 @@ def leaves(node: Any, prefix: str) -> Iterator[str]:
 
 
 def exists(node: Any, key: str) -> bool:
-    """Return whether a configuration has a dotted key, be its value null or missing."""
+    """Return whether a configuration has a dotted key; its value may be null or missing."""
     for part in key.split("."):
         if isinstance(node, DictConfig) and part in list(node.keys()):
             node = node._get_node(part)

@@ -1,4 +1,4 @@
-"""The groups of the configuration, and where its files are."""
+"""The groups of the configuration, and the folder of its files."""
 
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ Names = tuple[str, ...]
 
 @cache
 def config_dir() -> Path:
-    """Return the folder of the YAML files, in an installed wheel, an editable install and a source checkout alike."""
+    """Return the folder of the YAML files: in an installed wheel, an editable install or a source checkout."""
     here = Path(__file__).resolve().parent
     for folder in (here.parent / "configs", here.parents[2] / "configs"):
         if (folder / "train.yaml").is_file():

@@ -36,7 +36,7 @@ def literal(value: Any) -> bool:
 
 
 def is_place(value: Any) -> bool:
-    """Return whether a setting can be a folder; where it is, is known once it is resolved."""
+    """Return whether a setting can be a folder; its path is checked after it is resolved."""
     return isinstance(value, str)
 
 
@@ -70,12 +70,12 @@ WRITTEN = ("out", "export")  # keys of gan-sample, gan-eval and gan-rate that sa
 
 
 def is_ours(path: str) -> bool:
-    """Return whether a source of configurations belongs to the project, to Hydra, or to a plugin of Hydra's that is installed."""
+    """Return whether a source of configurations belongs to the project, to Hydra, or to an installed Hydra plugin."""
     return path == f"file://{config_dir()}" or re.match(r"structured://|pkg://(hydra\.conf$|hydra_plugins\.)", path) is not None
 
 
 class Files(ConfigSource):
-    """The YAML files of a folder, read within bounds."""
+    """The YAML files of a folder, read with limits on their size."""
 
     @staticmethod
     def scheme() -> str:
@@ -116,7 +116,7 @@ class Files(ConfigSource):
 
 
 class Repository(ConfigRepository):
-    """Hydra's repository on `Files`. main: the folder whose train.yaml, sample.yaml, ... hold, whatever other folders have."""
+    """Hydra's repository with `Files`. main: the folder whose train.yaml, sample.yaml, ... take precedence over all others."""
 
     def __init__(self, path: ConfigSearchPath, main: Path):
         self.main = f"file://{main}"
@@ -136,7 +136,7 @@ class Repository(ConfigRepository):
 
 
 class Bounded(CachingConfigRepository):
-    """What one configuration is made of: no more than LOADS files and VALUES values, each counted as often as it is asked for."""
+    """The files of one configuration: at most LOADS files and VALUES values, each counted as often as it is loaded."""
 
     def __init__(self, repository: ConfigRepository):
         super().__init__(repository)
@@ -154,7 +154,7 @@ class Bounded(CachingConfigRepository):
 
 
 def values(tree: Any) -> int:
-    """Return the number of values in a configuration."""
+    """Count the values in a configuration."""
     return 1 + sum(map(values, tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()))
 
 
@@ -162,7 +162,7 @@ def values(tree: Any) -> int:
 
 
 def settings_of(name: str, config: Any) -> list[str]:
-    """Return the settings of Hydra's that a file which is not ours gives, by dotted name without `hydra`. UserError where it must not."""
+    """Return the Hydra settings in a file of others, by dotted name without `hydra`. UserError if they are not allowed."""
     tree: Any = OmegaConf.to_container(config, resolve=False)
     for key in (*LINE_ONLY, *WRITTEN):
         if tree.get(key) not in (None, []):
@@ -193,7 +193,7 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def refuse_searchpath(primary: ConfigResult | None, line: Sequence[Override]) -> None:
-    """Refuse folders of configurations that a file names, and packages that the user does not name: their import runs them. UserError."""
+    """Raise UserError for search paths set by a file, and for packages that the user does not allow: an import would run them."""
     if primary is not None and not is_ours(primary.path) and OmegaConf.select(primary.config, "hydra.searchpath") is not None:
         raise UserError("hydra.searchpath is read from the command line only: hydra.searchpath=[FOLDER]")
     packages = named_packages(line)
@@ -208,7 +208,7 @@ def refuse_searchpath(primary: ConfigResult | None, line: Sequence[Override]) ->
 
 
 def refuse_params(name: str, params: Any) -> None:
-    """Refuse what a study must not put on the line of its jobs: what only the user says there. UserError."""
+    """Raise UserError if a study sets keys in its params that only the user may set on the line."""
     for key, value in params.items() if isinstance(params, dict) else ():
         for override in parsed([f"{key}={value}"]):
             root = re.split(r"[./@]", override.key_or_group)[0]
@@ -217,9 +217,9 @@ def refuse_params(name: str, params: Any) -> None:
 
 
 def refuse_placed(hydra: DictConfig, given: dict[str, str], line: Sequence[Override]) -> None:
-    """Compare Hydra's settings in files with the configuration that they became part of. UserError.
+    """Check the Hydra settings of files in the composed configuration. UserError if they are not allowed.
 
-    given: setting -> the file that gave it. A folder is below `outputs`; the settings of a launcher or sweeper are of one that is ours.
+    given: setting -> its file. A folder must be below `outputs`; settings of a launcher or sweeper are allowed only for our own.
     """
     typed = {override.key_or_group for override in line}
     for key, file in given.items():
@@ -240,7 +240,7 @@ def refuse_placed(hydra: DictConfig, given: dict[str, str], line: Sequence[Overr
 
 
 def _is_inside(hydra: DictConfig, key: str, text: str) -> bool:
-    """Return whether a place that a file gave is where it may be."""
+    """Return whether a path set by a file is allowed."""
     if key == "sweep.subdir":  # it is resolved once a job has its number
         return asks_only(text, FILLED_IN - OPEN) and not PurePath(text).is_absolute() and ".." not in PurePath(text).parts
     place = PurePath(str(OmegaConf.select(hydra, key)))

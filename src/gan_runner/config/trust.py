@@ -1,4 +1,4 @@
-"""Whose code a configuration may name."""
+"""Restrict the code that a configuration may name."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ FILLED_IN = frozenset(  # texts that Hydra fills in when a job begins
 
 
 def is_of(name: str, packages: Sequence[str]) -> bool:
-    """Return whether a dotted name is one in a module of these packages; `hydra._internal.utils.os.system` is one of `os`."""
+    """Return whether a dotted name is defined in one of these packages; `hydra._internal.utils.os.system` belongs to `os`."""
     if not any(name.startswith(f"{package}.") for package in packages):
         return False
     try:
@@ -41,10 +41,10 @@ def is_of(name: str, packages: Sequence[str]) -> bool:
 
 
 def refuse_foreign_code(hydra: DictConfig, packages: Sequence[str]) -> None:
-    """Refuse names of code in Hydra's settings that are not Hydra's own, a plugin's or of these packages. UserError.
+    """Raise UserError for names of code in Hydra's settings that are not of Hydra, a plugin or these packages.
 
-    Hydra makes its callbacks, launcher, sweeper and log handlers of these names. So that what is read here is what Hydra will use, an
-    interpolation among them may only ask for the texts of FILLED_IN.
+    Hydra instantiates its callbacks, launcher, sweeper and log handlers from these names. Interpolations among them may only refer to
+    FILLED_IN, so that the values checked here are the values that Hydra uses.
     """
 
     def visit(node: Any, path: str, trusted: Sequence[str], names: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Data sets, and the streams of batches that are read from them."""
+"""Data sets, and streams of batches from them."""
 
 from gan_runner import lazy
 

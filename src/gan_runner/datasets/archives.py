@@ -1,4 +1,4 @@
-"""Files of public data sets: there and undamaged, or downloaded."""
+"""Verify or download the files of public data sets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _sound: set[tuple[Path, int, int]] = set()  # (path, size, mtime) of the files t
 
 
 class Archive(NamedTuple):
-    """A file on the network, and the files that come out of it."""
+    """A file on the network, and the files unpacked from it."""
 
     name: str
     md5: str
@@ -31,7 +31,7 @@ class Archive(NamedTuple):
 
 
 def md5_is(expected: str) -> Check:
-    """Return a check for this md5."""
+    """Build the check for this MD5."""
 
     def check(path: Path) -> tuple[str, str]:
         with path.open("rb") as file:
@@ -42,7 +42,7 @@ def md5_is(expected: str) -> Check:
 
 
 def verify(path: Path, check: Check) -> None:
-    """Read a file through, once in a process unless it changes. Raises UserError where it is damaged."""
+    """Verify a file, once in a process unless it changes. Raises UserError if it is damaged."""
     try:
         stat = path.stat()
         key = (path.resolve(), stat.st_size, stat.st_mtime_ns)
@@ -60,10 +60,10 @@ def verify(path: Path, check: Check) -> None:
 
 
 def obtain(title: str, folder: Path, checks: Mapping[str, Check], archives: Callable[[], Iterable[Archive]]) -> None:
-    """See that all files (their path below `folder`: what is checked) are there undamaged; download the archives of those that are not.
+    """Ensure that all files (path below `folder`: its check) exist undamaged; download the archives of missing ones.
 
-    An archive that is in `folder` already is unpacked from there. Raises UserError where a file is damaged, or where one is missing and
-    cannot be downloaded; Failed where the disk is full.
+    An archive that exists in `folder` is unpacked without a download. Raises UserError if a file is damaged, or missing and cannot be
+    downloaded; Failed if the disk is full.
     """
     lacking = {name for name in checks if not (folder / name).is_file()}
     for name, check in checks.items():
@@ -91,7 +91,7 @@ def obtain(title: str, folder: Path, checks: Mapping[str, Check], archives: Call
 
 
 def _unpack(folder: Path, archive: Archive, checks: Mapping[str, Check]) -> None:
-    """Unpack into a temporary folder, then move file by file: neither an interruption nor a second process leaves half a file."""
+    """Unpack in a temporary folder, then move each file to its path: interruptions and other processes leave no partial file."""
     from torchvision.datasets import utils
 
     folder.mkdir(parents=True, exist_ok=True)

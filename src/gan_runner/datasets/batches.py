@@ -29,7 +29,7 @@ GRACE_S = 20  # seconds that a worker goes on after SIGTERM
 
 
 class Order:
-    """In which order n samples are read: epoch after epoch, each a permutation and its flips, drawn on the CPU from (seed, epoch)."""
+    """The order in which n samples are read: for each epoch a permutation and flips, drawn on the CPU from (seed, epoch)."""
 
     def __init__(self, n: int, seed: int, flip: bool):
         if n == 0:
@@ -38,7 +38,7 @@ class Order:
         self._recent = lru_cache(maxsize=2)(self.epoch)  # a batch may span two
 
     def epoch(self, e: int) -> tuple[Tensor, Tensor]:
-        """Draw the order of an epoch: indices, int64, n; whether each is mirrored, bool, n."""
+        """Return indices (n, int64), and whether each image is mirrored (n, bool)."""
         generator = seeded("order", self.seed, e)
         order = torch.randperm(self.n, generator=generator)
         flips = torch.rand(self.n, generator=generator) < 0.5 if self.flip else torch.zeros(self.n, dtype=torch.bool)
@@ -55,10 +55,10 @@ class Order:
 
 
 class Stream:
-    """Endless batches; a batch may span two epochs, so that all have one size.
+    """Infinite stream of batches; a batch may span two epochs, so that all have one size.
 
-    batch_size counts all processes; a process gets its rows of every batch, in rank order. `position`, the number of samples read by all
-    processes, is the whole state; the number of samples is kept beside it, to know other data by.
+    batch_size is the total over all processes; each process gets its rows of every batch, in rank order. `position`, the number of samples
+    read by all processes, is the whole state. The number of samples is saved with it, to detect other data.
     """
 
     fingerprint: Fingerprint
@@ -73,7 +73,7 @@ class Stream:
         self.first = distributed.rank() * self.share  # row of the batch
 
     def prepare(self) -> None:
-        """Prepare on the host what the next round reads."""
+        """Prepare the data of a round; called on the host before the round."""
 
     def __iter__(self) -> Iterator[BatchLike]:
         return self
@@ -82,7 +82,7 @@ class Stream:
         raise NotImplementedError
 
     def take(self, indices: Tensor) -> Tensor:
-        """Return the samples `indices` (N) as the data set has them, on the host: to be looked at, rather than trained on."""
+        """Return the samples `indices` (N) as stored in the data set, on the host: to be displayed, not for training."""
         raise NotImplementedError
 
     def first_batch(self) -> Tensor:
@@ -91,13 +91,13 @@ class Stream:
         return self.batch(self.take(indices).to(self.device), None, flips.to(self.device)).x
 
     def close(self) -> None:
-        """Stop worker processes."""
+        """Stop the worker processes."""
 
     def state_dict(self) -> dict[str, int]:
         return {"position": self.position, "samples": self.order.n}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where a stream of the same data stood. UserError where it was of another number of samples."""
+        """Resume at the position of a stream of the same data. UserError if the number of samples differs."""
         if state["samples"] != self.order.n:
             raise UserError(
                 f"the data have changed: {state['samples']} training samples when the run began, {self.order.n} now; "
@@ -106,17 +106,17 @@ class Stream:
         self.position = state["position"]
 
     def batch(self, x: Tensor, y: Tensor | None, flips: Tensor | None) -> Batch:
-        """Build a batch as the networks see it: images mirrored where that was drawn."""
+        """Convert samples to the input of the networks; images are mirrored where `flips` is true."""
         if self.order.flip and flips is not None:
             x = torch.where(flips[:, None, None, None], x.flip(-1), x)
         return Batch(self.to_float(x), y)
 
 
 class Resident(Stream):
-    """Batches of samples that are kept on the device.
+    """Batches of samples in device memory.
 
-    A few epochs of the order are there, too, and a batch reads its slice of them by a device counter: a round is the same operations every
-    time and asks the device nothing, so that a CUDA graph can hold it. Who replays such a graph adds what it read to `position`.
+    A few epochs of the order are on the device as well, and a batch reads its slice of them at a device counter. So every round executes
+    the same operations without synchronisation, and a CUDA graph can capture it. A replay must add the samples it read to `position`.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class Resident(Stream):
         return batch
 
     def read(self, offset: int) -> Batch:
-        """Return this process's rows of the batch that begins `offset` samples into the round."""
+        """Read this process's rows of the batch that begins `offset` samples after the start of the round."""
         here = (self.cursor + (self.rows + offset)) % self.indices.numel()
         i = self.indices.view(-1)[here]
         return self.batch(self.x[i], None if self.y is None else self.y[i], self.flips.view(-1)[here] if self.order.flip else None)
@@ -174,7 +174,7 @@ class Resident(Stream):
 
 
 class Unread:
-    """A resident batch that is gathered when somebody asks for it, before the next round: most moves of G look at no real sample."""
+    """A resident batch that is gathered at its first use, within the same round: most steps of G use no real sample."""
 
     def __init__(self, batches: Resident, offset: int):
         self.batches, self.offset, self.prepared = batches, offset, batches.prepared
@@ -198,9 +198,9 @@ class Unread:
 
 
 class Streamed(Stream):
-    """The same batches in the same order, read by worker processes ahead of time; workers=0 reads when asked.
+    """The same batches in the same order, prefetched by worker processes; workers=0 reads them on demand.
 
-    Raises UserError where a file cannot be read.
+    Raises UserError if a file cannot be read.
     """
 
     def __init__(
@@ -257,7 +257,7 @@ class Streamed(Stream):
 
 
 class _Reader:
-    """What a worker does with a key of `_keys`. An error of the user's travels as its message: the loader would wrap it in a traceback."""
+    """Reads a key of `_keys` in a worker. Returns the message of a UserError: the loader would wrap the error in a traceback."""
 
     def __init__(self, items: Items):
         self.items = items
@@ -271,7 +271,7 @@ class _Reader:
 
 
 def _keys(order: Order, position: int, batch_size: int, first: int, share: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield for every batch from `position` on: the indices and flips of `share` rows from row `first`."""
+    """Yield, for every batch from `position` on, the indices and flips of `share` rows from row `first`."""
     while True:
         yield order.read(position + first, position + first + share)
         position += batch_size
@@ -282,9 +282,9 @@ def _as_it_is(read: Any) -> Any:
 
 
 def _outlive_signals(worker: int) -> None:
-    """Ignore signals in a worker until the round is over: a Ctrl-C or a scheduler's signal reaches the whole process group.
+    """Ignore signals in a worker: the whole process group gets them, but the main process needs its workers until the round ends.
 
-    SIGTERM is also how a worker that nobody closed is asked to leave: so it does, a little later.
+    SIGTERM also ends workers that were not closed, so they exit GRACE_S seconds after it.
     """
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
@@ -305,10 +305,10 @@ def stream(
     tick: Tick = unheard,
     labelled: bool = False,
 ) -> Resident | Streamed:
-    """Build the batches of a split: from the device where its samples fit `dataset.resident_mb`, else through `dataset.workers` processes.
+    """Create the batches of a split: from device memory if its samples fit `dataset.resident_mb`, else by `dataset.workers` processes.
 
-    The batches are the same either way. Only training images are mirrored. tick: called with the progress of a reading that is done once.
-    UserError for labels that are no classes of the data set, and, where labels are needed (labelled), for samples without.
+    Both give the same batches. Only training images are mirrored. tick: called with the progress of reading that happens once.
+    UserError for labels that are not classes of the data set, and for samples without labels if `labelled`.
     """
     items, flip = dataset.at_hand(split, tick), dataset.flip and split == "train"
     whose = f"the {split} split of {dataset.name}"

@@ -26,9 +26,9 @@ FOLDER = "cifar-10-batches-py"
 
 
 class CIFAR10(PublicImages):
-    """50,000 training and 10,000 test photographs of ten kinds of things, 3 32 32. Krizhevsky 2009.
+    """50,000 training and 10,000 test photographs of ten classes, 3 32 32. Krizhevsky 2009.
 
-    Files: root/cifar-10-batches-py/data_batch_1 ... 5 and test_batch, as torchvision keeps them.
+    Files: root/cifar-10-batches-py/data_batch_1 ... 5 and test_batch, as stored by torchvision.
     """
 
     native = (3, 32, 32)
@@ -57,7 +57,7 @@ class CIFAR10(PublicImages):
 
 
 class _Arrays(pickle.Unpickler):
-    """An unpickler that makes numpy arrays and plain containers, and calls nothing else."""
+    """An unpickler for numpy arrays and plain containers; it calls nothing else."""
 
     allowed = {
         ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
@@ -73,7 +73,7 @@ class _Arrays(pickle.Unpickler):
 
 
 def arrays(path: Path) -> dict[str, Any]:
-    """Return the content of a pickle that holds arrays only; UserError otherwise."""
+    """Read a pickle that contains only arrays; UserError otherwise."""
     try:
         with path.open("rb") as file:
             return _Arrays(file, encoding="latin1").load()

@@ -1,4 +1,4 @@
-"""Classes by name. A label is a number, and what it means is the name of a class: names are compared, numbers are not."""
+"""Match classes by name. The meaning of a label is the name of its class, so names are compared, not numbers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 def label_of(said: str | int, spec: Spec) -> int:
-    """Return the label of a class that is given by its name or by its number; a name wins where both fit. ValueError where there is
-    none."""
+    """Return the label of a class, given by name or number; the name takes precedence. ValueError if there is no such class."""
     text, names, classes = str(said), spec.class_names or (), spec.classes or 0
     if text in names:
         return names.index(text)
@@ -31,7 +30,7 @@ def label_of(said: str | int, spec: Spec) -> int:
 
 
 def refuse_labels(labels: Tensor | None, spec: Spec, whose: str) -> None:
-    """Raise UserError where a label (N) is no class of the spec, or its classes have not one name each."""
+    """Raise UserError if a label (N) is not a class of the spec, or the classes have no distinct names."""
     names = spec.class_names
     if names is not None and (len(names) != spec.classes or len({*names}) < len(names)):
         raise UserError(f"{whose} has {spec.classes} classes and {len({*names})} different names for them: {listed(names)}")
@@ -49,10 +48,9 @@ def by_number(real: Spec, samples: Spec) -> bool:
 
 
 def translated(labels: Tensor, real: Spec, samples: Spec) -> Tensor:
-    """Translate labels (N) of real data to those of the samples: to the class of the same name, or the same number where a side has no
-    names.
+    """Translate labels (N) of real data to those of the samples by class name; unchanged if one side has no names.
 
-    UserError where the classes are not the same ones: says which class lacks samples on which side.
+    UserError if the classes differ; it names the classes without samples on each side.
     """
     if real.class_names is None or samples.class_names is None:
         if real.classes != samples.classes:
@@ -67,14 +65,14 @@ def translated(labels: Tensor, real: Spec, samples: Spec) -> Tensor:
 
 
 def difference(fake: tuple[str, ...], real: tuple[str, ...]) -> str:
-    """Return which classes have no samples on which side; empty where the names are the same, in whatever order."""
+    """Describe the classes without samples on either side; empty for equal sets of names."""
     sides = (("samples", real, fake), ("real samples", fake, real))
     lacking = [(what, [name for name in wanted if name not in there]) for what, wanted, there in sides]
     return "; ".join(f"there are no {what} of {listed(names)}" for what, names in lacking if names)
 
 
 def refuse_renamed(saved: Spec, now: Spec, whose: str) -> None:
-    """Raise UserError where a run was trained with other class names, or with the same ones in another order, than the data set has now."""
+    """Raise UserError if the class names of a run, or their order, differ from those of the data set now."""
     if saved.class_names is None or saved.class_names == now.class_names:
         return
     before, after = saved.class_names, now.class_names or ()

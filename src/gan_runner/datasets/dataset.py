@@ -1,4 +1,4 @@
-"""What a data set is: a spec, two splits, and a way to look at its samples."""
+"""The interface of data sets: a spec, two splits, and pictures of samples."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ Split = Literal["train", "test"]
 
 
 class Items(Protocol):
-    """Samples that can be read in any order, from memory or from files."""
+    """Samples with random access, from memory or from files."""
 
     @property
     def nbytes(self) -> int:
-        """What all of them take in memory, labels apart."""
+        """Size of all samples in memory, without labels."""
 
     @property
     def labels(self) -> Tensor | None:
-        """int64, N; None where there are none."""
+        """int64, N; None if there are none."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int) -> tuple[Tensor, int | None]:
-        """Sample i and its label; IndexError past the end."""
+        """Return sample i and its label; IndexError past the end."""
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the samples `indices` (N) as x (N ...) and y (N)."""
@@ -66,11 +66,11 @@ class Samples:
 
 
 def unheard(what: str, done: int, n: int) -> None:
-    """Ignore the progress; a Tick."""
+    """Ignore progress."""
 
 
 class Dataset:
-    """A named collection of samples in two splits. A subclass says `spec` and `load`; its constructor touches no file."""
+    """A named collection of samples in two splits. A subclass defines `spec` and `load`; its constructor opens no file."""
 
     flip: bool = False
     """Whether a training image is mirrored left to right half of the times that it is seen."""
@@ -87,25 +87,25 @@ class Dataset:
 
     @property
     def spec(self) -> Spec:
-        """Shape of a sample as the networks see it (C H W for images), number of classes, and what is known exactly."""
+        """Shape of a sample as input of the networks (C H W for images), number of classes, and the exact distribution if known."""
         raise NotImplementedError
 
     def prepare(self) -> None:
-        """See that the files are there and undamaged, downloading them where that is possible; calling it twice costs nothing.
+        """Ensure that the files exist undamaged, and download them if possible; a second call costs nothing.
 
-        Raises UserError that says which files to put where.
+        Raises UserError, which names the missing files and their folder.
         """
 
     def load(self, split: Split) -> Samples:
-        """Return all samples of a split, in memory."""
+        """Load all samples of a split into memory."""
         raise NotImplementedError
 
     def open(self, split: Split) -> Items:
-        """Return the samples of a split, not necessarily in memory."""
+        """Open the samples of a split, not necessarily in memory."""
         return self.load(split)
 
     def at_hand(self, split: Split, tick: Tick = unheard) -> Items:
-        """Return the samples of a split as training reads them again and again, once what is done a single time for that is done."""
+        """Open the samples of a split for repeated reading in training, after preparation that is done once, such as decoding."""
         return self.open(split)
 
     def to_float(self, x: Tensor) -> Tensor:
@@ -117,19 +117,19 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        """As a protocol states it."""
+        """Name in protocols."""
         return type(self).__name__.lower()
 
     def summary(self) -> str | None:
-        """Describe in one line, for the start of a run, what was found and what was left out and why; None where the name says it all."""
+        """Return one line for the start of a run: what was found, and what was left out and why; None if the name is enough."""
         return None
 
     def notes(self, split: Split) -> dict[str, str]:
-        """Return facts about the samples of a split that a protocol must state, by name."""
+        """Return notes for a protocol on the origin of the samples of a split, by name."""
         return {}
 
     def checksum(self, split: Split) -> str:
-        """Return SHA-256 of the samples of a split and their labels: equal for equal content, in any place."""
+        """Return the SHA-256 of the samples of a split and their labels: equal for equal content at any path."""
         samples = self.load(split)
         digest = hashlib.sha256(f"{samples.x.dtype} {tuple(samples.x.shape)}".encode())
         for part in (samples.x, samples.y):
@@ -138,17 +138,17 @@ class Dataset:
         return digest.hexdigest()
 
     def fingerprint(self, split: Split, items: Items) -> Fingerprint:
-        """Identify the samples of a split: a state holds the fingerprint of the training samples, and is resumed on those alone.
+        """Return what identifies the samples of a split. A state has it for the training samples, and resumes only on the same ones.
 
-        items: the samples, as `open` or `at_hand` gave them. This one reads 1,000 of them; override it where that takes long.
+        items: the samples, from `open` or `at_hand`. This default reads 1,000 of them; override it if that takes long.
         """
         return of_items(items)
 
     def picture(self, samples: Tensor, columns: int = 8) -> Tensor:
         """Draw samples: uint8, 3 H W.
 
-        Images (N C H W, -1 ... 1) in a grid of `columns`, for which no file is read; points in the plane (N 2) as a scatter plot over what
-        is known of the real ones.
+        Images (N C H W, -1 ... 1) as a grid of `columns`, without reading files; points in the plane (N 2) as a scatter plot over the
+        real distribution.
         """
         if samples.ndim == 4:
             return grid(to_uint8(samples), columns)

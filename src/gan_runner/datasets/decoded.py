@@ -1,4 +1,4 @@
-"""Images of files, decoded once: arrays of bytes in the folder for caches, from which they are read at the speed of memory."""
+"""Images of files, decoded once: a cache of byte arrays, which are memory-mapped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHARD = 2**24  # bytes of an array, about
 class Decoded:
     """The images of `items`, read from arrays that `fill` has written or verified.
 
-    paths: their files, by whose size and time of change the arrays are found again; shape: C H W; how: what else decoding depends on.
+    paths: their files; size and modification time are in the cache key. shape: C H W; how: what else decoding depends on.
     """
 
     def __init__(self, items: Items, paths: Sequence[Path], shape: tuple[int, ...], how: str = ""):
@@ -63,11 +63,11 @@ class Decoded:
 
     @cached_property
     def shards(self) -> list[np.ndarray]:
-        """The arrays, mapped from the disk; a worker process opens its own. UserError where one has changed since `fill`."""
+        """The memory-mapped arrays; each worker process opens its own. UserError if one has changed since `fill`."""
         return [self.shard(path) for path in self.paths()]
 
     def shard(self, path: Path) -> np.ndarray:
-        """Return an array, which is not read through again unless it has changed since that was done."""
+        """Open an array, and verify it only if it has changed since the last time."""
         try:
             if cache.identity(path) != self.verified.get(path):
                 cache.verify(path)
@@ -79,9 +79,9 @@ class Decoded:
         return [self.folder / f"{i:06d}.npy" for i in range(-(-len(self) // self.rows))]
 
     def fill(self, tick: Tick) -> None:
-        """Decode what is not there undamaged, array by array, so that an interruption loses one at most; several processes share the work.
+        """Decode missing and damaged arrays one by one, so that an interruption loses at most one; processes share the work.
 
-        UserError where an image cannot be read; Failed where the disk takes no more.
+        UserError if an image cannot be read; Failed if the disk is full.
         """
         paths = self.paths()
         first = distributed.rank() * len(paths) // distributed.size()
@@ -99,7 +99,7 @@ class Decoded:
 
 
 def sound(path: Path, shape: tuple[int, ...]) -> bool:
-    """Read an array through: whether it is there, of bytes and of this shape, as it was written; what is damaged is named."""
+    """Verify that an array exists, with bytes of this shape and a correct checksum; reports damage."""
     try:
         cache.verify(path)
         found = np.load(path, mmap_mode="r")

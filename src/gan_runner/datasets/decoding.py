@@ -1,4 +1,4 @@
-"""Decode image files, by the same rules for training, judging and rating."""
+"""Decode image files, by the same rules for training, evaluation and rating."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ SAVE_IT = "save it with 8 bits a channel"
 
 
 class Refused(Exception):
-    """An image that would not be what it looks like; the text says why, and the way out."""
+    """An image that would be decoded wrongly; the text says why, and what to do."""
 
 
 def decode(path: Path, resolution: int, channels: int, background: str = BACKGROUND) -> Tensor:
-    """Decode an image file: uint8, C resolution resolution; the shorter side resized, the middle cut out. UserError as in `pixels`.
+    """Decode an image file: uint8, C resolution resolution; the shorter side resized, the centre cropped. UserError as in `pixels`.
 
-    With four channels, colours are weighted by their opacity when they are resized, and a pixel that cannot be seen has the colour of
-    the background: so a colour that is hidden in the file reaches no network.
+    With four channels, colours are weighted by their opacity when resized, and invisible pixels get the colour of the background: a
+    colour hidden in the file reaches no network.
     """
     whole = pixels(path, channels, background)
     whole = resize(whole[None], resolution)[0] if channels < 4 else resized_with_opacity(whole, resolution)
@@ -49,11 +49,11 @@ def decode(path: Path, resolution: int, channels: int, background: str = BACKGRO
 
 
 def pixels(path: Path, channels: int | None = None, background: str = BACKGROUND) -> Tensor:
-    """Decode an image file: uint8, C H W, turned as its EXIF says; of an animation the first picture.
+    """Decode an image file: uint8, C H W, rotated by its EXIF orientation; the first frame of an animation.
 
-    channels: 1 is grey (ITU-R 601), 3 RGB, 4 RGB and opacity; None takes 1 for a file without colour and 3 for any other. With 1 and 3,
-    what is transparent is laid on the background, a colour as Pillow names them. 16 bits a channel, and floats from 0 to 1, are scaled
-    to 8 bits and rounded. Raises UserError, which names the file, where it cannot be read or would be read wrongly.
+    channels: 1 is grey (ITU-R 601), 3 RGB, 4 RGB and opacity; None means 1 for a file without colour, else 3. With 1 and 3, transparent
+    parts are composited on the background, a colour name of Pillow. 16 bits per channel, and floats from 0 to 1, are scaled to 8 bits
+    and rounded. Raises UserError, which names the file, if it cannot be read or would be read wrongly.
     """
     from PIL import Image, ImageOps
 
@@ -75,7 +75,7 @@ def pixels(path: Path, channels: int | None = None, background: str = BACKGROUND
 
 
 def opened(file: Path | IO[bytes]) -> Image:
-    """Open an image file without Pillow's warning that it is large: from 179 million pixels on Pillow refuses it."""
+    """Open an image file without Pillow's warning about its size; from 179 million pixels on Pillow refuses it."""
     from PIL import Image
 
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -83,7 +83,7 @@ def opened(file: Path | IO[bytes]) -> Image:
 
 
 def has_opacity(path: Path) -> bool:
-    """Return whether the header of an image file says that pixels may be transparent; False where it cannot be read."""
+    """Return whether pixels may be transparent by the header of an image file; False if it cannot be read."""
     try:
         with path.open("rb") as file:
             if file.read(len(JPEG)) == JPEG:  # which has no opacity, and may come in millions
@@ -95,8 +95,7 @@ def has_opacity(path: Path) -> bool:
 
 
 def colour(name: str) -> tuple[int, int, int]:
-    """Return red, green and blue, 0 ... 255, of a colour as Pillow names them: white, #a0b0c0, ... ValueError where there is none of
-    this name."""
+    """Return red, green and blue, 0 ... 255, of a colour name of Pillow: white, #a0b0c0, ... ValueError for an unknown name."""
     from PIL import ImageColor
 
     return ImageColor.getrgb(name)[:3]
@@ -143,21 +142,20 @@ def of_floats(numbers: np.ndarray) -> Image:
 
 
 def tiles(file: Any) -> list[Any]:
-    """Return the parts of a file that Pillow has not read yet: (decoder, place, offset, arguments)."""
+    """Return the parts of a file that Pillow has not read yet: (decoder, box, offset, arguments)."""
     return getattr(file, "tile", [])
 
 
 def raw_mode(tile: Any) -> str:
-    """Return how the numbers of a part are stored in the file, in Pillow's words."""
+    """Return Pillow's raw mode of a part: how its numbers are stored in the file."""
     arguments = tile[3]
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 
 def sixteen_bits(file: Any, path: Path) -> np.ndarray:
-    """Return the colours of an image with 16 bits a channel, uint32, H W C; Pillow gives the high bytes, and the low ones in the other
-    order.
+    """Read an image with 16 bits per channel: uint32, H W C. Pillow returns the high bytes; with reversed byte order, the low ones.
 
-    Refused where they are stored in an unusual way.
+    Raises Refused if they are stored in an unusual way.
     """
     if not all(raw_mode(tile) in (file.mode + order for order in OTHER_BYTE) for tile in tiles(file)):
         raise Refused(f"has more than 8 bits a channel, stored in a way that is not read exactly; {SAVE_IT}")
@@ -167,7 +165,7 @@ def sixteen_bits(file: Any, path: Path) -> np.ndarray:
 
 
 def other_byte(tile: Any) -> Any:
-    """Read the part by the other byte order."""
+    """Return the part with reversed byte order."""
     arguments, mode = tile[3], raw_mode(tile)
     other = mode[:-4] + OTHER_BYTE[mode[-4:]]
     changed = (other, *arguments[1:]) if isinstance(arguments, tuple) else other
@@ -175,7 +173,7 @@ def other_byte(tile: Any) -> Any:
 
 
 def resized_with_opacity(image: Tensor, resolution: int) -> Tensor:
-    """Resize an image of RGB and opacity, uint8 4 H W, to a shorter side of `resolution` pixels; each colour counts by its opacity."""
+    """Resize the shorter side of an RGBA image (uint8 4 H W) to `resolution` pixels; colours are weighted by opacity."""
     if min(image.shape[1:]) == resolution:
         return image
     opacity = image[3:].float()

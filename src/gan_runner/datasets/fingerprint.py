@@ -1,4 +1,4 @@
-"""What tells the samples of a data set from others without reading all of them, and in what two such marks differ."""
+"""Fingerprints of data sets, without reading all samples, and the differences of two fingerprints."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ values: the first chosen items, float32, where samples are floats, else None."""
 
 
 def rank(name: str) -> bytes:
-    """Return the place of a name in the order in which items are chosen: a hash with a fixed key, so that it is the same in all sets."""
+    """Return the sort key by which items are chosen: a hash of the name with a fixed key, equal in all data sets."""
     return hashlib.blake2b(b"gan-runner/" + name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def chosen(names: Sequence[str]) -> list[int]:
-    """Return indices of the CHOSEN names of the lowest rank, ascending."""
+    """Return the indices of the CHOSEN names of the lowest rank, ascending."""
     return sorted(heapq.nsmallest(CHOSEN, range(len(names)), key=lambda i: rank(names[i])))
 
 
 def of_items(items: Items) -> Fingerprint:
-    """Compute the fingerprint of any samples: their number, and CHOSEN of them by index, labels included.
+    """Compute the fingerprint of any samples: their number, and CHOSEN of them by index, with labels.
 
-    Samples that are floats are kept as they are, to be compared up to rounding: processors differ in the last bit of a random number.
-    Contents are left out where a second reading gives others, as in a data set that distorts images at random.
+    Float samples are stored, to be compared up to rounding: processors differ in the last bit of a random number.
+    Contents are omitted if a second reading differs, as in a data set with random augmentation.
     """
     names = [str(i) for i in range(len(items))]
     rows = torch.tensor(chosen(names))
@@ -66,8 +66,7 @@ def of_items(items: Items) -> Fingerprint:
 
 
 def of_files(folder: Path, paths: Sequence[Path]) -> Fingerprint:
-    """Compute the fingerprint of files below a folder: number, names and sizes of all, the bytes of CHOSEN. UserError where one cannot
-    be read."""
+    """Compute the fingerprint of files: number, names, sizes, and the bytes of CHOSEN of them. UserError if one cannot be read."""
     start = os.path.join(folder, "")
     names = [text.removeprefix(start) if text.startswith(start) else os.path.relpath(text, folder) for text in map(os.fspath, paths)]
     picked = chosen(names)
@@ -85,20 +84,20 @@ def of_files(folder: Path, paths: Sequence[Path]) -> Fingerprint:
 
 
 def short(data: bytes) -> str:
-    """Compute SHA-256, cut to 64 bits."""
+    """Return the SHA-256, cut to 64 bits."""
     return hashlib.sha256(data).hexdigest()[:16]
 
 
 def digest(mark: Fingerprint) -> str:
-    """Format a fingerprint as one line: equal for equal ones."""
+    """Return one line for a fingerprint: equal for equal fingerprints."""
     values = b"" if mark["values"] is None else mark["values"].numpy().tobytes()
     return short(repr([mark["samples"], mark["kind"], mark["listing"], sorted(mark["items"].items())]).encode() + values)
 
 
 def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
-    """Describe the differences; nothing where the data are the same.
+    """Describe the differences; empty for equal data.
 
-    Of more than CHOSEN items, a name that is chosen in one set only is gone or new if it would have been chosen in the other as well.
+    With more than CHOSEN items, a name chosen in only one set is gone or new if its rank would have been chosen in the other.
     """
     found = [
         f"{before[key]}{unit} then, {now[key]}{unit} now"
@@ -128,7 +127,7 @@ def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
 
 
 def strayed(before: Fingerprint, now: Fingerprint) -> set[str]:
-    """Return the items that are floats and differ by more than rounding."""
+    """Return the float items that differ by more than rounding."""
     if before["values"] is None or now["values"] is None:
         return set()
     rows = [dict(zip(mark["items"], mark["values"])) for mark in (before, now)]
@@ -138,5 +137,5 @@ def strayed(before: Fingerprint, now: Fingerprint) -> set[str]:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return the first few names, and how many more there are."""
+    """Format the first few names, and the number of others."""
     return some((printable(name, 100) for name in names), SHOWN)

@@ -1,4 +1,4 @@
-"""A folder of one's own images."""
+"""A folder of the user's images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from gan_runner.reporting import Tick, notice
 
 
 class Files:
-    """Images that are decoded when they are asked for: C, resolution, resolution."""
+    """Images that are decoded on demand: C, resolution, resolution."""
 
     def __init__(self, paths: Sequence[Path], labels: Sequence[int] | None, resolution: int, channels: int, background: str = BACKGROUND):
         self.paths, self.resolution, self.channels, self.background = paths, resolution, channels, background
@@ -57,16 +57,16 @@ class Files:
 class ImageFolder(Dataset):
     """Images of any size in a folder: class folders, whose names are the classes in alphabetical order, or all together without labels.
 
-    path: the folder; a single class folder counts as no labels. Where it holds folders `train` and `test` (or `val`, `valid`,
-    `validation`), these are the splits; else a share `test_fraction` is kept for testing, chosen by a hash of `split_seed` and the file's
-    path below the folder, so that files added later move no other. One image of each class, the one with the greatest hash, is for
-    training in any case; it alone may move to the test split when its class gets more files.
+    path: the folder; a single class folder means no labels. If it contains folders `train` and `test` (or `val`, `valid`, `validation`),
+    these are the splits. Otherwise a share `test_fraction` is for testing, chosen by a hash of `split_seed` and the file's path below the
+    folder; files added later do not change the split of others. The image with the greatest hash of each class is always for training;
+    only this one may move to the test split when its class gets more files.
 
-    Each file counts once, whatever links lead to it; names that begin with a dot are left out. resolution: pixels a side, the shorter one
-    resized (bilinear, antialiased), the middle cut out. channels: 1 grey, 3 RGB, 4 RGB and opacity. background: the colour on which
-    transparent images are laid, or that invisible pixels get with four channels. flip: mirror training images left to right half of the
-    times. resident_mb, workers: see Dataset. keep_decoded: keep the decoded training images in the folder for caches, where later epochs
-    and runs find them. ValueError where Pillow knows no colour of the name `background`.
+    Each file counts once, also with several links to it; names that begin with a dot are ignored. resolution: pixels per side; the
+    shorter side is resized (bilinear, antialiased), and the centre cropped. channels: 1 grey, 3 RGB, 4 RGB and opacity. background: the
+    colour behind transparent images, or of invisible pixels with four channels. flip: mirror training images left to right with
+    probability 1/2. resident_mb, workers: see Dataset. keep_decoded: cache the decoded training images on disk for later epochs and runs.
+    ValueError if `background` is not a colour name of Pillow.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class ImageFolder(Dataset):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """In the order of their labels; none where there are no labels."""
+        """Names in the order of the labels; empty without labels."""
         return self._listing[0]
 
     def prepare(self) -> None:
@@ -113,7 +113,7 @@ class ImageFolder(Dataset):
         return Files(paths, labels, self.resolution, self.channels, self.background)
 
     def checksum(self, split: Split) -> str:
-        """Hash the files' bytes and the settings of decoding, so that nothing needs to be decoded."""
+        """Return the SHA-256 of the files' bytes and of the preprocessing settings; nothing is decoded."""
         digest = hashlib.sha256(f"{VERSION} {self.resolution} {self.channels} {colour(self.background)} {self.class_names!a}".encode())
         for path, name in self._listing[1][split]:
             digest.update(os.fsencode(f"{name} ") + hashlib.sha256(path.read_bytes()).digest())
@@ -152,7 +152,7 @@ class ImageFolder(Dataset):
 
     @cached_property
     def _listing(self) -> tuple[tuple[str, ...], dict[Split, Images]]:
-        """Names of the classes; (path, class) of the files of each split, in alphabetical order."""
+        """Names of the classes, and (path, class) of the files of each split, in alphabetical order."""
         names, splits = self._images.class_names, self._images.splits
         if not self._images.places:
             return names, self._by_chance(splits[""])
@@ -164,7 +164,7 @@ class ImageFolder(Dataset):
         return names, {"train": splits["train"], "test": splits["test"]}
 
     def _by_chance(self, files: Images) -> dict[Split, Images]:
-        """Choose a share for testing by a hash of each path; the greatest hash of each class stays in training."""
+        """Split by a hash of each path: a share is for testing, except the greatest hash of each class."""
         hashes = [self._hash(path) for path, _ in files]
         greatest: dict[str, int] = {}
         for (_, name), number in zip(files, hashes):
@@ -175,10 +175,10 @@ class ImageFolder(Dataset):
         return splits
 
     def fingerprint(self, split: Split, items: Items) -> Fingerprint:
-        """Compute the fingerprint from number, names and sizes of all images, and the bytes of 1,000 of them; nothing is decoded."""
+        """Return number, names and sizes of all image files, and a hash of the bytes of 1,000 of them; nothing is decoded."""
         return of_files(self.path, [path for path, _ in self._listing[1][split]])
 
     def _hash(self, path: Path) -> int:
-        """Return a number from 0 to 2^64 - 1 for a path below the folder."""
+        """Return the hash of a path below the folder, from 0 to 2^64 - 1."""
         digest = hashlib.sha256(os.fsencode(f"{self.split_seed}/{path.relative_to(self.path).as_posix()}")).digest()
         return int.from_bytes(digest[:8], "big")

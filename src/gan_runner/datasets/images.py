@@ -1,4 +1,4 @@
-"""What the public image data sets have in common."""
+"""Base of the public image data sets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS = 1024  # images that are resized at once: bounds the memory
 
 
 def resize(images: Tensor, resolution: int) -> Tensor:
-    """Resize images (uint8, N C H W) to a shorter side of `resolution` pixels: bilinear, antialiased, rounded, as torchvision does it."""
+    """Resize the shorter side of images (uint8, N C H W) to `resolution` pixels: bilinear, antialiased, rounded, as in torchvision."""
     short, long = sorted(images.shape[-2:])
     if short == resolution:
         return images
@@ -26,10 +26,10 @@ def resize(images: Tensor, resolution: int) -> Tensor:
 
 
 class PublicImages(Dataset):
-    """Square images with ten classes, in files that are published and checked.
+    """Square images with ten classes, in published files that are verified.
 
-    root: folder that has the files, or into which they are downloaded. flip: mirror training images left to right half of the times.
-    resolution: pixels a side; None leaves them as they are. resident_mb, workers: see Dataset.
+    root: folder of the files, or for their download. flip: mirror training images left to right with probability 1/2.
+    resolution: pixels per side; None: unchanged. resident_mb, workers: see Dataset.
     """
 
     native: tuple[int, int, int]

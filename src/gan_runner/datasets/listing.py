@@ -1,4 +1,4 @@
-"""List the images of a folder: each file once, in alphabetical order, and what was left out, with the reason."""
+"""List the images of a folder: each file once, in alphabetical order; with the files left out, and the reasons."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Images = list[tuple[Path, str]]  # path and class of each, sorted by path; "" wh
 
 @dataclass
 class Walk:
-    """What is below a folder."""
+    """The content of a folder, at any depth."""
 
     found: list[Parts] = field(default_factory=list)
     others: dict[Parts, Counter[str]] = field(default_factory=dict)  # by folder: other files, by their suffix
@@ -41,8 +41,8 @@ class Walk:
 class Listing:
     """The images of a folder.
 
-    splits: those of `train` and `test`; of "" where the folder has no folders for them. places: the folder of each split, by name.
-    left_out: how many files and folders, by reason. bare: folders on the level of classes in which there is no image.
+    splits: images of `train` and `test`; of "" if there are no folders of splits. places: the folder of each split, by name.
+    left_out: number of files and folders, by reason. bare: folders on the level of classes without an image.
     """
 
     folder: Path
@@ -53,12 +53,12 @@ class Listing:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """In alphabetical order, which is that of their labels; none where there are no labels."""
+        """Names in alphabetical order, which is the order of the labels; empty without labels."""
         names = sorted({name for files in self.splits.values() for _, name in files})
         return tuple(names) if len(names) > 1 else ()
 
     def summary(self, splits: Mapping[str, Images], chosen: str = "") -> str:
-        """Say in one line: images, classes, splits (chosen: how), what was left out and why."""
+        """Summarise in one line: images, classes, splits (chosen: how), and what was left out and why."""
         files = [file for part in splits.values() for file in part]
         said = counted(len(files), "image") + f" in {shown(self.folder)}"
         if names := self.class_names:
@@ -75,10 +75,10 @@ class Listing:
 
 
 def listed(folder: Path) -> Listing:
-    """List the images below a folder, and tell splits and classes by the names of its folders.
+    """List the images below a folder; splits and classes are the names of its folders.
 
-    A folder is entered once, whatever links lead to it. A file counts once, under the name that is no link, else under the first of its
-    names. Raises UserError where images cannot be read, a class loses all of its images, or it is not clear what a class is.
+    A folder is entered once, also with several links to it. A file counts once, under the name that is not a link, else under its first
+    name. Raises UserError if images cannot be read, a class has only unsupported images, or the classes are ambiguous.
     """
     walk = walked(folder)
     if walk.broken:
@@ -114,7 +114,7 @@ def listed(folder: Path) -> Listing:
 
 
 def of_folders(walk: Walk, depth: int) -> dict[Parts, Counter[str]]:
-    """Return the other files of the folders on this level in which there is no image, at any depth; sorted."""
+    """Return the other files of the folders on this level without an image at any depth; sorted."""
     holding = {parts[: depth + 1] for parts in walk.found if len(parts) > depth + 1}
     bare: dict[Parts, Counter[str]] = {}
     for parts, others in sorted(walk.others.items()):
@@ -124,9 +124,9 @@ def of_folders(walk: Walk, depth: int) -> dict[Parts, Counter[str]]:
 
 
 def walked(root: Path) -> Walk:
-    """Look at all files below a folder: its own first, what links lead to after them. UserError where a folder cannot be read.
+    """Walk all files below a folder: first its own, then the targets of links. UserError if a folder cannot be read.
 
-    Names that begin with a dot are left out, and nothing is opened but folders.
+    Names that begin with a dot are ignored. Only folders are opened.
     """
     walk, entered, taken = Walk(), set[tuple[int, int]](), set[tuple[int, int]]()
     folders: list[tuple[Parts, str]] = [((), os.fspath(root))]
@@ -175,7 +175,7 @@ def walked(root: Path) -> Walk:
 
 
 def take(walk: Walk, taken: set[tuple[int, int]], parts: Parts, status: os.stat_result) -> None:
-    """Put a file where it belongs in the walk. taken: device and inode of the images so far."""
+    """Add a file to the walk. taken: device and inode of the images so far."""
     suffix = suffix_of(parts[-1])
     if not stat.S_ISREG(status.st_mode):
         walk.reasons["no regular file"] += 1
@@ -197,9 +197,9 @@ def suffix_of(name: str) -> str:
 
 
 def split_folders(folder: Path, tops: set[str]) -> dict[str, str]:
-    """Return the folder of each split by name, of the folders `tops` on the first level; none where they are something else.
+    """Return the folder of each split by name, from the folders `tops` on the first level; empty if they are not splits.
 
-    A class may be called train: a folder of a training split without one for testing is a class, unless there is nothing beside it.
+    A class may be named train: a folder of a training split without one for testing is a class, unless it is the only folder.
     """
     by_name = {name.lower(): name for name in sorted(tops)}
     places = {
@@ -218,14 +218,14 @@ def split_folders(folder: Path, tops: set[str]) -> dict[str, str]:
 
 
 def classes(images: Counter[str]) -> str:
-    """Return how many classes, and images of each."""
+    """Format the number of classes, and of images in each."""
     if len(images) <= LISTED:
         return f"{len(images)} classes ({', '.join(f'{shown(name)} {n:,}' for name, n in sorted(images.items()))})"
     return f"{len(images)} classes of {min(images.values()):,} to {max(images.values()):,} images"
 
 
 def reasons(left_out: Counter[str]) -> str:
-    """Return how many files and folders were left out for each reason, the most frequent first."""
+    """Format the number of files and folders left out for each reason, the most frequent first."""
     return some([f"{n:,} {reason}" for reason, n in sorted(left_out.items(), key=lambda item: (-item[1], item[0]))])
 
 
@@ -234,10 +234,10 @@ def counted(n: int, what: str) -> str:
 
 
 def some(names: Iterable[str]) -> str:
-    """Return the first names, and how many more."""
+    """Format the first names, and the number of others."""
     return errors.some(map(shown, names), SHOWN)
 
 
 def shown(name: str | Path) -> str:
-    """Return a name as a terminal may show it, whatever bytes it has."""
+    """Make a name of any bytes safe for a terminal."""
     return printable(str(name))

@@ -62,7 +62,7 @@ class MNIST(PublicImages):
 
 
 def has_shape(shape: tuple[int, ...]) -> Check:
-    """Return a check for an idx file of bytes of this shape: its first words and its length, as there is no published checksum."""
+    """Build the check for an idx file of bytes of this shape: header and length, since there is no published checksum."""
 
     def check(path: Path) -> tuple[str, str]:
         words = (0x0800 + len(shape), *shape)
@@ -89,7 +89,7 @@ class FashionMNIST(MNIST):
 
 
 def idx(path: Path) -> Tensor:
-    """Return the array of bytes in an idx file that has been checked."""
+    """Read the array of bytes in a verified idx file."""
     content = np.fromfile(path, np.uint8)
     dimensions = int(content[3])
     shape = content[4 : 4 + 4 * dimensions].view(">u4").astype(int)

@@ -14,7 +14,7 @@ MESH = 160  # points a side at which a density is drawn
 
 
 def scatter(points: Tensor, real: Tensor, exact: Exact | None = None) -> Tensor:
-    """Draw points (N 2) over the real distribution: discs of 4 sigma around the modes, or the density, or else the real points."""
+    """Plot points (N 2) over the real distribution: discs of 4 sigma around the modes, or the density, or else the real points."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # a fifth of a second that not every command needs
     from matplotlib.collections import EllipseCollection
     from matplotlib.figure import Figure
@@ -57,6 +57,6 @@ def scatter(points: Tensor, real: Tensor, exact: Exact | None = None) -> Tensor:
 
 @lru_cache(maxsize=1)  # the same behind every picture of a run
 def _density(exact: Exact, limit: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return an axis, and the density on the square that it spans: rows are the second coordinate."""
+    """Return an axis, and the density on its square: rows are the second coordinate."""
     axis = torch.linspace(-limit, limit, MESH)
     return axis.numpy(), exact.log_prob(torch.cartesian_prod(axis, axis)).exp().view(MESH, MESH).T.numpy()

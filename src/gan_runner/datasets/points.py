@@ -1,4 +1,4 @@
-"""Distributions in the plane that are written down: nothing to download, and the density is known."""
+"""Distributions in the plane with known density; nothing to download."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Mixture:
         self.sigma = sigma
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log 1/M sum_m N(x; mode_m, sigma^2 I), in nats: N for points N D."""
+        """Compute log 1/M sum_m N(x; mode_m, sigma^2 I), in nats: N for points N D."""
         squares = self._distances(x).square() / (2 * self.sigma**2)
         modes, dimensions = self.centres.shape
         return torch.logsumexp(-squares, 1) - math.log(modes) - dimensions / 2 * math.log(2 * math.pi * self.sigma**2)
 
     def support_distance(self, x: Tensor) -> Tensor:
-        """Return distance to the nearest mode."""
+        """Return the distance to the nearest mode."""
         return self._distances(x).amin(1)
 
     def _distances(self, x: Tensor) -> Tensor:
@@ -44,8 +44,8 @@ class Mixture:
 class Spiral:
     """The curve (t cos t, t sin t) / scale for t uniform on [first, last], with normal noise of standard deviation `sigma` per axis.
 
-    The density is an integral over t. Gauss-Legendre on panels whose nodes lie closer along the curve than half a sigma; for points beyond
-    an end, where the integrand falls off at once, the panels there are halved again and again. The error is that of the number format.
+    The density is an integral over t, by Gauss-Legendre on panels with nodes less than half a sigma apart along the curve. For points
+    beyond an end, where the integrand decays fast, the panels near the end are halved repeatedly. The error is only rounding.
     """
 
     modes: Tensor | None = None
@@ -66,14 +66,14 @@ class Spiral:
         return torch.stack([t * t.cos(), t * t.sin()], 1) / self.scale
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log of the integral over t of N(x; curve(t), sigma^2 I), in nats: N for points N 2, in their number format."""
+        """Compute the log of the integral over t of N(x; curve(t), sigma^2 I), in nats: N for points N 2, in their dtype."""
         curve, log_weight = self.curve.to(x), self.log_weight.to(x)
         squares = (torch.cdist(part, curve, compute_mode="donot_use_mm_for_euclid_dist").square() for part in x.split(ROWS))
         log_integral = torch.cat([torch.logsumexp(log_weight - square / (2 * self.sigma**2), 1) for square in squares])
         return log_integral - math.log(2 * math.pi * self.sigma**2)
 
     def support_distance(self, x: Tensor) -> Tensor:
-        """Return distance to the curve, read off 2048 chords (1e-5 from the arc at most): those beside the nearest corner."""
+        """Compute the distance to the curve, as that to the chords at the nearest of 2048 corners (at most 1e-5 from the arc)."""
         line = self.line.to(x)
         distances = []
         for part in x.split(ROWS):
@@ -106,7 +106,7 @@ class Points(Dataset):
         return Spec((2,), None if modes is None else len(modes), self.exact)
 
     def load(self, split: Split) -> Samples:
-        """Draw the modes in turn, so that each has the same number of points (but for one); the label is the mode."""
+        """Draw the modes in turn, so that their numbers of points differ by at most one; the label is the mode."""
         modes = self.exact.modes
         assert modes is not None
         y = torch.arange(self.n) % len(modes)

@@ -1,4 +1,4 @@
-"""Images from any source, as they are: a folder of picture files, or an array in a .npz file."""
+"""Images from any source, unchanged: a folder of image files, or an array in a .npz file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CLASSES = 1_000_000  # at most; metrics make room for each
 
 
 class Pictures:
-    """Picture files of one size, decoded when they are asked for; UserError for one of another size."""
+    """Image files of one size, decoded on demand; UserError for one of another size."""
 
     def __init__(self, paths: Sequence[Path], labels: Tensor | None):
         self.paths, self.labels = paths, labels
@@ -57,18 +57,18 @@ class Pictures:
 
 
 def described(shape: tuple[int, ...]) -> str:
-    """Return a shape C H W in words."""
+    """Describe a shape C H W in words."""
     return f"{shape[2]}x{shape[1]} {'grey' if shape[0] == 1 else 'RGB'}"
 
 
 class Stored(Dataset):
-    """What a folder of picture files, or a .npz file, holds, without resizing anything.
+    """The content of a folder of image files, or of a .npz file, without resizing.
 
-    A folder has pictures, or a folder of them for each class, or folders `train` and `test` (`val`, `valid`, `validation`) of either kind;
-    else it is one split, whichever is asked for first. Pictures are decoded as in training, transparent ones laid on white.
+    A folder contains images, or a folder of images for each class, or folders `train` and `test` (`val`, `valid`, `validation`) of either
+    kind. Without them it is one split: the one requested first. Images are decoded as in training, transparent ones on white.
 
-    A .npz file has uint8 images (N C H W, N H W C or N H W) or float points (N D) as `samples`, `images` or `arr_0`,
-    perhaps with `labels` and, in their order, `class_names`. UserError for anything else.
+    A .npz file contains uint8 images (N C H W, N H W C or N H W) or float points (N D) as `samples`, `images` or `arr_0`,
+    optionally with `labels`, and `class_names` in their order. UserError for anything else.
     """
 
     def __init__(self, path: str):
@@ -81,7 +81,7 @@ class Stored(Dataset):
 
     @cached_property
     def _listing(self) -> Listing | None:
-        """The pictures of a folder; None of a .npz file. UserError for anything else."""
+        """The images of a folder; None for a .npz file. UserError for anything else."""
         if self.path.suffix == ".npz" and self.path.is_file():
             return None
         if not self.path.is_dir():
@@ -90,7 +90,7 @@ class Stored(Dataset):
 
     @cached_property
     def lossy(self) -> bool:
-        """Whether some image was compressed with loss, which moves every figure."""
+        """Whether some image has lossy compression, which changes every figure."""
         return any(path.suffix.lower() in LOSSY for files in self._splits.values() for path, _ in files)
 
     @property
@@ -114,7 +114,7 @@ class Stored(Dataset):
 
     @cached_property
     def class_names(self) -> tuple[str, ...] | None:
-        """In the order of their labels: of the class folders of all splits, in alphabetical order, or as a .npz file says; else None."""
+        """Names in the order of the labels: class folders of all splits, in alphabetical order, or names in a .npz file; else None."""
         return names_in(self.path) if self._listing is None else self._listing.class_names or None
 
     @cached_property
@@ -158,7 +158,7 @@ class Stored(Dataset):
 
 
 def arrays(path: Path) -> Samples:
-    """Return the samples in a .npz file. UserError where it has none that can be judged."""
+    """Read the samples in a .npz file. UserError if it has none that can be evaluated."""
     x, y = (first_array(path, names) for names in (ARRAYS, LABELS))
     if x is None:
         raise UserError(f"{path} has none of the arrays {', '.join(ARRAYS)}")
@@ -188,8 +188,7 @@ def arrays(path: Path) -> Samples:
 
 
 def names_in(path: Path) -> tuple[str, ...] | None:
-    """Return the names of the classes in a .npz file, in the order of the labels; None where it has none. UserError where they are no
-    names."""
+    """Read the class names in a .npz file, in the order of the labels; None if it has none. UserError if they are not names."""
     names = first_array(path, (NAMES,))
     if names is None:
         return None
@@ -199,8 +198,7 @@ def names_in(path: Path) -> tuple[str, ...] | None:
 
 
 def first_array(path: Path, names: Sequence[str]) -> np.ndarray[Any, Any] | None:
-    """Return the first of these arrays that a .npz file has; None where it has none. UserError where it is damaged or does not fit into
-    memory."""
+    """Read the first of these arrays in a .npz file; None if it has none. UserError if it is damaged or does not fit into memory."""
     try:
         with open(typed(path), "rb") as file, zipfile.ZipFile(file) as archive:
             there = set(archive.namelist())
@@ -211,7 +209,7 @@ def first_array(path: Path, names: Sequence[str]) -> np.ndarray[Any, Any] | None
 
 
 def array_in(archive: zipfile.ZipFile, name: str) -> np.ndarray[Any, Any]:
-    """Return an array of an archive, once its header and the length of its file agree. ValueError where they do not."""
+    """Read an array of an archive after checking its length against its header. ValueError if they differ."""
     with archive.open(name) as file:
         version = np.lib.format.read_magic(file)
         shape, _, dtype = (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)

@@ -1,4 +1,4 @@
-"""Images of filled triangles: data whose manifold is known, and the distance to it. Lucic et al. 2018, section 5."""
+"""Images of filled triangles: data with a known manifold, and the distance to it. Lucic et al. 2018, section 5."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ BLOCK = 4096  # triangles proposed at once, a constant so that the first n are t
 
 
 def areas(vertices: Tensor) -> Tensor:
-    """Compute the areas, N, of triangles N 3 2."""
+    """Compute the areas (N) of triangles N 3 2."""
     (ax, ay), (bx, by) = ((vertices[:, i] - vertices[:, 0]).unbind(1) for i in (1, 2))
     return (ax * by - ay * bx).abs() / 2
 
 
 def coverage(vertices: Tensor, resolution: int) -> Tensor:
-    """Compute the share of each pixel (N R R, float64) that a triangle (N 3 2: x to the right, y down, the frame is [0, 1]^2) covers.
+    """Compute the share of each pixel (N R R, float64) covered by a triangle (N 3 2: x to the right, y down, frame [0, 1]^2).
 
-    Exact to 1e-4, and differentiable in the vertices: a pixel's share is the signed sum over the edges of what lies beyond them in it.
-    For the part of an edge in a row of pixels, that is (height of the part) x (mean of clamp(x - i, 0, 1) over it): the difference at i
-    and i + 1 of means of relu(x - i), which are differences of squares. Memory: 0.2 MB an image of 28 x 28.
+    Exact to 1e-4, and differentiable in the vertices: a pixel's share is the signed sum over edges of its area on one side of the edge.
+    For the part of an edge in a row of pixels, this is (height of the part) x (mean of clamp(x - i, 0, 1) over it): the difference at i
+    and i + 1 of means of relu(x - i), which are differences of squares. Memory: 0.2 MB for an image of 28 x 28.
     """
     start = vertices.double() * resolution
     (x0, y0), (x1, y1) = (ends.unsqueeze(3).unbind(2) for ends in (start, start.roll(-1, 1)))  # N 3 1 each
@@ -55,12 +55,12 @@ def propose(n: int, min_area: float, generator: torch.Generator) -> Tensor:
 
 
 def drawn(vertices: Tensor, resolution: int) -> Tensor:
-    """Compute `coverage` in parts: N R R."""
+    """Compute `coverage` in blocks: N R R."""
     return torch.cat([coverage(part, resolution) for part in vertices.split(ROWS)])
 
 
 class TriangleManifold:
-    """All images of a triangle inside the frame with at least min_area of it: six parameters, no noise around them.
+    """All images of a triangle inside the frame with area at least min_area: six parameters, no noise.
 
     There is no density in the space of images, so `log_prob` raises NotImplementedError.
     """
@@ -76,25 +76,24 @@ class TriangleManifold:
         raise NotImplementedError("images of triangles lie on a surface: they have no density in the space of images")
 
     def support_distance(self, x: Tensor) -> Tensor:
-        """Return Euclidean distance (N, float64) of images (N 1 R R or N R*R, in [-1, 1]) to the nearest image of a triangle, in their
-        units.
+        """Compute the Euclidean distance (N, float64) of images (N 1 R R or N R*R, in [-1, 1]) to the nearest image of a triangle.
 
-        Found by descent, so it is an upper bound. Real images come within 0.03 on average (0.02 is their rounding to 256 levels), all of
-        300 within 0.4; of images with one wrong pixel 6 % are left more than 0.6 too far. NaN where an image is not finite.
+        Found by gradient descent, so it is an upper bound. For real images it is 0.03 on average (0.02 of it by rounding to 256 levels),
+        and below 0.4 for all of 300. For 6 % of images with one wrong pixel it is more than 0.6 too large. NaN if an image is not finite.
         """
         return torch.cat([2 * self.fit((part + 1) / 2)[1] for part in x.double().split(ROWS)])
 
     @cached_property
     def bank(self) -> tuple[Tensor, Tensor]:
-        """(vertices B 3 2, images B R*R float32) among which the search begins, the first of the training split; 31 MB at 28 x 28."""
+        """Start candidates: vertices B 3 2 and images B R*R float32, the first of the training split; 31 MB at 28 x 28."""
         vertices = propose(self.bank_size, self.min_area, seeded("Triangles", "train", self.seed))
         return vertices, drawn(vertices, self.resolution).flatten(1).float()
 
     def fit(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the nearest triangles found (N 3 2) and their L2 distances (N), float64, for images (N ... of R*R pixels) in [0, 1].
+        """Find the nearest triangles (N 3 2) and their L2 distances (N), float64, for images (N ... of R*R pixels) in [0, 1].
 
-        The best of the nearest one in a bank of training triangles and of those that have the image's moments (and the moments of its
-        pixels above 1/2, which haze does not spread); then Adam on the six coordinates. A step that leaves the manifold is not taken.
+        Starts from the best of: the nearest in a bank of training triangles, and triangles with the moments of the image or of its pixels
+        above 1/2 (less sensitive to haze). Then Adam on the six coordinates. Steps that leave the manifold are rejected.
         """
         images = images.double().reshape(-1, self.resolution, self.resolution)
         vertices = self._start(images).requires_grad_()
@@ -129,7 +128,7 @@ class TriangleManifold:
         return candidates[torch.arange(len(images), device=images.device), choice].clone()
 
     def _large(self, vertices: Tensor) -> Tensor:
-        """Enlarge triangles N M 3 2 that are too small to min_area, all of them inside the frame."""
+        """Enlarge triangles N M 3 2 that are too small to min_area; all are moved inside the frame."""
         area = areas(vertices.flatten(0, 1)).unflatten(0, vertices.shape[:2])
         factor = (1.001 * self.min_area / area.clamp_min(1e-12)).sqrt().clamp_min(1)[..., None, None]
         centre = vertices.mean(2, keepdim=True)
@@ -137,9 +136,9 @@ class TriangleManifold:
 
 
 def with_moments(images: Tensor, turns: int) -> Tensor:
-    """Return triangles (N turns 3 2) with the mean and the covariance of the light in images (N R R).
+    """Return triangles (N turns 3 2) with the mean and the covariance of the brightness in images (N R R).
 
-    That leaves one parameter, a turn before the map that makes the covariance, of which `turns` values are taken. An equilateral triangle
+    One parameter is left: a rotation before the map that gives the covariance; `turns` values of it are used. An equilateral triangle
     with its corners at distance sqrt 8 from its centre has unit covariance.
     """
     resolution = images.shape[1]
@@ -160,9 +159,9 @@ def with_moments(images: Tensor, turns: int) -> Tensor:
 
 
 class Triangles(Dataset):
-    """White triangles on black, one channel, no labels: vertices uniform on the frame, pixels the share that is covered, to 256 levels.
+    """White triangles on black, one channel, no labels: vertices uniform on the frame, pixels are the covered share, in 256 levels.
 
-    min_area: of the frame; smaller triangles are drawn again. The splits are independent.
+    min_area: share of the frame; smaller triangles are drawn again. The splits are independent.
     """
 
     def __init__(
@@ -190,6 +189,6 @@ class Triangles(Dataset):
         return propose(self.sizes[split], self.min_area, seeded("Triangles", split, self.seed))
 
     def load(self, split: Split) -> Samples:
-        """Draw the triangles: about two seconds for 70,000 images."""
+        """Draw the images: about two seconds for 70,000."""
         parts = self.vertices(split).split(ROWS)
         return Samples(torch.cat([(coverage(part, self.resolution) * 255).round().to(torch.uint8).unsqueeze(1) for part in parts]))

@@ -1,4 +1,4 @@
-"""The figures of samples and the protocol by which they are measured."""
+"""Figures of samples, and the protocol of their measurement."""
 
 from gan_runner import lazy
 

@@ -1,4 +1,4 @@
-"""What every feature network promises."""
+"""The interface of feature networks."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 class Extracted(NamedTuple):
-    """What a feature network says of N images."""
+    """The output of a feature network for N images."""
 
     features: Tensor  # N F
     logits: Tensor | None  # N K, None where it is no classifier
 
 
 class Extractor(nn.Module):
-    """A frozen network, always in evaluation mode, that takes images as uint8 and does its own resizing and scaling.
+    """A frozen network, always in evaluation mode. It takes uint8 images, and resizes and scales them itself.
 
-    weights: path of the file that a subclass reads. It is opened when first needed, so that a missing file is a reason why a figure is
-    missing and not the end of a run. A network that reads no file passes None and sets `loaded`.
+    weights: path of the file that a subclass reads. It is opened at first use: without the file, a figure is missing, but the run
+    continues. A network that reads no file passes None and sets `loaded`.
     """
 
     name: str
@@ -61,12 +61,11 @@ class Extractor(nn.Module):
         raise NotImplementedError
 
     def own(self, content: Any) -> dict[str, Tensor]:
-        """Return the state_dict of this network in what the file contains."""
+        """Extract the state_dict of this network from the content of the file."""
         return content
 
     def named(self, own: str, published: str) -> str:
-        """Return the prefix of a figure: the published name where the figure compares with published ones, and a name of its own
-        elsewhere."""
+        """Return the prefix of a figure: `published` if the figure is comparable with published ones, else `own`."""
         return f"{published if self.standard else own}/{self.name}"
 
     @torch.no_grad()
@@ -83,7 +82,7 @@ class Extractor(nn.Module):
         return Extracted(torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None)
 
     def check(self, images: Tensor) -> None:
-        """Refuse what are no images as uint8."""
+        """Raise an error unless these are uint8 images."""
         if images.dtype != torch.uint8:
             raise TypeError(f"extractor {self.name} takes images as uint8, 0 ... 255, and was given {images.dtype}: quantise them first")
         if images.ndim != 4 or 0 in images.shape[2:]:
@@ -94,7 +93,7 @@ class Extractor(nn.Module):
             )
 
     def find(self) -> Path:
-        """Return where the weights are; UserError where they are not."""
+        """Return the path of the weights; UserError if there is no such file."""
         assert self.weights is not None
         if not os.path.isfile(self.weights):  # False as well where one may not look
             raise UserError(
@@ -104,10 +103,10 @@ class Extractor(nn.Module):
         return self.weights
 
     def verify(self, path: Path, checksum: str) -> None:
-        """Raise UserError where the file is not to be used; its SHA-256 is `checksum`. By default any file is."""
+        """Raise UserError if the file with this SHA-256 must not be used. By default every file is accepted."""
 
     def load(self) -> None:
-        """Read the weights unless that is done; UserError where the file is missing, unreadable or another network's."""
+        """Read the weights once; UserError if the file is missing, unreadable or of another network."""
         if self.loaded:
             return
         path = self.find()
@@ -134,7 +133,7 @@ class Extractor(nn.Module):
         self._checksum, self.loaded = checksum, True
 
     def available(self) -> str | None:
-        """Return why this extractor cannot be used; None where it can."""
+        """Return the reason why this extractor cannot be used; None if it can."""
         try:
             self.load()
         except UserError as error:
@@ -143,7 +142,7 @@ class Extractor(nn.Module):
 
     @property
     def checksum(self) -> str | None:
-        """SHA-256 of the weights, for the protocol of a figure; None where there are none."""
+        """SHA-256 of the weights, for the protocol of a figure; None without weights."""
         self.load()
         return self._checksum
 
@@ -153,13 +152,13 @@ class Extractor(nn.Module):
 
 
 def aside() -> AbstractContextManager[None]:
-    """Build layers without drawing from training's random numbers: their initial weights are overwritten anyway."""
+    """Build layers without using the random generators of training; the initial weights are overwritten later."""
     return torch.random.fork_rng(devices=[])
 
 
 @contextlib.contextmanager
 def exact(device: torch.device) -> Iterator[None]:
-    """Compute in real float32, whatever training chose: no autocast, and neither TF32 nor bfloat16 inside a product."""
+    """Compute in full float32, for any settings of training: no autocast, and no TF32 or bfloat16 in products."""
     before: list[tuple[Switch, Any]] = []
     for switch in switches():
         with contextlib.suppress(RuntimeError):  # torch refuses to read an old setting that a new one contradicts
@@ -175,7 +174,7 @@ def exact(device: torch.device) -> Iterator[None]:
 
 
 class Switch(NamedTuple):
-    """A setting of torch, and the value that keeps float32 whole."""
+    """A setting of torch, and its value for full float32 precision."""
 
     read: Callable[[], Any]
     write: Callable[[Any], None]
@@ -183,8 +182,7 @@ class Switch(NamedTuple):
 
 
 def switches() -> Iterator[Switch]:
-    """List the settings of precision; since torch 2.9 each operation has its own, which must agree with the old ones, so those are set
-    first."""
+    """Yield the settings. Since torch 2.9 each operation has its own; they must agree with the old ones, which come first."""
     cudnn, cuda, mkldnn = (cast(Any, backend) for backend in (torch.backends.cudnn, torch.backends.cuda, torch.backends.mkldnn))
     yield Switch(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest")
     yield Switch(partial(getattr, cudnn, "allow_tf32"), partial(setattr, cudnn, "allow_tf32"), False)
@@ -199,19 +197,19 @@ def unit(images: Tensor) -> Tensor:
 
 
 def grey(images: Tensor) -> Tensor:
-    """Convert one channel, or three by their luma, to N 1 H W."""
+    """Convert to N 1 H W: one channel unchanged, or the luma of three."""
     if images.shape[1] == 3:
         return sum(w * images[:, i : i + 1] for i, w in enumerate(LUMA))  # type: ignore[return-value]
     return images
 
 
 def colour(images: Tensor) -> Tensor:
-    """Convert three channels, or one repeated, to N 3 H W."""
+    """Convert to N 3 H W: three channels unchanged, or one repeated."""
     return images.expand(-1, 3, -1, -1)
 
 
 def resize(images: Tensor, side: int) -> Tensor:
-    """Resize square images to this side, by bilinear interpolation with antialiasing; images of that side stay untouched."""
+    """Resize to square images of this side, bilinear with antialiasing; unchanged if they have this size."""
     if images.shape[2:] == (side, side):
         return images
     return F.interpolate(images, (side, side), mode="bilinear", align_corners=False, antialias=True)

@@ -1,4 +1,4 @@
-"""What the metrics say of samples, and by which protocol; samples of a generator."""
+"""Compute the metrics of samples, with the protocol of the measurement."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ VERBS: dict[Need, str] = {"log_prob": "log_prob", "encoder": "encode"}  # what a
 
 
 class Findings(NamedTuple):
-    """What an evaluation found."""
+    """The results of an evaluation."""
 
     figures: dict[str, dict[str, float | None]]  # name of a metric -> whole key -> figure; None: it could not be computed
     protocol: dict[str, Any]
@@ -47,7 +47,7 @@ class Findings(NamedTuple):
 
     @property
     def numbers(self) -> dict[str, float | None]:
-        """All figures, by key."""
+        """Return all figures by key."""
         return {key: value for figures in self.figures.values() for key, value in figures.items()}
 
     def line(self, step: int, images: int, **changed: Any) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class Findings(NamedTuple):
 def unmeasurable(
     metrics: Mapping[str, Metric], extractor: Extractor | None, subject: Subject, reference: Reference | None
 ) -> dict[str, str]:
-    """Return, for each metric that cannot be computed, its name and the reason."""
+    """Return the metrics that cannot be computed: name -> reason."""
     reasons: dict[str, str] = {}
     for name, metric in metrics.items():
         lacking = [reason for need in sorted(metric.needs) if (reason := missing(need, subject, reference)) is not None]
@@ -72,7 +72,7 @@ def unmeasurable(
 
 
 def unfit(extractor: Extractor, spec: Spec) -> str | None:
-    """Return why an extractor does not take samples of this shape; None where it does, or where its own `forward` decides that."""
+    """Return why an extractor does not accept samples of this shape; None if it does, or if its own `forward` decides."""
     if type(extractor).forward is not Extractor.forward:
         return None
     try:
@@ -83,7 +83,7 @@ def unfit(extractor: Extractor, spec: Spec) -> str | None:
 
 
 def missing(need: Need, subject: Subject, reference: Reference | None) -> str | None:
-    """Return why there is not what a metric may need; None where it is there. Labels are looked at, which may read the real samples."""
+    """Return why a need of a metric is not met; None if it is met. For labels, this may read the real samples."""
     if need == "labels":
         try:
             without = None if subject.labelled else "the samples"
@@ -102,12 +102,12 @@ def missing(need: Need, subject: Subject, reference: Reference | None) -> str | 
 
 
 def prefix_of(name: str, metric: Metric, extractor: Extractor | None) -> str:
-    """Return the key of a metric's figures; its name where it needs an extractor and there is none."""
+    """Return the key of a metric's figures; its name if it needs an extractor and there is none."""
     return name if metric.extracts and extractor is None else metric.prefix(extractor)
 
 
 def refuse_same_keys(metrics: Mapping[str, Metric], extractor: Extractor | None) -> None:
-    """Raise UserError where two metrics would write under the same key, so that one figure would replace the other."""
+    """Raise UserError if two metrics have the same key, as one figure would overwrite the other."""
     names: dict[str, str] = {}
     for name, metric in metrics.items():
         prefix = prefix_of(name, metric, extractor)
@@ -124,12 +124,12 @@ def evaluate(
     batch_size: int = 500,
     tick: Tick = unheard,
 ) -> Findings:
-    """Return the figures of a subject; None, and the reason in the protocol, for one that cannot be computed.
+    """Compute the figures of a subject. A figure that cannot be computed is None, with the reason in the protocol.
 
-    Samples are made once and pass once through the extractor, for all metrics.
+    Samples are generated once and passed through the extractor once, for all metrics.
 
-    Each process takes a contiguous share of the samples, and sample i is the same one on every rank: so neither the number of processes
-    nor batch_size moves a figure. Draws nothing from torch's own generators. tick is called with the progress.
+    Each process takes a contiguous share of the samples, and sample i is the same on every rank. So neither the number of processes nor
+    batch_size changes a figure. Uses no global random generator of torch. tick is called with the progress.
     """
     device, reasons = subject.device, unmeasurable(metrics, extractor, subject, reference)
     home = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
@@ -209,7 +209,7 @@ def aim(name: str, metrics: Mapping[str, Metric], extractor: Extractor | None) -
 
 
 def nearly_black(what: str) -> str:
-    """Describe images whose values are all 0 or 1."""
+    """Return the warning for images whose values are all 0 or 1."""
     return f"all values of the {what} are 0 or 1, of 255: nearly black images; were they meant to be scaled to 0 ... 255?"
 
 
@@ -223,7 +223,7 @@ def given(values: Mapping[str, Any], field: str, name: str) -> Tensor:
 
 
 def protocol(subject: Subject, extractor: Extractor | None, reference: Reference | None, reasons: Mapping[str, str]) -> dict[str, Any]:
-    """Return all that must be equal for two figures to be compared."""
+    """Return the settings that must be equal or known when figures are compared."""
     found: dict[str, Any] = {"n_fake": subject.n} | subject.protocol()
     if subject.spec.kind.rounding is not None:
         found["images"] = subject.spec.kind.rounding

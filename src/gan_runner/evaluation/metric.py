@@ -1,4 +1,4 @@
-"""What every metric promises."""
+"""The interface of metrics."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Reduction = Callable[[Any], Any]
 
 
 def rows(parts: list[Tensor]) -> list[Tensor]:
-    """Return the rows of some tensors as one tensor, in a list; a scalar is one row. Empty where there are none."""
+    """Concatenate the rows of tensors to a list of one tensor; a scalar is one row. Returns an empty list for no tensors."""
     return [torch.cat([part.reshape(1) if part.ndim == 0 else part for part in parts])] if parts else []
 
 
@@ -46,18 +46,18 @@ TORCHMETRICS: dict[bool | None, Direction] = {False: "min", True: "max"}  # its 
 
 
 class State(NamedTuple):
-    """What a metric adds up in: how it begins, and how the states of several processes become one."""
+    """An accumulator of a metric: its default, and the reduction over processes."""
 
     default: Tensor | None  # None: an empty list
     reduction: str | Reduction | None
 
 
 def told_nobody(done: int, n: int) -> None:
-    """Return where nobody wants to know how far the work is."""
+    """Ignore progress."""
 
 
 def over_processes(compute: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a `compute` see the states of all processes."""
+    """Wrap a `compute` so that it uses the states of all processes."""
 
     @wraps(compute)
     def of_all(self: Metric, *given: Any, **named: Any) -> Any:
@@ -109,15 +109,14 @@ class Metric(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its states are."""
+        """The device of its states."""
         return self._device
 
     def add_state(self, name: str, default: Tensor | list, dist_reduce_fx: str | Reduction | None = None) -> None:
-        """Make `self.name` a state, which moves with the metric and which `reset` brings back to its default: a tensor, or an empty list.
+        """Make `self.name` a state: it moves with the metric, and `reset` sets it to its default, a tensor or an empty list.
 
-        dist_reduce_fx joins the states of P processes: "sum", "mean", "max" or "min" of tensors; "cat" of the rows in a list, in the order
-        of the processes; a function of the stacked tensors, P ..., or of a list of all elements; None: that stack or list itself.
-        ValueError for anything else.
+        dist_reduce_fx reduces the states of P processes: "sum", "mean", "max" or "min" of tensors; "cat": rows of a list, in rank order;
+        a function of the stacked tensors, P ..., or of a list of all elements; None: that stack or list. ValueError for anything else.
         """
         if not isinstance(default, Tensor) and default != []:
             raise ValueError(f"the default of state {name} must be a tensor or an empty list")
@@ -138,7 +137,7 @@ class Metric(nn.Module):
 
     @contextmanager
     def joined(self) -> Iterator[None]:
-        """Merge the states of all processes for the time of the context; each has its own again afterwards."""
+        """Context: every process has the reduced states of all processes; afterwards each has its own again."""
         if self._is_joined or distributed.size() == 1:
             yield
             return
@@ -157,7 +156,7 @@ class Metric(nn.Module):
                 setattr(self, name, value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Metric:
-        """Move the states where a module is moved; their types stay as they are."""
+        """Move the states with the module; their dtypes do not change."""
         super()._apply(fn, recurse)
         self._device = fn(torch.empty(0, device=self._device)).device
         for name in self._states:
@@ -168,29 +167,29 @@ class Metric(nn.Module):
 
     @property
     def extracts(self) -> bool:
-        """Whether it looks through an extractor."""
+        """Whether it uses an extractor."""
         return bool({"features", "logits"} & set(self.reads))
 
     def prefix(self, extractor: Extractor | None) -> str:
-        """Return the key of its figures in metrics.jsonl, given the extractor (None: it needs none): "modes", "cs/lenet"."""
+        """Return the key of its figures in metrics.jsonl, for this extractor (None: it needs none): "modes", "cs/lenet"."""
         raise NotImplementedError
 
     def update(self, *values: Any, **none: Any) -> None:
-        """Take in what `reads` names, of N samples."""
+        """Add N samples: the values that `reads` lists."""
 
     def examine(self, subject: Subject) -> None:
-        """Examine the subject once, after the samples and before compute: its networks, single samples."""
+        """Examine more than samples, such as the networks; called once, after the samples and before compute."""
 
     def compute(self) -> dict[str, Tensor]:
-        """Return figures, float64 scalars, by the rest of their key; "" is the one that has the prefix for its key. NaN: undefined here."""
+        """Return figures, float64 scalars, by the key without prefix; "" is the figure whose key is the prefix. NaN: undefined."""
         raise NotImplementedError
 
     def pictures(self, subject: Subject) -> dict[str, Tensor]:
-        """Return pictures (uint8, 3 H W) by the rest of their key, asked for after compute; by default none."""
+        """Return pictures (uint8, 3 H W) by the key without prefix; called after compute; by default none."""
         return {}
 
     def notes(self) -> list[str]:
-        """Return where its figures mean little, such as too few samples: half sentences, asked for after compute; by default none."""
+        """Return warnings on its figures, such as too few samples: half sentences; called after compute; by default none."""
         return []
 
     def direction(self, rest: str) -> Direction | None:
@@ -199,10 +198,10 @@ class Metric(nn.Module):
         return said.get(rest) if isinstance(said, Mapping) else said
 
     def figures(self, extractor: Extractor | None) -> dict[str, Tensor]:
-        """Return the results of compute under their whole keys: {"modes/covered": ...}, {"cs/lenet": ..., "cs/lenet/std": ...}."""
+        """Return the figures of compute under their full keys: {"modes/covered": ...}, {"cs/lenet": ..., "cs/lenet/std": ...}."""
         prefix = self.prefix(extractor)
         return {f"{prefix}/{key}" if key else prefix: value for key, value in self.compute().items()}
 
     def sentence(self, figures: Mapping[str, float | None]) -> str:
-        """Return the figures, under their whole keys, as a reader wants them; None is one that could not be computed."""
+        """Describe the figures (by full key) for a reader; None is a figure that could not be computed."""
         return "  ".join(f"{key} {'null' if value is None else f'{value:.4g}'}" for key, value in figures.items())

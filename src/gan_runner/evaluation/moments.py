@@ -1,4 +1,4 @@
-"""Mean and covariance of rows that come in batches."""
+"""Mean and covariance of rows in batches."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ CHUNK = 4096  # rows that are held in float64 at a time
 
 
 class Moments(NamedTuple):
-    """Number, mean and scatter of rows, float64; two of them merge without loss. Chan, Golub and LeVeque 1979.
+    """Number, mean and scatter of rows, float64, which can be merged without loss. Chan, Golub and LeVeque 1979.
 
-    Sums of squares would lose as many digits as the mean exceeds the deviation by; a merge of centred sums does not.
+    Sums of squares lose digits if the mean is much larger than the deviation; a merge of centred sums does not.
     """
 
     n: Tensor  # a scalar
@@ -27,8 +27,7 @@ class Moments(NamedTuple):
 
     @classmethod
     def of(cls, rows: Tensor) -> Moments:
-        """Compute the moments of rows, N F; ValueError for another shape. Memory: a few thousand rows in float64 and a few matrices F F,
-        whatever N is."""
+        """Compute the moments of rows, N F; ValueError for another shape. Memory: a few thousand rows in float64, a few matrices F F."""
         if rows.ndim != 2:
             raise ValueError(f"moments are of rows, N F, and these have the shape {tuple(rows.shape)}")
         if not len(rows):
@@ -43,7 +42,7 @@ class Moments(NamedTuple):
         return cls(torch.tensor(float(len(rows)), dtype=torch.float64, device=rows.device), mean, centred.T @ centred)
 
     def merged(self, other: Moments) -> Moments:
-        """Merge with the moments of other rows."""
+        """Return the moments of the rows of both."""
         n = self.n + other.n
         delta, share = other.mean - self.mean, other.n / n.clamp_min(1)
         scatter = torch.addr(self.scatter + other.scatter, self.n * share * delta, delta)
@@ -51,18 +50,18 @@ class Moments(NamedTuple):
 
     @property
     def covariance(self) -> Tensor:
-        """F F, with N - 1 in the denominator; ValueError for fewer than 2 rows."""
+        """Return the covariance, F F, with N - 1 in the denominator; ValueError for fewer than 2 rows."""
         if self.n < 2:
             raise ValueError(f"a covariance needs at least 2 samples, not {self.n:.0f}")
         return self.scatter / (self.n - 1)
 
     @property
     def packed(self) -> Tensor:
-        """All of it in one symmetric matrix, F + 1 F + 1: [[n, mean], [mean, scatter]]."""
+        """Pack everything in one symmetric matrix, F + 1 F + 1: [[n, mean], [mean, scatter]]."""
         top = torch.cat([self.n.view(1), self.mean])
         return torch.cat([top[None], torch.cat([self.mean[:, None], self.scatter], 1)])
 
     @classmethod
     def unpacked(cls, matrix: Tensor) -> Moments:
-        """Return views of the parts that `packed` joined."""
+        """Unpack the matrix of `packed`, as views of it."""
         return cls(matrix[0, 0], matrix[0, 1:], matrix[1:, 1:])

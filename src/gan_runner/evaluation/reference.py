@@ -36,8 +36,8 @@ VERSION = 2  # of what is kept: since 2 with checksums
 class Reference:
     """Real samples of one split, in a fixed order, and their features.
 
-    n: how many of them, a random choice that is always the same; None: all. tick: called with the progress of a pass over the data. order:
-    the class names that labels count, matched by name; None: those of the data.
+    n: number of samples, a fixed random choice; None: all. tick: called with the progress of a pass over the data. order: the class names
+    whose positions are the labels, matched by name; None: those of the data.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Reference:
 
     @property
     def name(self) -> str:
-        """Of the data set, as a protocol states it."""
+        """Name of the data set in a protocol."""
         return self.dataset.name
 
     @property
@@ -66,7 +66,7 @@ class Reference:
         return self.dataset.spec
 
     def of(self, split: Split) -> Reference:
-        """Return the same data, another split. UserError where there is no such split."""
+        """Return the reference for another split of the same data. UserError if there is no such split."""
         if split not in self._others:
             settings = {"n": self.asked, "device": self.device, "batch_size": self.batch_size, "tick": self.tick, "order": self.order}
             other = Reference(self.dataset, split, self.extractor, **settings)  # type: ignore[arg-type]
@@ -92,7 +92,7 @@ class Reference:
 
     @cached_property
     def labels(self) -> Tensor | None:
-        """int64, n, as numbers of `class_names`; None where the data have none. UserError where `order` has other classes."""
+        """Labels, int64, n, as positions in `class_names`; None for data without labels. UserError if `order` has other classes."""
         labels = self._items.labels
         if labels is None:
             return None
@@ -101,11 +101,11 @@ class Reference:
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Of the labels, in their order; None where the classes have no names."""
+        """Names of the classes in the order of the labels; None if the classes have no names."""
         return (self.order and self.order.class_names) or self.spec.class_names
 
     def protocol(self) -> dict[str, Any]:
-        """Describe the real samples; where labels were read, also their classes."""
+        """Describe the real samples for a protocol; if labels were used, also their classes."""
         found = {"real": f"{self.name}:{self.split}", "n_real": self.n, "real_sha256": self.checksum}
         if self.n < len(self._items):
             found["real_chosen"] = f"{self.n} of {len(self._items)} at random, the same for every seed"
@@ -117,7 +117,7 @@ class Reference:
         return found | {f"real_{name}": note for name, note in self.notes.items()}
 
     def at(self, indices: Tensor) -> Tensor:
-        """Return the samples with these indices as data: N ..., float32. UserError where one is not finite."""
+        """Return the samples with these indices as data: N ..., float32. UserError if one is not finite."""
         x = self._items.take(self._chosen[indices])[0]
         if not x.isfinite().all():
             raise UserError(f"not all samples of {self.name} ({self.split}) are finite (nan or inf)")
@@ -130,36 +130,36 @@ class Reference:
         return self.spec.kind.nearly_black(self.dataset.to_float(x))
 
     def samples(self) -> Tensor:
-        """Return all of them as data: n ..., float32."""
+        """Return all samples as data: n ..., float32."""
         return self.at(torch.arange(self.n))
 
     # ---- features -------------------------------------------------------------------------------------------------------------------
 
     def features(self) -> Tensor:
-        """Return n F, float32, on the CPU; mapped from the disk where it was possible to keep them."""
+        """Return the features, n F, float32, on the CPU; memory-mapped if they are in the cache."""
         if "_features" not in vars(self):
             self._look(features=True)
         return self._features
 
     def moments(self) -> Moments:
-        """Compute the moments of the features; float64. Memory: one batch and a few matrices F F."""
+        """Return the moments of the features, float64. Memory: one batch and a few matrices F F."""
         if "_moments" not in vars(self):
             self._look(features=False)
         return self._moments
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 of the split, all of it."""
+        """SHA-256 of the whole split."""
         return self.dataset.checksum(self.split)
 
     @cached_property
     def notes(self) -> dict[str, str]:
-        """What a protocol has to say of how the samples came about, by name."""
+        """Notes for a protocol on the origin of the samples, by name."""
         return self.dataset.notes(self.split)
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """What the features are of and how they came about: the key under which they are kept."""
+        """The cache key of the features: data, extractor and preprocessing."""
         assert self.extractor is not None
         return {
             "version": VERSION,
@@ -176,7 +176,7 @@ class Reference:
         return cache.cache_folder() / f"{self.name}-{self.split}-{self.about['extractor']}-n{self.n}-{key[:16]}"
 
     def _look(self, features: bool) -> None:
-        """Set `_moments`, and `_features` where they are asked for: from the disk, else by a pass over the data; damage is named."""
+        """Set `_moments`, and `_features` if requested: from the cache, else by a pass over the data. Reports a damaged cache."""
         if (self._folder / "about.json").exists():  # it is written last: the others should be there
             try:
                 if json.loads((self._folder / "about.json").read_text()) != self.about:
@@ -200,7 +200,7 @@ class Reference:
         return torch.from_numpy(array)
 
     def _pass(self, features: bool) -> None:
-        """Look at every sample once, and keep what was seen; on the disk, which may refuse, for that costs time and not the figure."""
+        """Compute the features of every sample once, and cache them. Disk errors are ignored: they cost time, not the figure."""
         assert self.extractor is not None
         self.extractor.to(self.device)
         moments: Moments | None = None
@@ -230,7 +230,7 @@ class Reference:
 
 
 class _Rows:
-    """n rows of float32 on their way into a .npy file with a checksum at its end, which is there whole or not at all."""
+    """Writer of n rows of float32 to a .npy file with a checksum at its end; the file is created atomically."""
 
     def __init__(self, path: Path, n: int):
         self.path, self.n = path, n
@@ -239,7 +239,7 @@ class _Rows:
         self.checksum: int | None = None  # of what is written; None before anything is
 
     def add(self, rows: np.ndarray) -> None:
-        """Return some more rows; an error of the disk is kept for the end."""
+        """Append rows; a disk error is stored and raised by `close`."""
         data = np.ascontiguousarray(rows, "<f4").tobytes()
         if self.checksum is None:
             header = io.BytesIO()
@@ -248,7 +248,7 @@ class _Rows:
         self._write(data)
 
     def close(self) -> None:
-        """Put the file to its place. OSError where that, or a write before it, failed."""
+        """Move the file to its final path. OSError if this or an earlier write failed."""
         self._write(cache.seal(self.checksum or 0))
         if self.error is not None:
             raise self.error

@@ -32,7 +32,7 @@ T_975 = (
 
 
 def over_seeds(findings: Sequence[Findings]) -> tuple[dict[str, float | None], dict[str, list[float]]]:
-    """Compute (mean of every figure, its 95 % confidence interval by Student's t) over evaluations that differ in their seed alone."""
+    """Return the mean of every figure and its 95 % confidence interval (Student's t) over evaluations with different seeds."""
     means: dict[str, float | None] = {}
     intervals: dict[str, list[float]] = {}
     for key in findings[0].numbers:
@@ -48,5 +48,5 @@ def over_seeds(findings: Sequence[Findings]) -> tuple[dict[str, float | None], d
 
 
 def student_t(freedom: int) -> float:
-    """Return the 97.5 % point of Student's t distribution, to 0.2 %."""
+    """Approximate the 97.5 % quantile of Student's t distribution, to 0.2 %."""
     return T_975[freedom - 1] if freedom <= len(T_975) else 1.96 + 2.4 / freedom

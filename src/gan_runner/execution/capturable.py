@@ -1,7 +1,7 @@
-"""Which rounds may be replayed: those whose parts say that they execute the same operations in every round.
+"""Decide whether rounds may be replayed: only if all parts declare that they execute the same operations in every round.
 
-A replay executes no Python. So whatever a part does in a few rounds only (every tenth round, once in round 7) would never be done again.
-Parts of gan_runner and torch are known to do the same in every round; a class of anybody else says so with `capturable = True`.
+A replay executes no Python. So work that a part does in some rounds only (every tenth round, once in round 7) would be lost. Parts of
+gan_runner and torch are known to do the same in every round; other classes declare it with `capturable = True`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Found(NamedTuple):
 
 
 def parts_of(game: Game, dataset: Dataset | None = None) -> dict[str, Any]:
-    """Return the parts of a game, by the key that chooses each of them, and the hooks that torch calls for every module and optimiser."""
+    """Return the parts of a game by their configuration keys, and torch's global hooks for modules and optimisers."""
     parts: dict[str, Any] = {f"architecture.{side}": player.net for side, player in game.players.items()}
     parts |= {name if name == "loss" else f"penalty.{name}": term for name, term in game.terms.items()}
     parts |= {"rule": game.rule} | {f"trick.{name}": trick for name, trick in game.tricks.items()}
@@ -61,8 +61,7 @@ def parts_of(game: Game, dataset: Dataset | None = None) -> dict[str, Any]:
 
 
 def walk(parts: Mapping[str, Any]) -> Iterator[Found]:
-    """Yield every object that the parts hold, however deep: attributes, items of containers, hooks, what functions are bound to. Each
-    once."""
+    """Yield every object reachable from the parts, once: attributes, items of containers, hooks, the objects of bound methods."""
     seen: set[int] = set()
     rest = [Found(path, value, False) for path, value in reversed(list(parts.items()))]
     while rest:
@@ -75,7 +74,7 @@ def walk(parts: Mapping[str, Any]) -> Iterator[Found]:
 
 
 def below(found: Found) -> Iterator[Found]:
-    """List the objects that an object holds."""
+    """Yield the objects that an object holds directly."""
     path, value, vouched = found
     items: Iterator[tuple[Any, Any]] = iter(())
     if isinstance(value, Mapping):
@@ -98,13 +97,12 @@ def below(found: Found) -> Iterator[Found]:
 
 
 def is_data(value: Any) -> bool:
-    """Return whether there is nothing to be found in a value. Pairs of data are: a folder of images is a list of a million (path,
-    class)."""
+    """Return whether a value cannot hold parts. Tuples of data count: a folder of images is a list of a million (path, class)."""
     return isinstance(value, DATA) or (type(value) is tuple and all(isinstance(item, DATA) for item in value))
 
 
 def attributes(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the attributes of an object, in slots as well; none of the objects of torch and Python that hold no parts."""
+    """Yield the attributes of an object, slots included; none for objects of torch and Python that hold no parts."""
     yield from namespace(value).items()
     for cls in type(value).__mro__ if _is_foreign(type(value)) else ():  # type: ignore[arg-type]
         slots = vars(cls).get("__slots__", ())
@@ -114,24 +112,24 @@ def attributes(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def namespace(value: Any) -> dict[str, Any]:
-    """Return the dictionary of the attributes of an object that may hold parts."""
+    """Return the `__dict__` of an object that may hold parts; empty for other objects."""
     holds = isinstance(value, HOLDERS) or _is_foreign(type(value)) or root(type(value).__module__) == "gan_runner"  # type: ignore[arg-type]
     return getattr(value, "__dict__", {}) if holds and not isinstance(value, (*FUNCTIONS, *FOREIGN_CODE)) else {}
 
 
 def _speaks_for_itself(value: Any) -> bool:
-    """Return whether an object is of a class of somebody else that says capturable = True."""
+    """Return whether an object is of a foreign class with capturable = True."""
     return _is_foreign(type(value)) and refusal(value) is None  # type: ignore[arg-type]
 
 
 def root(module: Any) -> str:
-    """Return the first word of the name of a module: gan_runner_extra is not gan_runner."""
+    """Return the top-level package in the name of a module: gan_runner_extra is not gan_runner."""
     return str(module or "torch").partition(".")[0]
 
 
 @functools.cache
 def _is_foreign(cls: type) -> bool:
-    """Return whether a class, or one that it inherits from, is written by somebody else."""
+    """Return whether a class, or one of its bases, is foreign: not of gan_runner, torch or Python."""
     return any(not _is_known(each) for each in cls.__mro__)
 
 
@@ -140,14 +138,14 @@ def _is_known(cls: type) -> bool:
 
 
 def is_native(function: Any) -> bool:
-    """Return whether a function is of gan_runner, torch or Python, and so is what it wraps."""
+    """Return whether a function, and any function that it wraps, is of gan_runner, torch or Python."""
     origins = (getattr(function, "__module__", None), getattr(function, "__globals__", {}).get("__name__"))
     wrapped = getattr(function, "__wrapped__", None)
     return all(root(origin) in KNOWN for origin in origins) and (wrapped is None or is_native(wrapped))
 
 
 def refusal(value: Any, vouched: bool = False) -> str | None:
-    """Return why an object keeps a round from being replayed; None where it does not."""
+    """Return why an object forbids replaying rounds; None if it does not."""
     if isinstance(value, FUNCTIONS):
         allowed = vouched or is_native(value) or getattr(value, "capturable", False) is True
         return None if allowed else f"is the function {value.__module__}.{value.__qualname__}, {HOW}"
@@ -164,8 +162,7 @@ HOW = "which does not say capturable = True; let it say so if it executes the sa
 
 @functools.cache
 def _refused(cls: type, name: str) -> str | None:
-    """Return why objects of a class are refused. Each class that defines a method answers for itself and for those that it inherits
-    from."""
+    """Return why objects of a class are refused; None if they are not. A class that sets `capturable` covers its bases as well."""
     answered: set[type] = set()
     for each in cls.__mro__:
         if each in answered:
@@ -183,7 +180,7 @@ def _refused(cls: type, name: str) -> str | None:
 
 
 def authors(game: Game) -> dict[int, str]:
-    """Map the objects and functions whose code is executed to the names of their parts, by id."""
+    """Return readable names of parts, by the id of their objects and of the code of their functions."""
     named = {id(game): "", **{id(each): "" for player in game.players.values() for each in (player, player.objective)}}
     parts = parts_of(game)
     for path, value, _ in walk(parts):
@@ -196,7 +193,7 @@ def authors(game: Game) -> dict[int, str]:
 
 
 def theirs(game: Game) -> list[Found]:
-    """Return the objects of somebody else in a game, and all that they hold."""
+    """List the foreign objects in a game, and all that they hold."""
     found: list[Found] = []
     inside: list[str] = []
     for each in walk(parts_of(game)):
@@ -208,8 +205,7 @@ def theirs(game: Game) -> list[Found]:
 
 
 def refused(game: Game, dataset: Dataset | None = None) -> str | None:
-    """Return the first object of a game that keeps its rounds from being replayed, by the key of its part, and why; None where all may
-    be."""
+    """Return the first object, by the key of its part, that forbids replaying rounds, and the reason; None if there is none."""
     _refused.cache_clear()  # a method may have been replaced since
     for found in walk(parts_of(game, dataset)):
         if reason := refusal(found.value, found.vouched):

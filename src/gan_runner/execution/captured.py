@@ -1,4 +1,4 @@
-"""Captured rounds: all operations of a round, executed again in the same memory. One CUDA graph; comparison with eager rounds."""
+"""Capture rounds, replay them in static memory, and compare them with eager rounds. Contains the engine of CUDA graphs."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ class CapturingEngine(Fallible):
         return logs
 
     def able_still(self) -> bool:
-        """Ask again whether rounds may be captured: a callback may have added a part or a hook since the start.
+        """Check again whether rounds may be captured: a callback may have added a part or a hook since the start.
 
-        The data set is not asked again: a round reads batches, and executes none of its code.
+        The data set is not checked again: a round reads batches, and executes none of its code.
         """
         self.watched = None
         self.authors = authors(self.game)
@@ -91,9 +91,9 @@ class CapturingEngine(Fallible):
         super().stop()
 
     def compared(self, phase: Phase, source: Resident | Staged) -> Logs:
-        """Execute a captured round and the same round operation by operation. Failed where they differ.
+        """Execute a captured round and the same round operation by operation. Failed if they differ.
 
-        A round whose comparison does not fit into the memory of the device is not compared, which is said once.
+        A round whose comparison does not fit into the memory of the device is not compared, which is reported once.
         """
         watched = self.watched = self.watched or Watched(self.game, theirs(self.game))
         before = None
@@ -108,7 +108,7 @@ class CapturingEngine(Fallible):
         return self.ready[phase](source)
 
     def held_against(self, phase: Phase, source: Resident | Staged, watched: Watched, before: Before) -> Logs:
-        """Execute a round from the state `before` it, captured and operation by operation. Failed where the two differ."""
+        """Execute a round from the state `before` it, captured and operation by operation. Failed if the two differ."""
         plays = [self.eager(source)]
         if not self.exact:
             before.restore()
@@ -134,7 +134,7 @@ class CapturingEngine(Fallible):
 
     @property
     def exact(self) -> bool:
-        """Whether two plays of a round are the same to the bit."""
+        """True if two plays of a round are bit for bit the same."""
         return self.game.generator.device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
 
     def taken_down(self, source: Resident | Staged) -> tuple[Logs, Tensor, Recorder]:
@@ -151,7 +151,7 @@ class CapturingEngine(Fallible):
         return self.watched.outcome(logs, (source.position - start, getattr(source, "left", 0)))
 
     def complaint(self, phase: Phase, found: str, source: Resident | Staged) -> str:
-        """Describe what is wrong with a captured round: the operation, the part, and the checkpoint to go on from."""
+        """Describe what is wrong with a captured round: the operation, the part, and the checkpoint to resume from."""
         recorder = self.taken_down(source)[-1]
         what, who = departure(self.lines[phase], recorder.lines) or (
             "The operations are the same, and some part reads memory that is not torch's",

@@ -1,4 +1,4 @@
-"""Rounds that are executed twice, as an engine does and operation by operation, and what the two leave behind."""
+"""Compare the results of a round that is executed twice: by an engine, and operation by operation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FACTOR = 10  # times the difference of two eager plays
 
 
 class Remembered:
-    """What objects hold, to be given back to them in place: attributes, items, the numbers of tensors, the states of generators."""
+    """A copy of what objects hold, to restore it in place: attributes, items, values of tensors, states of generators."""
 
     def __init__(self, found: Iterable[Found]):
         self.holds: list[tuple[Any, Any]] = []
@@ -43,7 +43,7 @@ class Remembered:
 
     @torch.no_grad()
     def restore(self, counts: bool = True) -> None:
-        """Give everything back. counts=False: but for what is no tensor and no object, such as a count of rounds."""
+        """Restore everything. counts=False: except plain data, such as a count of rounds."""
         for holder, held in self.holds:
             if isinstance(holder, dict):
                 stays = {} if counts else {k: v for k, v in holder.items() if isinstance(v, DATA) and isinstance(held.get(k), DATA)}
@@ -62,9 +62,9 @@ class Remembered:
 
 
 class Watched:
-    """What a round of a game changes.
+    """The tensors that a round of a game may change.
 
-    theirs: objects of somebody else, whose attributes it may change as well.
+    theirs: foreign objects, whose attributes a round may change as well.
     """
 
     def __init__(self, game: Game, theirs: Sequence[Found]):
@@ -81,7 +81,7 @@ class Watched:
         return found | {"the number of samples that are read": torch.tensor(read)}
 
     def attributes(self) -> Outcome:
-        """Return the tensors that objects of somebody else hold as attributes or items."""
+        """Return the tensors that foreign objects hold as attributes or items."""
         found: Outcome = {}
         for path, value, _ in self.theirs:
             items = [*namespace(value).items(), *(value.items() if isinstance(value, dict) else ())]
@@ -91,7 +91,7 @@ class Watched:
 
 
 class Before:
-    """The state of a game and of the source of its data, to be restored in place: a recorded round holds on to that memory."""
+    """A copy of the state of a game and of its data source, to restore it in place: a captured round uses that memory."""
 
     def __init__(self, watched: Watched, source: Any):
         self.watched, self.source = watched, source
@@ -103,7 +103,7 @@ class Before:
 
     @torch.no_grad()
     def restore(self, counts: bool = True) -> None:
-        """Go back. counts=False: but for what the parts of somebody else count in Python, which a replay does not advance."""
+        """Restore the state. counts=False: except counts of foreign parts in Python, which a replay does not advance."""
         self.theirs.restore(counts)
         for tensor, numbers in zip(self.watched.places.values(), self.numbers, strict=True):
             tensor.copy_(numbers)
@@ -119,7 +119,7 @@ def random_states(game: Game) -> dict[str, Tensor]:
 
 
 def in_place(game: Game) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors that a round writes in place: weights, buffers, and what optimisers and gradient scalers keep."""
+    """Yield the tensors that a round writes in place: weights, buffers, and the state of optimisers and gradient scalers."""
     names: dict[Tensor, str] = {p: readable(name) for name, p in game.named_parameters()}
     yield from ((name, p) for p, name in names.items())
     yield from ((readable(name), buffer) for name, buffer in game.named_buffers())
@@ -133,7 +133,7 @@ def in_place(game: Game) -> Iterator[tuple[str, Tensor]]:
 
 
 def readable(name: str) -> str:
-    """Return the name of a weight or buffer of a game, by the keys of the configuration."""
+    """Return the name of a weight or buffer in terms of configuration keys."""
     for pattern, key in (
         (r"players\.(\w+)\.objective\.net\.", r"architecture.\1."),
         (r"players\.\w+\.objective\.owned\.", ""),
@@ -145,19 +145,19 @@ def readable(name: str) -> str:
 
 
 def same(one: Tensor, other: Tensor) -> bool:
-    """Return whether two tensors are equal, nan included."""
+    """Return whether two tensors are equal; nan equals nan."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return torch.equal(one, other) or bool(((one == other) | ((one != one) & (other != other))).all())
 
 
 def first_unequal(one: Outcome, other: Outcome) -> str | None:
-    """Return the name of the first tensor that is not the same in both; None where all are, to the bit."""
+    """Return the name of the first tensor that differs, bit for bit; None if all are equal."""
     return next((name for name in (one | other) if name not in one or name not in other or not same(one[name], other[name])), None)
 
 
 def distance(one: Tensor | None, other: Tensor | None) -> float:
-    """Return the greatest difference of two numbers at the same place; inf where one is no number, or where there is none."""
+    """Return the maximum absolute difference of two tensors; inf if only one value is nan, one is missing, or shapes differ."""
     if one is None or other is None or one.shape != other.shape:
         return 0.0 if one is other else float("inf")
     if one.numel() == 0:
@@ -168,10 +168,10 @@ def distance(one: Tensor | None, other: Tensor | None) -> float:
 
 
 def first_beyond(replayed: Outcome, plays: Sequence[Outcome]) -> str | None:
-    """Return the name of the first tensor of a replayed round that is further from each eager play of it than rounding explains.
+    """Return the name of the first tensor whose difference between a replayed round and every eager play exceeds rounding; or None.
 
-    plays: at least two plays from the same state. What they differ by, tensor by tensor, is rounding, which is at least the last place of
-    the greatest number; a tensor may be ten times as far from the nearest of them.
+    plays: at least two plays from the same state. Their difference, tensor by tensor, estimates rounding; it is at least the last place of
+    the largest value. The tolerance is FACTOR times that, from the nearest play.
     """
     for name in dict.fromkeys(name for outcome in (replayed, *plays) for name in outcome):
         first, *others = (play.get(name) for play in plays)
@@ -182,14 +182,14 @@ def first_beyond(replayed: Outcome, plays: Sequence[Outcome]) -> str | None:
 
 
 def last_place(tensor: Tensor | None) -> float:
-    """Return the relative precision of a tensor's numbers, times the greatest of them; 0 for integers."""
+    """Return the relative precision of a tensor's dtype times its largest absolute value; 0 for integers."""
     if tensor is None or tensor.numel() == 0 or not tensor.is_floating_point():
         return 0.0
     return torch.finfo(tensor.dtype).eps * float(tensor.double().abs().nan_to_num(0.0, 0.0).amax())
 
 
 def rounding_unit(game: Game) -> float:
-    """Return the greatest relative error of rounding a number as products of this game do; that of TF32 on a GPU, which may use it."""
+    """Return the relative rounding error of matrix products in this game; that of TF32 on a GPU, which may use it."""
     device = game.generator.device.type
     with game.precision():
         if torch.is_autocast_enabled(device):
@@ -199,7 +199,7 @@ def rounding_unit(game: Game) -> float:
 
 @torch.no_grad()
 def shake(game: Game, *key: object) -> None:
-    """Change every weight by one rounding unit, up or down at random: a round from there shows what rounding does to its results."""
+    """Perturb every weight by one rounding unit, up or down at random, so that a round shows the effect of rounding."""
     generator, unit = seeded("rounding", *key, device=game.generator.device), rounding_unit(game)
     for p in game.parameters():
         sign = torch.randint(2, p.shape, generator=generator, device=p.device) * 2 - 1

@@ -30,7 +30,7 @@ class Engine:
 
 
 class Fallible(Engine):
-    """An engine that can fail on a given game. It then restores the state, falls back to eager execution, and says the reason once."""
+    """An engine that can fail on a given game. It then restores the state, falls back to eager execution, and reports the reason once."""
 
     name: str
 
@@ -68,7 +68,7 @@ class Fallible(Engine):
         raise NotImplementedError
 
     def give_up(self, reason: str) -> None:
-        """Fall back to eager execution, and say why."""
+        """Fall back to eager execution, and report the reason."""
         self.stop()
         self.tell(reason)
 

@@ -1,4 +1,4 @@
-"""The choice of an engine."""
+"""Choose an engine."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def engine_of(
     dataset: Dataset | None = None,
     last: Callable[[int], Path | None] = lambda step: None,
 ) -> Engine:
-    """Return the engine that trainer.engine names. last: gives the newest checkpoint of at most so many rounds.
+    """Create the engine that trainer.engine names. last: returns the newest checkpoint of at most a number of rounds.
 
-    auto, where one process trains alone: CUDA graphs on a GPU; on a CPU a list of operations, unless the data are images, whose networks
-    keep it busy long enough. Else operation by operation.
+    auto with one process: cuda_graph on a GPU; replay on a CPU, but eager for images, whose operations take so long that Python's
+    overhead does not matter. auto with several processes: eager.
     """
     device = game.generator.device.type
     if name == "auto":
@@ -47,7 +47,7 @@ def engine_of(
 
 @contextmanager
 def one_stream(device: torch.device) -> Iterator[None]:
-    """Let everything happen on a stream that can be captured: the default one cannot."""
+    """Run everything on a side stream, as the default stream cannot be captured."""
     if device.type != "cuda":
         yield
         return

@@ -1,4 +1,4 @@
-"""On what a round is executed: device, precision, layout in memory, threads, and whether it is bit for bit the same every time."""
+"""Set device, precision, memory format, threads and determinism of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Precision = Literal["auto", 32, 16, "bf16"]
 
 
 def device_of(accelerator: Accelerator) -> torch.device:
-    """Return the device to train on; auto takes CUDA, else MPS, else the CPU. UserError where it is not there."""
+    """Return the device to train on; auto: CUDA, else MPS, else the CPU. UserError if it is not available."""
     there: dict[Accelerator, bool] = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if accelerator == "auto":
         accelerator = next(name for name, is_there in there.items() if is_there)
@@ -31,7 +31,7 @@ def device_of(accelerator: Accelerator) -> torch.device:
 
 
 def precision_of(precision: Precision, device: torch.device, images: bool) -> Precision:
-    """Return the precision to compute in; auto: bf16 for images where the processor multiplies it in hardware, else 32."""
+    """Return the precision of computations; auto: bf16 for images if the device has instructions for it, else 32."""
     if precision != "auto":
         return precision
     return "bf16" if images and multiplies_bf16(device) else 32
@@ -48,8 +48,7 @@ def multiplies_bf16(device: torch.device) -> bool:
 
 
 def autocast(precision: Precision, device: torch.device) -> Callable[[], AbstractContextManager]:
-    """Return the context in which objectives are computed. Casts of weights are not kept: a CUDA graph would hold on to those of its
-    recording."""
+    """Return the autocast context of objectives. Casts of weights are not cached on CUDA: a graph would reuse those of its capture."""
     if precision == 32:
         return nullcontext
     number = torch.bfloat16 if precision == "bf16" else torch.float16
@@ -57,12 +56,12 @@ def autocast(precision: Precision, device: torch.device) -> Callable[[], Abstrac
 
 
 def gradient_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
-    """Build the gradient scaler, which keeps small gradients alive in float16; disabled at other precisions."""
+    """Create the gradient scaler for float16; disabled at other precisions."""
     return torch.amp.GradScaler(device.type, enabled=precision == 16)
 
 
 def lay_out(net: nn.Module, device: torch.device) -> nn.Module:
-    """Lay weights out channels last, as convolutions of CPUs and tensor cores read them; else each of them reorders first."""
+    """Convert weights to channels last, the format of convolutions on CPUs and tensor cores; otherwise each call would convert them."""
     return net.to(memory_format=torch.channels_last) if device.type in ("cpu", "cuda") else net  # type: ignore[call-overload]
 
 
@@ -70,7 +69,7 @@ THREADS = torch.get_num_threads()  # as many as torch takes
 
 
 def use_threads(threads: int | None) -> None:
-    """Compute on so many threads of the CPU; None: a share of what torch takes. Runs of a sweep share a process, so each says."""
+    """Set the number of CPU threads; None: this process's share of torch's default. Every run sets it, as jobs may share a process."""
     torch.set_num_threads(threads or max(THREADS // distributed.local_size(), 1))
 
 
@@ -79,10 +78,10 @@ MALLOC_SETTINGS = {-1: (-1, 128 * 1024), -4: (0, 65536)}  # M_TRIM_THRESHOLD, M_
 
 @contextmanager
 def kept_memory(device: torch.device) -> Iterator[None]:
-    """Let the C library keep the memory that a round frees for the next one, on a CPU under glibc; elsewhere nothing changes.
+    """Let glibc reuse the memory that a round frees for the next round, on a CPU; elsewhere do nothing.
 
-    It gives large blocks back to the system at once, which then clears every page again when the next round touches it: a quarter of the
-    time of rounds on tensors of more than 32 MiB.
+    By default it returns large blocks to the kernel at once, which clears each page for the next round. This takes a quarter of the time
+    of rounds with tensors of more than 32 MiB.
     """
     libc = ctypes.CDLL(None) if os.name == "posix" else None
     if libc is None or device.type != "cpu" or not hasattr(libc, "gnu_get_libc_version"):
@@ -100,7 +99,7 @@ def kept_memory(device: torch.device) -> Iterator[None]:
 
 
 def facts(device: torch.device, precision: Precision) -> dict[str, Any]:
-    """Return the facts of the machine on which the bits of a run depend, besides its configuration and its data."""
+    """Return facts that the exact bits of a run depend on, besides configuration and data: hardware and versions."""
     return {
         "torch": str(torch.__version__),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -111,21 +110,21 @@ def facts(device: torch.device, precision: Precision) -> dict[str, Any]:
 
 
 def seed_weights(seed: int) -> None:
-    """Seed torch's own generators, from which initial weights are drawn; any whole number.
+    """Seed torch's global generators, which draw initial weights. seed: any whole number.
 
-    The CPU's reads the low 32 bits of a seed: one that has more, or is negative, is hashed.
+    The CPU generator reads only the low 32 bits of a seed, so a longer or negative one is hashed.
     """
     torch.manual_seed(seed if 0 <= seed < 2**32 else seeded("weights", seed).initial_seed())
 
 
 def draw_apart(seed: int) -> None:
-    """Give every process but the first random numbers of its own, for networks that draw inside forward (dropout)."""
+    """Seed torch's global generators differently on each rank but 0, for networks that draw inside forward (dropout)."""
     if distributed.rank():
         torch.manual_seed(seeded("process", distributed.rank(), seed).initial_seed())
 
 
 def determine(deterministic: bool) -> None:
-    """Ask for algorithms that give the same bits every time, or for the fastest."""
+    """Choose deterministic algorithms, or the fastest ones."""
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
@@ -134,7 +133,7 @@ def determine(deterministic: bool) -> None:
 
 
 def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """Return the state of torch's own generators, which networks that draw inside forward use."""
+    """Return the states of torch's global generators, which networks use that draw inside forward."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -142,14 +141,14 @@ def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_rng_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Put torch's own generators where rng_state found them."""
+    """Restore the states of torch's global generators from rng_state."""
     torch.set_rng_state(state["cpu"].cpu())
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)
 
 
 def devices_of(devices: int | Literal["auto"], accelerator: Accelerator) -> int:
-    """Return how many processes train together. UserError where there are not so many devices; CPU processes share the cores."""
+    """Return the number of processes. UserError if there are fewer devices; CPU processes share the cores."""
     kind = device_of(accelerator).type
     there = torch.cuda.device_count() if kind == "cuda" else 1
     if devices == "auto":

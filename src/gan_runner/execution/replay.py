@@ -1,4 +1,4 @@
-"""Replay a round as a list of operations in static memory: for a CPU what a CUDA graph is for a GPU.
+"""Replay a round as a list of operations in static memory: the counterpart of a CUDA graph on a CPU.
 
 Small networks spend a third of a round in Python and in autograd's bookkeeping. `Recorder` records the operations that are dispatched
 below both, those of backward passes, optimisers and averages included; `Replay` calls only these, with the same results bit for bit.

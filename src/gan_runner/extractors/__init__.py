@@ -1,4 +1,4 @@
-"""Feature networks: what the metrics of images look through."""
+"""Feature networks, which the metrics of images use."""
 
 from gan_runner import lazy
 

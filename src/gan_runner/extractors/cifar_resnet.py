@@ -11,7 +11,7 @@ from gan_runner.evaluation.extractor import Extracted, Extractor, aside, colour,
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions with batch norm; the shortcut has no weights (option A): every second pixel, missing channels filled with 0."""
+    """Two 3x3 convolutions with batch norm; the shortcut has no weights (option A): every second pixel, new channels filled with 0."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -26,10 +26,10 @@ class Block(nn.Module):
 
 
 class CifarResNet(Extractor):
-    """Sees colour images of 32x32, normalised by ImageNet's mean and deviation; 64 features, 10 classes.
+    """A residual network for colour images of 32x32, normalised by ImageNet's mean and deviation; 64 features, 10 classes.
 
-    The weights are {"state_dict": ...} with keys that may begin with "module.". Those that the tests use recognise 91.73 % (depth 20) and
-    93.39 % (depth 56) of CIFAR-10's test set. depth must be that of the file.
+    The weights are {"state_dict": ...} with keys that may begin with "module.". The weights in the tests classify 91.73 % (depth 20) and
+    93.39 % (depth 56) of CIFAR-10's test set correctly. depth must match the file.
     """
 
     preprocessing = "resize bilinear antialiased 32, (x/255-[0.485, 0.456, 0.406])/[0.229, 0.224, 0.225]"
@@ -53,7 +53,7 @@ class CifarResNet(Extractor):
         self.train(False)
 
     def load(self) -> None:
-        """Load, and fold the batch norms into the convolutions, which moves the features by rounding only (5e-7 of the largest)."""
+        """Read the weights, and fold the batch norms into the convolutions; this moves features by rounding only (5e-7 of the largest)."""
         if not self.loaded:
             super().load()
             for module in [module for module in self.modules() if isinstance(module, CifarResNet | Block)]:

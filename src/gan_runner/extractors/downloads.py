@@ -1,4 +1,4 @@
-"""A file from the network: tried once in a process, and there whole or not at all."""
+"""Download a file: one attempt in a process; the file is created atomically."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Remote(NamedTuple):
 
 
 def download(remote: Remote, path: Path) -> str | None:
-    """Write the file to `path`; why it could not be had, or None where it is there.
+    """Download the file to `path`. Returns why it failed, or None.
 
-    It is received in a folder of its own beside `path`, and moved into place when size and SHA-256 are right, so that an interruption
-    leaves nothing. What failed is not tried again in this process: a run that evaluates every minute must not wait every minute.
+    It is received in a temporary folder beside `path`, and moved to `path` if size and SHA-256 are right, so that an interruption
+    leaves nothing. A failure is not retried in this process: a run that evaluates every minute must not wait every minute.
     """
     if remote.url in _failed:
         return _failed[remote.url]

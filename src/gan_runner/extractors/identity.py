@@ -6,7 +6,7 @@ from gan_runner.evaluation.extractor import Extracted, Extractor
 
 
 class Identity(Extractor):
-    """Points as they are, for data whose own space means something (2-D); takes floats and needs no weights."""
+    """Returns the points unchanged, for data whose own space is meaningful (2-D); takes floats and needs no weights."""
 
     name = "identity"
     preprocessing = "none"

@@ -1,4 +1,4 @@
-"""The Inception network of 2015-12-05, through which published FID and Inception scores look. Szegedy et al. 2016, Heusel et al. 2017."""
+"""The Inception network of 2015-12-05 of published FID and Inception scores. Szegedy et al. 2016, Heusel et al. 2017."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ POOLS: dict[str, Callable[[], nn.Module]] = {
 
 
 class Convolution(nn.Conv2d):
-    """A convolution with its batch norm folded in, and ReLU. published: what its weights are called in the file."""
+    """A convolution with its batch norm folded in, and ReLU. published: name of its weights in the file."""
 
     def __init__(self, published: str, inputs: int, text: str):
         found = re.fullmatch(r"(\d+)@(\d)x(\d)(valid|/2)?", text)
@@ -85,14 +85,14 @@ class Convolution(nn.Conv2d):
 
 
 class Beside(nn.ModuleList):
-    """Modules that see the same input; their outputs are joined."""
+    """Modules with the same input; their outputs are concatenated over channels."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([module(x) for module in self], 1)
 
 
 def chain(name: str, inputs: int, text: str) -> list[nn.Module]:
-    """Return the steps of a branch: they are numbered where there are several, and lettered where they run in parallel."""
+    """Build the steps of a branch: numbered if there are several, with letters if they are parallel."""
     steps: list[nn.Module] = []
     texts = text.split()
     for i, step in enumerate(texts, 1):
@@ -106,7 +106,7 @@ def chain(name: str, inputs: int, text: str) -> list[nn.Module]:
 
 
 def mixed(name: str, inputs: int, pool: str, branches: Branches) -> Beside:
-    """Compute branches side by side; branch_pool begins with a pool."""
+    """Build parallel branches; branch_pool begins with a pool."""
     return Beside(
         nn.Sequential(*([POOLS[pool]()] if branch == "branch_pool" else []), *chain(f"{name}.{branch}", inputs, text))
         for branch, text in branches.items()
@@ -114,7 +114,7 @@ def mixed(name: str, inputs: int, pool: str, branches: Branches) -> Beside:
 
 
 def trunk() -> nn.Sequential:
-    """Compute features, N 2048, of images in [-1, 1], N 3 299 299."""
+    """Build the network from images in [-1, 1], N 3 299 299, to features N 2048."""
     return nn.Sequential(
         Convolution("Conv2d_1a_3x3", 3, "32@3x3/2"),
         Convolution("Conv2d_2a_3x3", 32, "32@3x3valid"),
@@ -130,7 +130,7 @@ def trunk() -> nn.Sequential:
 
 
 def folded(content: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
-    """Fold a batch norm into the convolution before it: weight and bias, computed in float64."""
+    """Fold a batch norm into the convolution before it, in float64. Returns weight and bias."""
     scale, shift, mean, variance = (content[f"{name}.bn.{key}"].double() for key in ("weight", "bias", "running_mean", "running_var"))
     scale = scale / (variance + EPSILON).sqrt()
     return content[f"{name}.conv.weight"].double() * scale[:, None, None, None], shift - mean * scale
@@ -141,8 +141,8 @@ def folded(content: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=16)
 def tf1_matrix(inputs: int, outputs: int) -> Tensor:
-    """outputs x inputs: bilinear interpolation in one direction as TensorFlow 1 did it. Pixel i of the result lies at i inputs / outputs,
-    corner on corner, and is the mean of its two neighbours whatever the scale (no antialiasing); in float32, as it was.
+    """Build the matrix (outputs x inputs) of bilinear interpolation in one direction, as in TensorFlow 1. Pixel i of the result is at
+    i inputs / outputs, with corners aligned, and is a mean of its two neighbours at any scale (no antialiasing); in float32.
     """
     place = torch.arange(outputs, dtype=torch.float32) * torch.tensor(inputs / outputs, dtype=torch.float32)
     below = place.long()
@@ -154,7 +154,7 @@ def tf1_matrix(inputs: int, outputs: int) -> Tensor:
 
 
 def tf1_resize(images: Tensor, side: int) -> Tensor:
-    """Resize float32 images, N C H W, to N C side side, as two products with tf1_matrix."""
+    """Resize images N C H W in float32 to N C side side, by two products with tf1_matrix."""
     vertical, horizontal = (tf1_matrix(extent, side).to(images.device) for extent in images.shape[2:])
     return vertical @ (images @ horizontal.T)
 
@@ -162,14 +162,14 @@ def tf1_resize(images: Tensor, side: int) -> Tensor:
 class InceptionV3TF(Extractor):
     """Inception v3 as published FID uses it: 2048 features, and 1008 logits without the bias, as published Inception scores use them.
 
-    weights: path of the published file (566 tensors; torch-fidelity and pytorch-fid have it under two names). By default the environment
-    variable GAN_RUNNER_INCEPTION names it, or it is in torch.hub's folder of checkpoints under either name, or, with `download`, it is
-    fetched there once (96 MB). A path that is named is the only one looked at.
-    sha256: of the file, and any other file is refused. By default that of the published weights, and only so are figures called
-    .../inception_v3_tf; another value, or null for whatever file there is, makes it inception_v3_custom_<first 8 digits of the SHA-256>.
+    weights: path of the published file (566 tensors; torch-fidelity and pytorch-fid use two names for it). By default the path is in the
+    environment variable GAN_RUNNER_INCEPTION, or the file is in torch.hub's folder of checkpoints under either name, or, with `download`,
+    it is downloaded there once (96 MB). If a path is given, no other is tried.
+    sha256: of the file; any other file is refused. By default that of the published weights; only then are figures named
+    .../inception_v3_tf. With another value, or null for any file, the name is inception_v3_custom_<first 8 digits of the SHA-256>.
 
-    Images are resized as TensorFlow 1 did. Features are those of a plain float32 pass up to rounding (batch norms are folded into the
-    convolutions in float64), on CUDA as well: TF32 is switched off meanwhile. Memory: about 0.7 GB for 32 images at a time.
+    Images are resized as in TensorFlow 1. Features are those of a plain float32 pass up to rounding (batch norms are folded into the
+    convolutions in float64), also on CUDA: TF32 is off during the pass. Memory: about 0.7 GB for 32 images at once.
     """
 
     preprocessing = "resize tf1-bilinear 299, (x-128)/128"

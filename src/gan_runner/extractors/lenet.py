@@ -7,9 +7,10 @@ from gan_runner.evaluation.extractor import Extracted, Extractor, aside, grey, r
 
 
 class LeNet(Extractor):
-    """Sees grey images of 32x32 in [0, 1]; 84 features, 10 digits.
+    """LeNet-5 for grey images of 32x32 in [0, 1]; 84 features, 10 digits.
 
-    The weights are a state_dict with keys convnet.c1, c3, c5 and fc.f6, f7. Those that the tests use recognise 99.08 % of MNIST's test set.
+    The weights are a state_dict with keys convnet.c1, c3, c5 and fc.f6, f7. The weights in the tests classify 99.08 % of MNIST's test set
+    correctly.
     """
 
     name = "lenet"

@@ -1,4 +1,4 @@
-"""A convolutional network with random weights that never change."""
+"""A convolutional network with fixed random weights."""
 
 import hashlib
 from itertools import pairwise
@@ -16,9 +16,9 @@ from gan_runner.evaluation.extractor import Extracted, Extractor, colour
 class RandomConv(Extractor):
     """Four 3x3 convolutions of stride 2 with ReLU, and the mean over positions: `width` features of colour images of any size, no logits.
 
-    Its features tell gross failures from samples that are about right, on any images and with nothing to download; no published figure
-    compares with them. Weights are normal with variance 2 / fan-in (He et al. 2015), without biases; the same seed gives the same network
-    wherever torch's generator on the CPU gives the same numbers, and `checksum` is that of the weights themselves.
+    Its features separate gross failures from roughly correct samples, for any images and without a download. Its figures are not comparable
+    with published ones. Weights are normal with variance 2 / fan-in (He et al. 2015), without biases. The same seed gives the same network
+    if torch's CPU generator gives the same numbers; `checksum` is computed from the weights.
     """
 
     preprocessing = "(x-128)/128, not resized"

@@ -13,12 +13,12 @@ AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")  # classifiers that only training o
 
 
 class TorchvisionClassifier(Extractor):
-    """A classifier of torchvision.models; features are what its last linear layer reads.
+    """A classifier of torchvision.models; features are the input of its last linear layer.
 
-    model: its name there, such as resnet50, efficientnet_b0, vgg16. weights: path of its state_dict, as torchvision publishes them or with
-    another number of classes, which is read off the file. The whole image is resized to the side that torchvision crops for this model
-    (bilinear, antialiased), and normalised by the mean and deviation that torchvision states for it. inception_v3 is torchvision's own
-    network with its own weights: its figures do not compare with those of InceptionV3TF, and are named apart.
+    model: its name there, such as resnet50, efficientnet_b0, vgg16. weights: path of its state_dict, as published by torchvision or with
+    another number of classes, which is read from the file. The whole image is resized to torchvision's crop size for this model (bilinear,
+    antialiased), and normalised by torchvision's mean and deviation for it. inception_v3 is torchvision's own network with its own weights:
+    its figures are not comparable with those of InceptionV3TF, and have another name.
     """
 
     chunk = 64
@@ -67,7 +67,7 @@ class TorchvisionClassifier(Extractor):
 
 
 def without_weights(model: str) -> nn.Module:
-    """Return a network of torchvision whose weights are still to come: initial ones would take seconds and random numbers."""
+    """Build a network of torchvision without initial weights, which would take seconds and random numbers."""
     from torchvision import models
 
     # as with published weights, these two rescale their input themselves; without auxiliary classifiers they give one tensor

@@ -1,1 +1,1 @@
-"""gan-runs: the runs of a folder as a table, as curves or as a page; and deleting them."""
+"""gan-runs: show the runs of a folder as a table, as curves or as a page; delete runs."""

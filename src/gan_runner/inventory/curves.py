@@ -1,4 +1,4 @@
-"""Metrics of runs over images (rounds times batch size), as small multiples with a line for each run."""
+"""Plot metrics of runs over images (rounds times batch size): a panel for each metric, a line for each run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PLAIN: dict[Any, Any] = {
 
 
 def shared_keys(runs: Sequence[Run], metric: str | None = None) -> list[str]:
-    """Return the metrics of which every run has a value; those that the first run follows come first."""
+    """Return the metrics with a value in every run; those that the first run follows come first."""
     followed = runs[0].followed(metric)[0]
     keys = [key for key in runs[0].keys if all(run.last(key) is not None for run in runs)]
     return sorted(keys, key=lambda key: key != followed)
@@ -83,7 +83,7 @@ def blank(width: float, height: float) -> Iterator[Figure]:
 
 
 def _draw_panel(axes: Axes, runs: Sequence[Run], key: str) -> list[Any]:
-    """Return the curves of one metric, a line for each run; a value that could not be computed is a gap."""
+    """Draw the curves of one metric, a line for each run; a value that could not be computed is a gap."""
     mode = next((mode for run in runs if (mode := run.followed(key)[1])), None)
     axes.set_title(arrow(key, mode))
     axes.margins(x=0.03, y=0.08)
@@ -104,7 +104,7 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 300, 150, 40, 8, 8, 30
 
 
 def svg(run: Run, key: str, mode: str | None) -> str:
-    """Return one curve for a page, which has the styles of its classes; a ring marks the best value, a dot the last."""
+    """Draw one curve as SVG for a page, which defines the styles of its classes; a ring marks the best value, a dot the last."""
     points = [(images, value) for images, value in run.curve(key) if value is not None]
     low, high = _range([value for _, value in points])
     most = max(images for images, _ in run.curve(key)) or 1
@@ -131,7 +131,7 @@ def svg(run: Run, key: str, mode: str | None) -> str:
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
-    """Return the limits of an axis: the values, or some room around a single one."""
+    """Return the range of an axis: that of the values, or an interval around a single value."""
     low, high = min(values), max(values)
     if high - low > 1e-9 * max(abs(low), abs(high)) and high - low > 1e-300:
         return low, high
@@ -140,7 +140,7 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Return round numbers in a range, about four."""
+    """Return about four round numbers in a range."""
     least = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(least))
     step = next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= least * (1 - 1e-9))

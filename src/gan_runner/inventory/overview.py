@@ -1,4 +1,4 @@
-"""`gan-runs`: all runs of a folder at a glance, side by side, on a page, and out of the way. Imports no torch."""
+"""`gan-runs`: list, compare, report and delete the runs of a folder. Imports no torch."""
 
 import argparse
 import io
@@ -91,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """Return the work of gan-runs; its exit code."""
+    """Run gan-runs; returns the exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without arrows shows ? for them
             stream.reconfigure(errors="replace")
@@ -151,8 +151,7 @@ def main(argv: list[str]) -> int:
 
 
 def matches(run: Run, text: str) -> bool:
-    """Return whether a text is in the name or the line of a run; KEY=VALUE asks its configuration where that has the key, or a part
-    there."""
+    """Return whether a text is in the name or line of a run; KEY=VALUE compares its configuration, if the key or part exists there."""
     key, equals, value = text.partition("=")
     part = f"{key}._target_"
     if equals and key in run.config:
@@ -163,7 +162,7 @@ def matches(run: Run, text: str) -> bool:
 
 
 def alike(text: str) -> str:
-    """Return the same text for true and True, 1 and 1.0, non_saturating and NonSaturating."""
+    """Normalise a text: equal for true and True, 1 and 1.0, non_saturating and NonSaturating."""
     try:
         return str(float(text))
     except ValueError:
@@ -171,7 +170,7 @@ def alike(text: str) -> str:
 
 
 def ordered(runs: list[Run], key: str, metric: str | None) -> list[Run]:
-    """Return the runs by a key; those that lack it come last, either way."""
+    """Sort the runs by a key; those without it come last in both directions."""
 
     def value(run: Run) -> Any:
         match key.removeprefix("-"):
@@ -191,7 +190,7 @@ def ordered(runs: list[Run], key: str, metric: str | None) -> list[Run]:
 
 
 def named(word: str, root: Path) -> Run:
-    """Find the run of a path, or of a name below a folder."""
+    """Find a run by its path, or by its name below a folder."""
     for folder in (Path(word), root / word):
         if records.is_run(folder):
             return replace(records.read(folder, folder), name=printable(word.rstrip("/")))
@@ -202,7 +201,7 @@ def named(word: str, root: Path) -> Run:
 
 
 def compare(runs: list[Run], metric: str | None, plot: Path | None, as_lines: bool) -> int:
-    """Say what differs between runs, and draw the curves that they share."""
+    """Print the differences between runs, and draw the curves that they share."""
     if len({run.folder.resolve() for run in runs}) < max(len(runs), 2):
         raise UserError("--compare takes two runs or more, each of them once")
     tables = side_by_side(runs, metric)

@@ -1,6 +1,6 @@
-"""A page about some runs, for somebody else: HTML with everything in it, or Markdown with pictures beside it.
+"""Write a page about runs, to share: HTML in one file, or Markdown with pictures beside it.
 
-Whatever comes out of a run directory is escaped, and the HTML forbids itself scripts and the network.
+All text from a run directory is escaped, and the HTML disables scripts and network access by its content security policy.
 """
 
 import base64
@@ -29,7 +29,7 @@ TEMPLATES = Environment(
 
 
 def write(out: Path, runs: Sequence[Run], root: Path, metric: str | None) -> None:
-    """Write the page. UserError where its name says neither HTML nor Markdown, Failed where the disk does not take it."""
+    """Write the page. UserError if its suffix is neither .html nor .md, Failed if it cannot be written."""
     kind = out.suffix.lower()
     if kind not in (".html", ".htm", ".md"):
         raise UserError(f"--report {out}: expected a name that ends in .html or .md")
@@ -44,7 +44,7 @@ def write(out: Path, runs: Sequence[Run], root: Path, metric: str | None) -> Non
 
 
 def newest_picture(run: Run) -> tuple[int, bytes] | None:
-    """Return (round, PNG) of the newest readable grid of samples."""
+    """Return (round, PNG) of the newest valid grid of samples."""
     for step, path in numbered(run.folder):
         data = read_bounded(path, MOST_BYTES)
         if data and data.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"):
@@ -53,26 +53,26 @@ def newest_picture(run: Run) -> tuple[int, bytes] | None:
 
 
 def drawable(run: Run, metric: str | None) -> list[str]:
-    """Return the metrics of a run that have a curve, the one it follows first."""
+    """Return the metrics of a run that have a curve; the one it follows comes first."""
     followed = run.followed(metric)[0]
     return sorted((key for key in run.keys if run.last(key) is not None), key=lambda key: key != followed)
 
 
 def caution(runs: Sequence[Run], metric: str | None) -> str:
-    """Explain why the figures must not be compared; None where they may be."""
+    """Return a warning if the figures are not comparable."""
     mixed = unlike(runs, metric)
     return f"Not all figures were measured alike: they differ in {', '.join(mixed[:5])}." if mixed else ""
 
 
 def facts(run: Run) -> str:
-    """Format the facts of a run: 60 of 60 rounds, 15.36k images, 10 s, began 2026-01-31 10:00:00 UTC."""
+    """Format facts: 60 of 60 rounds, 15.36k images, 10 s, began 2026-01-31 10:00:00 UTC."""
     line = row(run, None)
     began = f", began {said.replace('T', ' ').replace('+00:00', ' UTC')}" if (said := when(run.started)) else ""
     return f"{shown(run.step, '?')} of {shown(run.steps, '?')} rounds, {line['images']} images, {line['took']}{began}"
 
 
 def afterwards(run: Run) -> list[tuple[str, str, str]]:
-    """Return (checkpoint, figures, protocol) of each evaluation by gan-eval."""
+    """Return (checkpoint, figures, protocol) of each measurement of gan-eval."""
     found = []
     for line in run.evaluations:
         if "checkpoint" in line.protocol:
@@ -88,7 +88,7 @@ def afterwards(run: Run) -> list[tuple[str, str, str]]:
 
 
 def html(title: str, runs: Sequence[Run], metric: str | None) -> str:
-    """Return the page as one file."""
+    """Render the page as one file."""
     return TEMPLATES.get_template("page.html.jinja").render(
         title=title,
         counted=counted(runs),
@@ -99,7 +99,7 @@ def html(title: str, runs: Sequence[Run], metric: str | None) -> str:
 
 
 def article(run: Run, metric: str | None) -> dict[str, Any]:
-    """Collect what the page shows of one run: a row of the table, samples and curves, and the facts that are needed to repeat it."""
+    """Collect the content for one run: a row of the table, samples, curves, and the settings to repeat it."""
     keys = drawable(run, metric)
     return {
         "name": run.name,
@@ -131,7 +131,7 @@ def curve(run: Run, key: str, metric: str | None) -> dict[str, str]:
 
 
 def details(run: Run) -> list[tuple[str, str]]:
-    """Return (heading, lines) of the texts below the pictures."""
+    """Return (heading, lines) of the sections below the pictures."""
     protocol, config = ("\n".join(f"{key}: {shown(value)}" for key, value in tree.items()) for tree in (run.protocol(), run.config))
     judged = "\n".join(f"{checkpoint}: {figures}\n  {protocol}" for checkpoint, figures, protocol in afterwards(run))
     found = (("Measured by gan-eval", judged), ("How the curves were measured", protocol), ("Configuration", config))
@@ -142,7 +142,7 @@ def details(run: Run) -> list[tuple[str, str]]:
 
 
 def literal(text: str) -> str:
-    """Return a text as code, which nothing in it can end; a table, too, stays whole."""
+    """Format a text as Markdown code that its content cannot end, also inside a table."""
     return f"`{text.replace('`', chr(39)).replace('|', chr(0xA6))}`" if text.strip() else ""
 
 
@@ -153,7 +153,7 @@ def escaped(text: str) -> str:
 
 
 def markdown(title: str, runs: Sequence[Run], metric: str | None, folder: Path) -> str:
-    """Return the page, and its pictures in a folder beside it."""
+    """Render the page, and write its pictures to a folder beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     columns = ("run", "state", "step", "images", "took", "metric", "best", "last", "changed")
     lines = [f"# {literal(title)}", "", f"{counted(runs)}. {time.strftime('%Y-%m-%d %H:%M')}", "", literal(caution(runs, metric)), ""]

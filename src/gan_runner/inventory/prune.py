@@ -1,4 +1,4 @@
-"""Deleting run directories: which may go, the question, and the deed."""
+"""Delete run directories: check which may be deleted, ask the user, delete."""
 
 import fcntl
 import os
@@ -22,7 +22,7 @@ QUIET = 600  # seconds without a write after which a run is believed to be dead,
 
 
 def prune(runs: list[Run], root: Path, yes: bool) -> int:
-    """Delete runs, once the reader has agreed."""
+    """Delete runs after the user has confirmed."""
     going: list[tuple[Run, int]] = []
     for run in runs:
         if reason := why_not(run, root):
@@ -54,7 +54,7 @@ def prune(runs: list[Run], root: Path, yes: bool) -> int:
 
 
 def files_of(folder: Path) -> dict[str, os.stat_result]:
-    """Return every file and every link below a run directory, by its path there. OSError where not all of it can be seen."""
+    """Return all files and links below a run directory, by relative path. OSError if a part cannot be read."""
 
     def give_up(error: OSError) -> None:
         raise error
@@ -64,12 +64,12 @@ def files_of(folder: Path) -> dict[str, os.stat_result]:
 
 
 def size(folder: Path) -> int:
-    """Return the bytes of a run directory; a file with two names counts once."""
+    """Return the bytes of a run directory; a file with several hard links counts once."""
     return sum({(each.st_dev, each.st_ino): each.st_size for each in files_of(folder).values()}.values())
 
 
 def why_not(run: Run, root: Path) -> str | None:
-    """Return why a run directory must not be deleted."""
+    """Return why a run directory must not be deleted; None if it may be."""
     if not run.folder.resolve().is_relative_to(root.resolve()):
         return f"it is not below {root}"
     try:
@@ -88,7 +88,7 @@ def why_not(run: Run, root: Path) -> str | None:
 
 
 def delete(run: Run, root: Path) -> int:
-    """Delete a run directory that is still as it was read; the bytes freed. UserError where it must stay, Failed where it does."""
+    """Delete a run directory if its state has not changed. Returns the bytes freed. UserError if not allowed, Failed if it fails."""
     state = {"dead": "running"}.get(run.state, run.state)
     try:
         lock = os.open(run.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)

@@ -1,4 +1,4 @@
-"""What gan-runs shows of runs: a row of the table each, columns of a comparison, lines for programs."""
+"""The output of gan-runs: rows of the table, columns of a comparison, JSON lines for programs."""
 
 import time
 from collections import Counter
@@ -22,7 +22,7 @@ UNITS = {10**9: "G", 10**6: "M", 10**3: "k", 1: ""}
 
 
 def best_and_last(run: Run, asked: str | None) -> tuple[str | None, str | None, float | None, float | None]:
-    """Return (metric, "min" | "max", best, last); there is no best without a direction."""
+    """Return (metric, "min" | "max", best, last); best is None if the direction is unknown."""
     metric, mode = run.followed(asked)
     best = run.best(metric, mode) if metric else None
     return metric, mode, best[1] if best else None, run.last(metric) if metric else None
@@ -32,14 +32,14 @@ def best_and_last(run: Run, asked: str | None) -> tuple[str | None, str | None, 
 
 
 def counted(runs: Sequence[Run]) -> str:
-    """Format counts of runs: 3 runs: 2 finished, 1 failed."""
+    """Count runs by state: 3 runs: 2 finished, 1 failed."""
     states = Counter(run.state for run in runs)
     said = ", ".join(f"{states[state]} {'unreadable' if state == '?' else state}" for state in reversed(STATES) if states[state])
     return f"{len(runs)} run{'s' * (len(runs) != 1)}{': ' * bool(runs)}{said}"
 
 
 def shown(value: Value, unknown: str = "-") -> str:
-    """Return a figure, or a value of a configuration."""
+    """Format a figure, or a value of a configuration."""
     if isinstance(value, bool):
         return str(value).lower()
     return unknown if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -54,7 +54,7 @@ def amount(n: int | None) -> str:
 
 
 def since(then: float | None) -> str:
-    """Format an age: 3 d, 2 h, 5 min."""
+    """Format the time since then: 3 d, 2 h, 5 min."""
     return "?" if not then else " ".join(duration(max(time.time() - then, 0)).split()[:2])
 
 
@@ -64,12 +64,12 @@ def when(seconds: float | None) -> str | None:
 
 
 def arrow(metric: str | None, mode: str | None) -> str:
-    """Return the metric, and which way is better."""
+    """Format the metric with an arrow for the better direction."""
     return f"{metric or '-'}{ARROWS.get(mode or '', '')}"
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Shorten paths by the folders that all of them begin with."""
+    """Remove the common leading folders of paths."""
     parts = [name.strip("/").split("/") for name in names]
     while min(map(len, parts)) > 1 and len({each[0] for each in parts}) == 1:
         parts = [each[1:] for each in parts]
@@ -80,7 +80,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def row(run: Run, metric: str | None) -> dict[str, str]:
-    """Collect what the table shows of a run."""
+    """Build the row of a run in the table."""
     key, mode, best, last = best_and_last(run, metric)
     return {
         "run": run.name,
@@ -97,18 +97,18 @@ def row(run: Run, metric: str | None) -> dict[str, str]:
 
 
 def changed(run: Run, said: Sequence[str] = ()) -> str:
-    """List the overrides of a run besides the experiment, and besides those that all runs share."""
+    """Return the overrides of a run, except the experiment and those in `said`."""
     return "?" if run.overrides is None else " ".join(word for word in run.overrides if word not in said)
 
 
 def changed_alike(runs: Sequence[Run]) -> list[str]:
-    """List the overrides that all runs share, where there are several."""
+    """Return the overrides that all runs share, if there are several runs."""
     first = (runs[0].overrides or []) if len(runs) > 1 else []
     return [word for word in first if all(word in (run.overrides or []) for run in runs)]
 
 
 def show(runs: Sequence[Run], metric: str | None) -> None:
-    """Return the table. A metric, or a change of the line, that all runs share is said once."""
+    """Print the table. A metric or an override that all runs share is printed once."""
     words = changed_alike(runs)
     rows = [row(run, metric) | {"changed": changed(run, words)} for run in runs]
     shared = {each["metric"] for each in rows}
@@ -126,7 +126,7 @@ def show(runs: Sequence[Run], metric: str | None) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Return a table: for a terminal as `fitted` lays it out, for whatever else reads it a line for each row."""
+    """Print a table: in a terminal with the layout of `fitted`, otherwise one line for each row."""
     columns, rows = [printable(each) for each in columns], [[printable(cell) for cell in row] for row in rows]
     console = Console(highlight=False)
     if console.is_terminal:
@@ -138,7 +138,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def fitted(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
-    """Return the names of runs come last, what was changed below them; where they have less than 40 columns, others give way."""
+    """Lay out a table: names come last, with their changes below; if less than 40 columns remain for them, others are dropped."""
     lines = [dict(zip(columns, row)) for row in rows]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     names = "run" in columns
@@ -158,19 +158,19 @@ def fitted(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) ->
 
 
 def unlike(runs: Sequence[Run], asked: str | None) -> list[str]:
-    """List the keys in which the protocols differ of runs that the table shows by the same metric: their figures must not be compared."""
+    """Return protocol differences of runs shown by the same metric: their figures are not comparable."""
     return list(dict.fromkeys(name for metric in {run.followed(asked)[0] for run in runs} for name in differing(runs, asked, metric)))
 
 
 def differing(runs: Sequence[Run], asked: str | None, metric: str | None) -> list[str]:
-    """List the keys in which the protocols of one metric differ, of the runs that show it."""
+    """Return the differences in the protocols of one metric, among the runs shown by it."""
     key = plain(metric or "")
     found = [run.owners[key] for run in runs if key in run.owners and run.followed(asked)[0] == metric]
     return list(dict.fromkeys(name for other in found[1:] for name in found[0].differing(key, other)))
 
 
 def differences(trees: list[dict[str, Value]]) -> dict[str, list[Value]]:
-    """Return the values that differ between some dicts, by key; None: the key is missing."""
+    """Return the values that are not equal in all trees, by key; None: missing."""
     said = [{key: "null" if value is None else value for key, value in tree.items()} for tree in trees]
     rows = {key: [tree.get(key) for tree in said] for key in dict.fromkeys(key for tree in said for key in tree)}
     return {key: cells for key, cells in rows.items() if len(set(map(repr, cells))) > 1}
@@ -200,7 +200,7 @@ def side_by_side(runs: Sequence[Run], asked: str | None) -> dict[str, dict[str, 
 
 
 def as_json(run: Run, asked: str | None) -> dict[str, Any]:
-    """Return a run as JSON, for programs."""
+    """Collect all that is known of a run, for programs."""
     metric, mode, best, last = best_and_last(run, asked)
     return {
         "name": run.name, "path": str(run.folder), "state": run.state, "step": run.step, "steps": run.steps, "images": run.images,

@@ -1,1 +1,1 @@
-"""What a line of gan-train becomes: one run, the jobs of a sweep, the trials of a search; here or on a cluster."""
+"""Turn a command line of gan-train into a single run, the jobs of a sweep or the trials of a search, on this machine or a cluster."""

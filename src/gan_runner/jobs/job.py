@@ -1,4 +1,4 @@
-"""Jobs: what Hydra's runner does in a run directory, for a single run and for every job of a sweep."""
+"""Jobs: the task that Hydra's runner calls in a run directory, for a single run or a job of a sweep."""
 
 import os
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from gan_runner.storage.documents import rendered
 
 
 def runner(command: str, composer: Composer) -> Hydra:
-    """Return Hydra's runner on the project's loader."""
+    """Create Hydra's runner with the composer as its configuration loader."""
     GlobalHydra.instance().clear()
     hydra = Hydra(task_name=command, config_loader=composer)
     GlobalHydra.instance().initialize(hydra)
@@ -34,7 +34,7 @@ def started_by_others() -> bool:
 
 
 def speaks() -> bool:
-    """Return whether this process tells the user what all of those that were started together have found."""
+    """Return whether this process prints for all: it is rank 0, or was not started by torchrun or srun."""
     return not started_by_others() or os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
 
@@ -47,7 +47,7 @@ def refused(message: str) -> int:
 
 @contextmanager
 def joined() -> Iterator[bool]:
-    """Join the processes that were started together with this one, if any, for the time of the context; yields whether there are any."""
+    """Context: join the process group of torchrun or srun. Yields whether there is one."""
     if not started_by_others():
         yield False
         return
@@ -66,7 +66,7 @@ def joined() -> Iterator[bool]:
 
 
 def refuse_missing(hydra: DictConfig, *keys: str) -> None:
-    """Refuse an empty setting of Hydra's, as in `hydra.run.dir=$DIR` where there is no such variable: it would name the working folder."""
+    """Raise UserError for empty settings of Hydra, as in `hydra.run.dir=$DIR` without such a variable: it would mean the working folder."""
     for key in keys:
         if _raw(hydra, key) in ("", None):
             raise UserError(f"hydra.{key} has no value")
@@ -79,9 +79,9 @@ def _raw(node: Any, key: str) -> Any:
 
 
 def check(composed: Composed, place: str = "run.dir") -> None:
-    """Check everything that can be wrong before a run. UserError with all mistakes, and the files that made them.
+    """Check a run before it starts. UserError with all mistakes, and the files that contain them.
 
-    place: the setting of Hydra's that names the folder.
+    place: the setting of Hydra that has the folder.
     """
     from gan_runner.assembly.build import check
     from gan_runner.lifecycle.initial import initial
@@ -100,7 +100,7 @@ def check(composed: Composed, place: str = "run.dir") -> None:
 
 @dataclass
 class Outcome:
-    """How a job of a sweep ended."""
+    """The result of a job of a sweep."""
 
     number: int
     overrides: list[str]
@@ -110,9 +110,9 @@ class Outcome:
 
 
 class Job:
-    """What Hydra's runner calls inside a run directory: trains, and keeps the error for the end. Picklable, for launchers elsewhere.
+    """Train in a run directory; called by Hydra's runner. Stores the error of a single run. Picklable, for other processes.
 
-    A job of a sweep resumes the run in its folder (`runs.complete`), so that it may be called again after it was killed.
+    A job of a sweep resumes the run in its folder (`runs.complete`), so it can be called again after it was killed.
     """
 
     def __init__(self, jobs: int | None = None, returns_outcome: bool = False):

@@ -1,8 +1,8 @@
-"""Searches: a sweep whose jobs are the trials of an Optuna study. Imports no torch, and Optuna only where a search is asked for.
+"""Searches: sweeps whose jobs are the trials of an Optuna study. Imports no torch; imports Optuna only for a search.
 
-The results of a search are in its storage, and the run of each trial is in its folder, so that both survive a killed process: a trial that
-was running is given to the same job again, which resumes it. The sampler's random numbers belong to (seed, trial), so that a search that
-was killed proposes the same trials.
+The results of a search are in its storage, and the run of each trial is in its folder, so both survive a killed process: a trial that was
+running becomes the same job again, which resumes it. The sampler is seeded by (seed, trial), so that a killed search proposes the same
+trials.
 """
 
 from __future__ import annotations
@@ -44,12 +44,11 @@ BAD = 1e12  # the value of a trial that has none or diverged, in the bad directi
 
 
 class OptunaSweeper(Sweeper):
-    """Tries `n_trials` points of a space, over all starts together; each is a job with a folder of its own.
+    """Search a space by `n_trials` trials in total, over all starts of the search; each is a job with its own folder.
 
-    metric: a key of metrics.jsonl, of which the best value in training counts; null: what best.pt follows. direction: maximize, minimize,
-    or null where the metric says it. n_jobs: trials that are proposed together, for launchers that run several. storage: a URL of
-    SQLAlchemy; null: study.db in the folder of the sweep. log: keys that are searched on a logarithmic scale, as is
-    tag(log,interval(A,B)).
+    metric: a key of metrics.jsonl, whose best value in training is used; null: the metric of best.pt. direction: maximize, minimize, or
+    null to derive it from the metric. n_jobs: trials that are proposed together, for launchers that run several. storage: a URL of
+    SQLAlchemy; null: study.db in the folder of the sweep. log: keys to search on a logarithmic scale, like tag(log,interval(A,B)).
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class OptunaSweeper(Sweeper):
 
     @classmethod
     def of(cls, frame: DictConfig) -> OptunaSweeper:
-        """Return the search that a line asks for. UserError with all that is wrong with its settings."""
+        """Create the search of a command line. UserError with all mistakes in its settings."""
         try:
             import optuna
         except ImportError as error:
@@ -100,12 +99,12 @@ class OptunaSweeper(Sweeper):
     # before the start ---------------------------------------------------------------------------------------------------------------
 
     def ends(self) -> dict[int, list[str]]:
-        """Return points that between them have both ends of every range and every choice."""
+        """Return the command lines of a few points that together cover both ends of every range and every choice."""
         sides = {key: sides_of(each) for key, each in self.space.items()}
         return {n: self.overrides({key: each[n % len(each)] for key, each in sides.items()}) for n in range(max(map(len, sides.values())))}
 
     def overrides(self, point: Mapping[str, Any]) -> list[str]:
-        """Return the line of a trial."""
+        """Return the overrides of a trial."""
         return [*(f"{key}={point[key]}" for key in self.space), *self.shared]
 
     def follow(self, composed: Composed) -> None:
@@ -134,7 +133,7 @@ class OptunaSweeper(Sweeper):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What makes this search another one than that of another line."""
+        """The settings that identify this search."""
         from optuna.distributions import distribution_to_json
 
         space = {key: distribution_to_json(each) for key, each in self.space.items()}
@@ -176,7 +175,7 @@ class OptunaSweeper(Sweeper):
         return {n: self.overrides(params) for n, params in chosen.items() if params.keys() == self.space.keys()}
 
     def proposes(self, key: str, value: Any) -> bool:
-        """Return whether a value in the database is one of the space: it becomes part of a line, which may ask for the environment."""
+        """Return whether a value from the database is in the space: it becomes part of an override, which could read the environment."""
         try:
             return key not in self.space or self.space[key]._contains(self.space[key].to_internal_repr(value))
         except ValueError:
@@ -186,7 +185,7 @@ class OptunaSweeper(Sweeper):
         return "search" if self.storage is None else str(folder)
 
     def address(self, folder: Path) -> Any:
-        """Open the storage. UserError where it cannot be opened."""
+        """Open the storage of the study."""
         from optuna.storages import RDBStorage
         from sqlalchemy.engine import URL
 
@@ -195,7 +194,7 @@ class OptunaSweeper(Sweeper):
     # the search ---------------------------------------------------------------------------------------------------------------------
 
     def run(self, hydra: Hydra, name: str, overrides: list[str], task: TaskFunction) -> Any:
-        """Run the sweep as Hydra.multirun does with a sweeper plugin."""
+        """Run the search, like Hydra.multirun with a sweeper from its plugins."""
         config = hydra.compose_config(name, overrides, RunMode.MULTIRUN, with_log_configuration=True)
         callbacks = Callbacks(config)
         callbacks.on_multirun_start(config=config, config_name=name)
@@ -209,7 +208,7 @@ class OptunaSweeper(Sweeper):
         self.launcher = Plugins.instance().instantiate_launcher(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> list[Any]:
-        """Run trials until there are n_trials: first those that were running, with their parameters."""
+        """Run trials until there are n_trials; unfinished ones are run first, with their parameters."""
         from optuna import create_study
         from optuna.trial import TrialState
 
@@ -238,8 +237,7 @@ class OptunaSweeper(Sweeper):
         return returned
 
     def batch(self) -> list[tuple[int, dict[str, Any]]]:
-        """Return (number, point) of the trials that come next: those of a batch of n_jobs that have no result, some of which may be
-        running."""
+        """Return (number, point) of the next trials: those of a batch of n_jobs that have no result, unfinished ones included."""
         import optuna
 
         assert self.study is not None
@@ -256,14 +254,14 @@ class OptunaSweeper(Sweeper):
         return found
 
     def sampler_of(self, number: int) -> BaseSampler:
-        """Build the sampler of a trial: its random numbers belong to the trial, whichever process asks for it."""
+        """Create the sampler for a trial, seeded by (seed, trial), so that every process proposes the same point."""
         import optuna
 
         digest = hashlib.sha256(f"trial/{self.seed}/{number}".encode()).digest()
         return getattr(optuna.samplers, SAMPLERS[self.sampler])(seed=int.from_bytes(digest[:4], "little"))
 
     def value(self, folder: Path, state: str) -> float:
-        """Return the objective of a trial. UserError where it has not measured this metric, not even as null."""
+        """Return the value of a trial for the study. UserError if it has not measured the metric, not even as null."""
         run = records.read(folder, folder.parent)
         if state == "finished" and self.metric not in run.keys:
             has = ", ".join(run.keys) or "nothing"
@@ -272,13 +270,13 @@ class OptunaSweeper(Sweeper):
         return found if found is not None and math.isfinite(found) else (-BAD if self.mode == "max" else BAD)
 
     def jobs(self, folder: Path) -> dict[int, tuple[list[str], Path]]:
-        """Return (overrides, folder) of every trial so far."""
+        """Return number -> (overrides, folder) of every trial so far."""
         trials = self.study.get_trials(deepcopy=False) if self.study else []
         return {t.number: (self.overrides(t.params), folder / str(t.number)) for t in trials if t.params.keys() == self.space.keys()}
 
 
 def mistakes_in(settings: dict[str, Any]) -> Iterator[str]:
-    """Check the settings of a search against the constructor of OptunaSweeper, as those of any part."""
+    """List the mistakes in the settings of a search."""
     known = {name: annotation for name, (annotation, _) in signature(OptunaSweeper).items() if name != "line"}
     names = [*known, "params"]
     yield from (f"unknown key hydra.sweeper.{key}{did_you_mean(key, names)}" for key in settings if key not in (*names, "_target_"))

@@ -1,4 +1,4 @@
-"""A single run."""
+"""Start a single run."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from gan_runner.storage.documents import rendered
 
 
 def run(composer: Composer, name: str, overrides: list[str], typed: list[str]) -> int:
-    """Run one run, in a directory that is made only after its configuration has passed all checks; typed: the line with its flags."""
+    """Check the configuration of a run, then create its directory and play it. Returns the exit code."""
     composed = composer.compose(overrides, name)
     if composed.hydra.mode == RunMode.MULTIRUN:  # an experiment that is a sweep
         from gan_runner.jobs.sweep import sweep
@@ -47,7 +47,7 @@ def run(composer: Composer, name: str, overrides: list[str], typed: list[str]) -
 
 
 def _run(composer: Composer, name: str, overrides: list[str]) -> int:
-    """Run in the directory that Hydra makes for it."""
+    """Play a run in the directory that Hydra creates."""
     job = Job()
     try:
         runner("gan-train", composer).run(config_name=name, task_function=job, overrides=overrides)

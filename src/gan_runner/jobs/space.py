@@ -1,4 +1,4 @@
-"""The space of a search: what Hydra's syntax of sweeps says, as what Optuna draws from. Imports Optuna only when it is called."""
+"""Convert Hydra's sweep syntax to the search space of Optuna. Imports Optuna only inside functions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def distribution(override: Override, log: bool) -> BaseDistribution:
-    """Return the Optuna distribution of one key of the space. A choice is identified by its text on the line of a job."""
+    """Return the Optuna distribution of one key. Choices are strings, as they are written in the overrides of a job."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     sweep, text = override.value(), override.input_line
@@ -51,7 +51,7 @@ def sides_of(each: BaseDistribution) -> Sequence[Any]:
 
 
 def suggested(trial: Trial, key: str, each: Any) -> Any:
-    """Return the value of a key in a trial; the one that it has, where it has one."""
+    """Return the value of a key in a trial: the existing one, else a new suggestion."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if isinstance(each, CategoricalDistribution):
@@ -62,7 +62,7 @@ def suggested(trial: Trial, key: str, each: Any) -> Any:
 
 
 def line_of(frame: DictConfig) -> list[str]:
-    """Return the overrides that a study gives every job, and after them those of the line, which win."""
+    """Return the overrides of all jobs: hydra.sweeper.params, then the command line, which has precedence."""
     params = dict(frame.hydra.sweeper.params or {})
     if any(str(key).lstrip("+~") in LINE_ONLY for key in params):
         raise UserError("hydra.sweeper.params: packages, resume and accept are read from the command line only")

@@ -1,7 +1,7 @@
-"""Jobs of a sweep in other processes: several at once on this machine, or on a SLURM cluster.
+"""Launch the jobs of a sweep in other processes: several at once on this machine, or on a SLURM cluster.
 
 Base of Hydra's launchers `gan_local` and `gan_slurm`, on submitit. A preempted job saves after its round, is requeued, and resumes in the
-same directory. Every command imports this module: neither torch nor submitit comes with it.
+same directory. Every command imports this module, so it imports neither torch nor submitit.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FOREVER_MIN = 60 * 24 * 365  # submitit ends a local job after two minutes, if n
 
 
 class Task:
-    """A job of a sweep, as another process calls it: (what Hydra's runner returns, the outcomes that the job has kept)."""
+    """A job of a sweep for another process. Calling it returns (result of Hydra's runner, outcomes of the job)."""
 
     def __init__(self, context: Any, function: Any, config: DictConfig, devices: Sequence[str]):
         self.context, self.function, self.config = context, function, config
@@ -76,7 +76,7 @@ class Task:
         return returned, function.outcomes
 
     def checkpoint(self) -> Any:
-        """Return the call that submitit makes after a requeue: the same one, which resumes the run in its directory."""
+        """Return the call for submitit to make after a requeue: the same one, which resumes the run in its directory."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -88,7 +88,7 @@ def _preemption() -> signal.Signals:
 
 
 class SubmititLauncher(Launcher):
-    """Base of the launchers. UserError where submitit is missing, or a setting does not fit into a line of a script."""
+    """Base of the launchers. UserError if submitit is not installed, or a setting cannot be written in one line of a script."""
 
     def __init__(self, **settings: Any) -> None:
         if importlib.util.find_spec("submitit") is None:
@@ -104,15 +104,15 @@ class SubmititLauncher(Launcher):
 
     @abstractmethod
     def executor(self, folder: Path) -> Any:
-        """Return submitit's executor, with its files in this folder."""
+        """Create submitit's executor, with its files in this folder."""
 
     @abstractmethod
     def submit(self, executor: Any, waiting: list[Task], running: dict[int, Any]) -> list[tuple[Task, Any]]:
-        """Submit those of the waiting tasks that may start; returns each with its job."""
+        """Submit the waiting tasks that may start, and remove them from `waiting`. Returns each with its job."""
 
     @abstractmethod
     def stop(self, jobs: Sequence[Any]) -> None:
-        """Handle a signal to the launching process."""
+        """End the launch after a signal: stop the running jobs, or leave them running and raise SystemExit."""
 
     def tasks(self, job_overrides: Sequence[Sequence[str]], first: int) -> Iterator[Task]:
         """Compose the jobs."""
@@ -156,7 +156,7 @@ class SubmititLauncher(Launcher):
 
 
 def result(task: Task, job: Any) -> tuple[JobReturn, list[Any]]:
-    """Return the result that a finished job has left; of one that left nothing, the state in its directory."""
+    """Return the result of a finished job; if it returned nothing, the outcome that its status.json records."""
     from gan_runner.jobs.job import Outcome
 
     try:
@@ -179,7 +179,7 @@ def result(task: Task, job: Any) -> tuple[JobReturn, list[Any]]:
 
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:
-    """Note signals for the time of the context, instead of acting on them."""
+    """Record SIGINT, SIGTERM and SIGUSR1 in a list inside the context, instead of their default actions."""
     numbers: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -190,13 +190,13 @@ def noted_signals() -> Iterator[list[int]]:
 
 
 def refuse_lines(key: str, value: Any) -> None:
-    """Refuse line breaks in what submitit quotes in a script for the shell: they would end the comment that sbatch reads. UserError."""
+    """Raise UserError for a text of several lines: submitit quotes for the shell, but a line break would end the comment for sbatch."""
     if isinstance(value, str) and (not value.isprintable() or "%" in value):
         raise UserError(f"{key}={value!r}: expected one line of text without %, as it becomes part of a script")
 
 
 def check(launcher: DictConfig) -> None:
-    """Check the settings of one of the project's launchers against its signature. UserError with all mistakes."""
+    """Check the settings of a launcher of gan_runner against its signature. UserError with all mistakes."""
     ours = "hydra_plugins.gan_runner_launchers"
     if not str(launcher.get("_target_")).startswith(f"{ours}."):
         return

@@ -1,4 +1,4 @@
-"""Sweeps: their jobs, known and checked before the first folder is made; the one sweep of a folder; the table of what came of it."""
+"""Run sweeps: compose and check all jobs before the first folder is created, run them, and print a table of the results."""
 
 import json
 import os
@@ -111,7 +111,7 @@ def run(
     search: "Search | None",
     packages: list[str],
 ) -> list[Outcome]:
-    """Run the jobs, and print the table of all jobs in the folder, whatever ends the sweep."""
+    """Run the jobs, and report all jobs of the folder, also after an error. Returns their outcomes."""
     task = Job(jobs=search.n_trials if search else len(known), returns_outcome=bool(search or known))
     hydra = runner("gan-train", composer)
     returned: Any = None
@@ -149,7 +149,7 @@ def stopping() -> Iterator[None]:
 
 
 def checked(composer: Composer, frame: DictConfig, jobs: Jobs, word: str = "job") -> dict[int, Planned]:
-    """Compose and check the jobs. UserError with the mistakes of all of them."""
+    """Compose and check the jobs. UserError with the mistakes of all jobs."""
     known: dict[int, Planned] = {}
     mistakes: dict[str, list[int]] = {}
     notes: dict[str, None] = {}
@@ -175,7 +175,7 @@ def checked(composer: Composer, frame: DictConfig, jobs: Jobs, word: str = "job"
 
 
 def place_of(loaded: DictConfig, number: int) -> Path:
-    """Return the folder of a job, as Hydra will name it."""
+    """Return the folder that Hydra will use for a job."""
     with open_dict(loaded):
         loaded.hydra.job.id = loaded.hydra.job.num = number
     HydraConfig.instance().set_config(loaded)
@@ -186,7 +186,7 @@ def place_of(loaded: DictConfig, number: int) -> Path:
 
 
 def refuse_others(known: Mapping[int, Planned], accept: Sequence[str]) -> None:
-    """Refuse a folder in which there are other jobs under these numbers, or states of other data; nothing in it is touched."""
+    """Raise UserError if the folder of a job holds another job, or a state of other data. Changes nothing on disk."""
     begun = [job for job in known.values() if job.folder.exists()]
     if not begun:
         return
@@ -195,7 +195,7 @@ def refuse_others(known: Mapping[int, Planned], accept: Sequence[str]) -> None:
     from gan_runner.storage import directory
 
     def quiet(message: str) -> None:
-        """Print nothing: the job reports itself."""
+        """Print nothing: the job itself prints the message later."""
 
     for job in begun:
         try:
@@ -207,7 +207,7 @@ def refuse_others(known: Mapping[int, Planned], accept: Sequence[str]) -> None:
 
 
 def _jobs(composer: Composer, frame: DictConfig) -> Jobs:
-    """Return the overrides of every job, as Hydra's basic sweeper will make them."""
+    """Return the overrides of every job, as Hydra's basic sweeper will generate them."""
     line = line_of(frame)
     if found := next((o for o in parsed(line, composer) if o.is_sweep_override() and not o.is_discrete_sweep()), None):
         raise UserError(f"{found.input_line}: an interval has no end of values; have it searched with hydra/sweeper=gan_optuna")
@@ -226,7 +226,7 @@ def _names(folder: Path, known: Mapping[int, Planned], search: "Search | None") 
 
 
 def _but_for_the_seed(composed: Composed) -> str:
-    """Return a configuration without its seed, on which the check does not depend."""
+    """Serialise a configuration without the value of its seed, which does not affect the check."""
     settings = composed.plain()
     seed = settings.pop("seed", None)
     return json.dumps([settings, composed.packages, type(seed) is int or str(seed)], default=str)

@@ -1,4 +1,4 @@
-"""The table of a sweep, and its summary."""
+"""Print the table of a sweep."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from gan_runner.storage.protocols import Protocol
 
 
 def state_of(folder: Path) -> str:
-    """Return the state of a job that this process has not run."""
+    """Read the state of a job that this process has not run; "waiting" if it has not started."""
     return records.read(folder, folder.parent).state if records.is_run(folder) else "waiting"
 
 
 def report(folder: Path, outcomes: list[Outcome], followed: tuple[str | None, Any] | None) -> None:
-    """Print the table of a sweep, and write it beside its jobs; followed: (metric, mode) where all jobs are compared by one."""
+    """Print the table of a sweep and write table.txt. followed: (metric, mode) if one metric is used for all jobs."""
     rows: list[tuple[str, ...]] = []
     best: dict[tuple[str, Any], tuple[float, int]] = {}  # of those that finished, by (name, mode)
     owner: dict[str, Protocol] = {}  # the protocol of the first job that was measured by a metric; another one has another name

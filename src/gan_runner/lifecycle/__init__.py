@@ -1,1 +1,1 @@
-"""A run from its configuration to its end, in one process or in several."""
+"""Start, resume and complete runs, in one process or in several."""

@@ -1,8 +1,8 @@
-"""From one command to the processes that train together, and back to one result or one error.
+"""Start the processes of a run, and return one result or raise one error.
 
-Three ways lead here. One device: the run is played in this process. Several: it is composed and checked once, here, and as many workers
-are started as there are devices; they meet in a store that this process holds, so that no port is chosen twice. Under torchrun or srun this
-process is one of several that somebody else started, and only joins them.
+There are three cases. One device: the run is played in this process. Several devices: this process composes and checks the run, then
+starts one worker per device; the workers connect to a TCPStore of this process, so that no port is chosen twice. Under torchrun or srun,
+this process is itself one of the workers, and joins the group.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Work = Callable[[Path, Any, Sequence[str], Path | None], float | None]
 
 
 def launch(work: Work, devices: int, folder: Path, config: Any, packages: Sequence[str], start: Path | None) -> float | None:
-    """Do the work of a run in as many processes as there are devices; what the first returns, or the error of the one that failed first."""
+    """Do the work of a run in one process per device. Returns the result of rank 0; raises the error of the rank that failed first."""
     if devices == 1 or distributed.size() > 1:
         return work(folder, config, packages, start)
     with tempfile.TemporaryDirectory(prefix="gan-runner-") as room:
@@ -49,7 +49,7 @@ def launch(work: Work, devices: int, folder: Path, config: Any, packages: Sequen
 
 
 class Workers:
-    """Processes of this machine that train together; signals that come here go to them, and a second one kills."""
+    """Worker processes on this machine. Signals are forwarded to them; the second of the same kind kills."""
 
     def __init__(self, work: Work, n: int, room: Path):
         self.work, self.n, self.room = work, n, room
@@ -82,7 +82,7 @@ class Workers:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def forward(self, number: int, frame: FrameType | None) -> None:
-        """Pass a signal on; the second of its kind kills."""
+        """Forward a signal to the workers; the second of the same kind kills them."""
         again = number in self.signals
         self.signals.append(number)
         self.send(signal.SIGKILL if again else number)
@@ -93,7 +93,7 @@ class Workers:
                 os.kill(process.pid, number)
 
     def wait(self) -> None:
-        """Wait until all have ended; once one has failed, the others for GRACE_S longer."""
+        """Wait until all workers have ended; at most GRACE_S after one has failed."""
         deadline: float | None = None
         while any(process.is_alive() for process in self.context.processes):
             time.sleep(0.05)
@@ -104,7 +104,7 @@ class Workers:
                 return
 
     def outcome(self) -> float | None:
-        """Return the result of the first worker, or raise the error of the one that failed first and not because another had."""
+        """Return the result of rank 0, or raise the error of the worker that failed first, not counting lost peers."""
         told = {rank: json.loads(path.read_text()) for rank in range(self.n) if (path := self.room / f"{rank}.json").is_file()}
         if all(rank in told and told[rank]["kind"] == "done" for rank in range(self.n)):
             return told[0]["value"]
@@ -136,7 +136,7 @@ class Workers:
 def _worker(
     rank: int, work: Work, n: int, port: int, room: Path, folder: Path, config: dict[str, Any], packages: list[str], start: Path | None
 ) -> None:
-    """Return one of the workers: joins the others, does the work, and leaves word of how it went."""
+    """Run one worker: join the group, do the work, and write the result or the error to a JSON file."""
     os.setpgid(0, 0)  # a Ctrl-C of the terminal reaches the parent alone, which passes it on
     log.addHandler(logging.NullHandler())  # the trace of an error goes into the word; without a handler, it would be printed
     word: dict[str, Any]

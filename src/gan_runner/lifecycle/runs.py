@@ -1,4 +1,4 @@
-"""A run from its configuration to its last round: `train` begins one, `resume` goes on with one, `complete` does what is left to do."""
+"""Play runs: `train` starts one, `resume` continues one, `complete` does whichever is needed to finish one."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ RESUMABLE = ("trainer", "callback", "logger", "dataset.root", "dataset.path")  #
 
 
 def train(config: Any, folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] = ()) -> float | None:
-    """Play a run from its first round, into `folder`; the best value of the metric that best.pt follows, if any.
+    """Play a run from its first round, into `folder`. Returns the best value of the metric that best.pt follows, or None.
 
-    UserError where the folder holds a run already; Diverged, Interrupted and Failed as their docstrings say.
+    UserError if the folder holds a run already; Diverged, Interrupted and Failed as in their docstrings.
     """
     first = distributed.is_first()
     if first:
@@ -61,10 +61,10 @@ def train(config: Any, folder: Path, overrides: Sequence[str] = (), packages: Se
 
 
 def resume(folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] = ()) -> float | None:
-    """Go on with the run in `folder` from its newest readable state, as if it had never stopped.
+    """Resume the run in `folder` from its newest readable state, as if it had never stopped.
 
-    overrides: keys of RESUMABLE, and accept; else UserError. A longer trainer.steps moves the schedules that follow the length of the run.
-    UserError where config.yaml or the data are not those that the state was made with, unless accept=config or accept=data says so.
+    overrides: keys of RESUMABLE, and accept; else UserError. A larger trainer.steps stretches schedules that follow the length of the run.
+    UserError if config.yaml or the data differ from those of the state, unless accept=config or accept=data is given.
     """
     contents.refuse_foreign(folder)
     saved = directory.read_config(folder)
@@ -86,13 +86,12 @@ def resume(folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] 
 
 
 def complete(config: Any, folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] = ()) -> float | None:
-    """Play the run in `folder` to its end, from its newest state if there is one; the result is that of an uninterrupted run.
+    """Play the run in `folder` to its end, from its newest state if there is one. The result equals that of an uninterrupted run.
 
-    One that has finished is not played again. One that was interrupted or killed goes on from its newest readable state. One that failed or
-    diverged, or has no such state, is moved aside and starts again from the first round. Returns and raises as `train`; UserError, and
-    nothing is touched, where the folder holds a run of another configuration, or its state is of another one or of other data and
-    `overrides` do not accept that.
-    For one process, which starts those that trainer.devices asks for.
+    A finished run is not played again. An interrupted or killed run is resumed from its newest readable state. A run that failed or
+    diverged, or has no such state, is moved aside and restarted from the first round. Returns and raises as `train`. UserError, without
+    changes on disk, if the folder holds a run of another configuration, or its state has another configuration or other data that
+    `overrides` do not accept. Call it in one process; it starts the workers for trainer.devices.
     """
     contents.refuse_foreign(folder)
     if (folder / "status.json").exists():
@@ -114,11 +113,11 @@ def complete(config: Any, folder: Path, overrides: Sequence[str] = (), packages:
 
 
 def config_for(folder: Path, config: Any, overrides: Sequence[str], say: Callable[[str], None], shipped: bool = True) -> Any:
-    """Return the configuration with which a job goes on in its folder. UserError, with what differs, where the folder holds another job.
+    """Return the configuration with which a job is resumed in its folder. UserError, with a difference, if the folder holds another job.
 
-    The same line means something else where a recipe of the project has changed since. Then the job goes on with the config.yaml in its
-    folder, so that it stays one run, and this is said in a line. But a config.yaml that the newest state was not made with has been edited,
-    and a recipe that is not `shipped` with the project was edited by its user: these are other jobs.
+    The same command line composes another configuration if a recipe of the project has changed since. Then the job keeps the config.yaml
+    in its folder, and this is reported. But if config.yaml differs from that of the newest state, it was edited; if a recipe is not
+    `shipped` with the project, its user edited it. Both count as another job.
     """
     there, here = parsed_yaml(read_bounded(folder / "overrides.yaml", 2**24)), lasting(overrides)
     pairs = zip_longest(directory.line_of(there if isinstance(there, list) else here), directory.line_of(here), fillvalue="nothing")
@@ -148,9 +147,9 @@ def config_for(folder: Path, config: Any, overrides: Sequence[str], say: Callabl
 def saved_state(
     folder: Path, config: Any, packages: Sequence[str], accept: Sequence[str], say: Callable[[str], None]
 ) -> tuple[Path, bool] | None:
-    """Return the file of the newest state that can be read, and whether the data are others than then; None where there is none.
+    """Return (file of the newest readable state, whether the data differ); None if there is no such state.
 
-    UserError where the state is of another configuration or of other data, and `accept` does not name that.
+    UserError if the state has another configuration or other data, unless `accept` names them.
     """
     try:
         path, state = directory.newest(folder, say)
@@ -162,7 +161,7 @@ def saved_state(
 
 
 def played(folder: Path, config: Any, packages: Sequence[str], start: Path | None, other_data: bool = False) -> float | None:
-    """Call `work` in as many processes as the run asks for."""
+    """Call `work` in one process per device of the run."""
     path, n = folder / "status.json", devices_of(config.trainer.devices, config.trainer.accelerator)
     before = path.stat().st_mtime_ns if path.exists() else None
     try:
@@ -183,9 +182,9 @@ def record_failure(folder: Path, error: Exception) -> None:
 
 
 def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None, other_data: bool = False) -> float | None:
-    """Build the run and play it from its first round, or from the state in the file `start`; status.json and train.log tell how it goes.
+    """Build the run and play it from its first round, or from the state in the file `start`; write status.json and train.log.
 
-    other_data: the data may be others than those of the state. Of several processes, each does this; the first writes and speaks.
+    other_data: the data may differ from those of the state. Every rank calls this; only rank 0 writes and prints.
     """
     first = distributed.is_first()
     with Reporter(folder / "train.log" if first else None, silent=not first) as reporter, Signals() as signals:
@@ -235,7 +234,7 @@ def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None,
 
 
 def together(run: Run) -> str:
-    """Describe what several processes mean for this run."""
+    """Describe the processes of this run, and how batch norm works with them."""
     said = f"{distributed.size()} processes, {run.batch_size // distributed.size()} samples each"
     norms = [module for module in run.game.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
     if any(not isinstance(module, torch.nn.SyncBatchNorm) for module in norms):
@@ -246,7 +245,7 @@ def together(run: Run) -> str:
 
 
 def say_where(folder: Path, say: Callable[[str], None]) -> None:
-    """Return where to look now."""
+    """Print where the samples and curves are."""
     if pictures := numbered(folder):
         say(f"samples: {pictures[0][1]}")
     beside = Path(sys.executable).with_name("tensorboard")
@@ -255,7 +254,7 @@ def say_where(folder: Path, say: Callable[[str], None]) -> None:
 
 
 def ending(error: BaseException) -> directory.State:
-    """Return the state of a run that an error has ended; an unexpected error is logged with its traceback."""
+    """Return the state of a run that an error has ended; log an unexpected error with its traceback."""
     if isinstance(error, Interrupted):
         return "interrupted"
     if isinstance(error, Diverged):
@@ -287,7 +286,7 @@ def finish(run: Run | None, status: directory.Status, state: directory.State, er
 
 
 def change(saved: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Return the saved configuration with what the line of a resume says. UserError for a key that must not change."""
+    """Apply the command line of a resume to the saved configuration. UserError for a key that must not change."""
     config = saved.copy()
     for override in parsed(overrides):
         key = override.key_or_group
@@ -303,7 +302,7 @@ def change(saved: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def report_changes(saved: DictConfig, config: DictConfig, game: Game, say: Callable[[str], None]) -> None:
-    """Say what the line changed, and which schedules move with the length of the run."""
+    """Report what the command line changed, and which schedules follow the length of the run."""
     before, after = (dict(flat(directory.portable(each))) for each in (saved, config))
     for key, value in after.items():
         if before.get(key) != value:

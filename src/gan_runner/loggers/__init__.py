@@ -1,4 +1,4 @@
-"""Where the numbers and pictures of a run go."""
+"""Write the numbers and pictures of a run to files and trackers."""
 
 from gan_runner import lazy
 

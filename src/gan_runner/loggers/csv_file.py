@@ -1,4 +1,4 @@
-"""Numbers as a table that any program reads."""
+"""Write numbers as a CSV table."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ HEADER = ["step", "name", "value"]
 
 
 class CSV(Logger):
-    """scalars.csv in the run directory, a line for each number: step, name, value; every digit of a value is there, nan and inf in words.
+    """Write scalars.csv in the run directory, a line for each number: step, name, value, in full precision; nan and inf as words.
 
-    A resumed run drops the lines that it is about to write again. Pictures are in samples/ and evaluations/ anyway.
+    A resumed run first removes the lines of the rounds that it repeats. Pictures are in samples/ and evaluations/.
     """
 
     def begin(self, run: Run) -> None:
@@ -56,7 +56,7 @@ class CSV(Logger):
 
     @contextmanager
     def disk(self) -> Iterator[None]:
-        """Raise Failed where the disk does not take it."""
+        """Turn an OSError into Failed."""
         try:
             yield
         except OSError as error:
@@ -64,7 +64,7 @@ class CSV(Logger):
 
 
 def parsed(line: str) -> list[str]:
-    """Return the cells of a line of CSV; none where it is no line of a table."""
+    """Parse a line of CSV into cells; empty if it is invalid."""
     try:
         return next(csv.reader([line]), [])
     except csv.Error:

@@ -1,4 +1,4 @@
-"""The configuration as a table of hyperparameters."""
+"""Convert the configuration to a table of hyperparameters."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from gan_runner.storage.untrusted import flat
 
 
 def hyperparameters(config: dict[str, Any]) -> dict[str, int | float | str]:
-    """Collect the settings that can make two runs differ, for a table: a part by the name of its class, yes and no in words; no
-    watchers."""
+    """Return the settings that can affect results, flat by dotted key: a part as its class name, a bool as text; no callback or logger."""
     shown: dict[str, int | float | str] = {}
     for key, value in flat({key: node for key, node in config.items() if key not in ("callback", "logger") and node != {}}):
         if key.endswith("._target_"):

@@ -21,9 +21,9 @@ AT_ONCE = 100  # parameters that MLflow takes in one call
 
 
 class MLflow(Tracker):
-    """A run of MLflow, in the store that `tracking_uri` names; null: $MLFLOW_TRACKING_URI, else MLflow's own choice in the working folder.
+    """Log to MLflow, in the store `tracking_uri`; null: $MLFLOW_TRACKING_URI, else MLflow's default in the working folder.
 
-    User and password of a server are MLflow's own affair ($MLFLOW_TRACKING_USERNAME, ...). Pictures are artifacts NAME/step_N.png.
+    MLflow reads user and password of a server itself ($MLFLOW_TRACKING_USERNAME, ...). Pictures are artifacts NAME/step_N.png.
     """
 
     package = "mlflow"
@@ -54,7 +54,7 @@ class MLflow(Tracker):
         return {"run_id": self.id}
 
     def _experiment(self) -> str:
-        """Return the experiment by its name; another job of a sweep may be making it at this moment."""
+        """Return the id of the experiment, created if it is missing; another job of a sweep may create it at the same time."""
         from mlflow.exceptions import MlflowException
 
         found: Any = self.client.get_experiment_by_name(self.experiment)

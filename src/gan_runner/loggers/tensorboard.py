@@ -34,7 +34,7 @@ LAYOUT = {
 
 
 def report_unless_written_by_tensorboard(args: threading.ExceptHookArgs) -> None:
-    """Report an error in a thread, but for the thread that writes event files, whose error the next call raises, too."""
+    """Print the error of a thread, except TensorBoard's writer thread: its error is raised by the next call."""
     from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 
     if not isinstance(args.thread, _AsyncWriterThread):
@@ -58,7 +58,7 @@ def sound(name: str, content: bytes) -> Summary:
 
 @contextmanager
 def disk_of(folder: str) -> Iterator[None]:
-    """Translate an error of TensorBoard's writing thread, which the next call raises, into Failed."""
+    """Turn an OSError into Failed. TensorBoard writes in a thread, whose error is raised by the next call."""
     try:
         yield
     except OSError as error:
@@ -66,7 +66,7 @@ def disk_of(folder: str) -> Iterator[None]:
 
 
 def add_to_curves(folder: Path, step: int, values: dict[str, float], pictures: dict[str, Tensor]) -> None:
-    """Add numbers and pictures to the event files of a run that is not being played. Failed where the disk does not take them."""
+    """Add numbers and pictures to the event files of a run outside training. Failed if they cannot be written."""
     from torch.utils.tensorboard import SummaryWriter
 
     with disk_of(str(folder)), SummaryWriter(str(folder)) as writer:
@@ -77,9 +77,9 @@ def add_to_curves(folder: Path, step: int, values: dict[str, float], pictures: d
 
 
 class TensorBoard(Logger):
-    """Event files in the run directory itself; hyper-parameters are a row of the HPARAMS tab, without a sub-run.
+    """Write event files in the run directory; hyper-parameters are a row of the HPARAMS tab, without a sub-run.
 
-    A resumed run purges what it is about to write again.
+    A resumed run purges the rounds that it repeats.
     """
 
     writer: SummaryWriter

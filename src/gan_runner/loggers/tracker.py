@@ -1,4 +1,4 @@
-"""What experiment trackers share: they are somebody else's program, may be far away, and must not disturb a run."""
+"""Base of loggers for experiment trackers: a tracker that fails or is unreachable must not stop a run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MOST = 20_000  # entries that wait for a tracker which cannot be reached; the ol
 
 
 class Entry(NamedTuple):
-    """What was logged by one call."""
+    """The numbers and pictures of one call."""
 
     step: int
     values: dict[str, float]
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What a tracker receives of a run besides its numbers."""
+    """The description of a run that a tracker receives: name, configuration and overrides."""
 
     name: str
     config: dict[str, Any]  # but for references to the place of the data
@@ -46,10 +46,10 @@ class Said(NamedTuple):
 
 
 class Tracker(Logger):
-    """A tracker of `package`, by the extra of the same name. UserError where it is not installed.
+    """Log to the tracker in `package`, installed by the extra of the same name. UserError if it is not installed.
 
-    Entries wait and are delivered every few seconds and at every checkpoint. A delivery that fails is reported once and retried later; the
-    run goes on. FOLDER/`package`.json names the run of the tracker, so that a resumed run goes on with it.
+    Entries are buffered, and sent every few seconds and at every checkpoint. The first failed delivery is reported, all are retried later;
+    the run goes on. FOLDER/`package`.json has the id of the tracker's run, so that a resumed run continues it.
     """
 
     package: str
@@ -63,17 +63,17 @@ class Tracker(Logger):
 
     @abstractmethod
     def open(self, run: Run, said: Said, known: dict[str, str] | None) -> dict[str, str]:
-        """Begin, or go on with what `known` names; what to remember of it, never a credential."""
+        """Start a run, or continue the one in `known`. Returns the ids to store in `package`.json; never a credential."""
 
     @abstractmethod
     def send(self, entry: Entry) -> None: ...
 
     def there(self, step: int) -> set[tuple[int, str]]:
-        """List (step, name) of what the tracker has of rounds after this one, which a resumed run is about to send again."""
+        """Return (step, name) of the entries that the tracker has after round `step`; a resumed run does not send them again."""
         return set()
 
     def settle(self) -> None:
-        """Flush: what was sent is not lost after this, even if the process is killed."""
+        """Wait until all that was sent is stored, so that it survives a kill of the process."""
 
     @abstractmethod
     def end(self, state: str) -> None: ...
@@ -107,7 +107,7 @@ class Tracker(Logger):
             self.attempt(lambda: self.end(state))
 
     def deliver(self, safely: bool = False) -> None:
-        """Send what waits, in order."""
+        """Send the buffered entries, in order."""
         if self.attempt(self._deliver) and (not safely or self.attempt(self.settle)):
             self.pause = EVERY_S
         else:
@@ -132,7 +132,7 @@ class Tracker(Logger):
             del self.waiting[0]
 
     def remembered(self, file: Path) -> dict[str, str] | None:
-        """Return the tracker's name of this run; None, with a line that says so, where the file was not written here."""
+        """Read the ids of the tracker's run; None, with a message, if the file is invalid."""
         said = parsed_json(read_bounded(file))
         if isinstance(said, dict) and all(isinstance(value, str) and value == printable(value) for value in said.values()):
             return said
@@ -140,7 +140,7 @@ class Tracker(Logger):
         return None
 
     def attempt(self, act: Any) -> bool:
-        """Return whether it worked. If a tracker raises, the run goes on; the first error is printed, the others are in train.log."""
+        """Call `act` and return whether it succeeded. The first error is printed, later ones are in train.log; none is raised."""
         try:
             act()
         except Exception as error:
@@ -155,7 +155,7 @@ class Tracker(Logger):
 
 
 def said_of(folder: Path) -> Said:
-    """Collect what the files of a run contain about it."""
+    """Read the description of a run from its files."""
     config = OmegaConf.to_container(directory.read_config(folder), resolve=False)
     line = parsed_yaml(read_bounded(folder / "overrides.yaml", 2**24))
     overrides = [str(word) for word in line] if isinstance(line, list) else []
@@ -164,12 +164,12 @@ def said_of(folder: Path) -> Said:
 
 
 def new_id() -> str:
-    """Return a name for a run that no other has; not drawn from the random numbers of the run."""
+    """Return a unique name for a run; the random state of the run is not used."""
     return secrets.token_hex(5)
 
 
 def refuse_password(key: str, address: str | None, instead: str) -> None:
-    """Raise UserError where an address holds a credential: the configuration is written to files and sent around."""
+    """Raise UserError if an address contains a credential: the configuration is written to files and sent to trackers."""
     parts = urlsplit(address or "")
     if parts.password or "token=" in parts.query:
         raise UserError(f"{key} holds a credential, which would be written to config.yaml; leave it out and set {instead}")

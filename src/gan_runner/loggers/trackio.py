@@ -16,9 +16,9 @@ PATIENCE_S = 10.0  # for trackio's own thread to write what it was given
 
 
 class Trackio(Tracker):
-    """A run of Trackio, in its database on this machine ($TRACKIO_DIR), to be seen by `trackio show`; `space` sends it to Hugging Face.
+    """Log to Trackio's database on this machine ($TRACKIO_DIR), shown by `trackio show`; `space` sends it to Hugging Face.
 
-    The token for a Space is Hugging Face's own affair (`hf auth login` or $HF_TOKEN).
+    Hugging Face reads the token for a Space itself (`hf auth login` or $HF_TOKEN).
     """
 
     package = "trackio"
@@ -45,7 +45,7 @@ class Trackio(Tracker):
         return self.known
 
     def _count(self) -> int:
-        """Return the entries in the database of this machine."""
+        """Return the number of entries in the database of this machine."""
         from trackio.sqlite_storage import SQLiteStorage
 
         return SQLiteStorage.get_log_count(self.known["project"], self.known["name"])
@@ -64,7 +64,7 @@ class Trackio(Tracker):
         self.written += 1
 
     def settle(self) -> None:
-        """Wait for Trackio's thread, which writes every half second, so that a kill after a checkpoint leaves no gap."""
+        """Wait for Trackio's thread, which writes every half second, so that a kill after a checkpoint loses nothing."""
         deadline = time.monotonic() + PATIENCE_S
         while self.space is None and self._count() < self.written:
             if time.monotonic() > deadline:

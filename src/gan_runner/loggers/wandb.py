@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 class WandB(Tracker):
-    """A run of Weights & Biases: offline in FOLDER/wandb, sent later by `wandb sync`; mode=online sends at once.
+    """Log to Weights & Biases: offline in FOLDER/wandb, sent later by `wandb sync`; mode=online sends at once.
 
-    The key is wandb's own affair (`wandb login` or $WANDB_API_KEY). Neither code nor the address of the git repository is sent.
+    wandb reads its key itself (`wandb login` or $WANDB_API_KEY). Neither code nor the address of the git repository is sent.
     """
 
     package = "wandb"

@@ -1,4 +1,4 @@
-"""What it takes to fool a discriminator: perturbations of a sample, and of the generator that made it."""
+"""How small a change fools a discriminator: of a sample, or of the generator that made it."""
 
 from __future__ import annotations
 
@@ -30,36 +30,35 @@ ROWS = 500  # real samples that are compared at once: bounds the memory
 
 
 def slope(judge: Judge, x: Tensor) -> Tensor:
-    """Return gradient of the logits at x with respect to x, N ..."""
+    """Return the gradient of the logits with respect to x, N ..."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         return torch.autograd.grad(judge(x).sum(), x)[0]
 
 
 def size(p: Tensor, norm: Norm) -> Tensor:
-    """Return norm of the perturbations p (N ...): N."""
+    """Return the norms (N) of the perturbations p (N ...)."""
     rows = p.flatten(1)
     return rows.norm(dim=1) if norm == "l2" else rows.abs().amax(1)
 
 
 def steepest(g: Tensor, norm: Norm) -> Tensor:
-    """Return the directions of norm 1 in which a function of slopes g (N ...) rises fastest: g / |g|_2, or the sign of g; 0 where g is."""
+    """Return the directions of norm 1 of steepest ascent for gradients g (N ...): g / |g|_2, or the sign of g; 0 where g is 0."""
     if norm == "linf":
         return g.sign()
     return g / size(g, "l2").clamp_min(torch.finfo(g.dtype).tiny).view(-1, *[1] * (g.ndim - 1))
 
 
 def linear_radius(logits: Tensor, g: Tensor, norm: Norm) -> Tensor:
-    """Return the smallest perturbation that would bring logits (N) to 0 if D were linear with slopes g: |d| / |g|_2, or |d| / |g|_1. N."""
+    """Return the norm (N) of the smallest perturbation with logit 0, for a linear D with gradients g: |d| / |g|_2, or |d| / |g|_1."""
     return logits.abs() / g.flatten(1).norm(p=2 if norm == "l2" else 1, dim=1)
 
 
 @torch.no_grad()
 def fgsm(judge: Judge, x: Tensor, norm: Norm) -> Tensor:
-    """Return the smallest radius at which a step along the steepest direction at x makes the logit positive: N, inf where none is found.
+    """Return the smallest radius (N) at which one step of steepest ascent from x makes the logit positive; inf where none is found.
 
-    Fast gradient (sign) method, Goodfellow et al. 2015, with a line search up to 64 linear radii, by factors of sqrt 2 and then by
-    halving.
+    Fast gradient (sign) method, Goodfellow et al. 2015. The line search goes up to 64 linear radii by factors of sqrt 2, then bisects.
     """
     g = slope(judge, x)
     unit = linear_radius(judge(x), g, norm)
@@ -81,9 +80,9 @@ def fgsm(judge: Judge, x: Tensor, norm: Norm) -> Tensor:
 
 @torch.no_grad()
 def pgd(judge: Judge, x: Tensor, radius: Tensor, norm: Norm, steps: int = 40) -> Tensor:
-    """Return whether projected gradient ascent from x within `radius` (N) meets a positive logit: N, bool. Madry et al. 2018.
+    """Test whether projected gradient ascent from x within `radius` (N) reaches a positive logit: N, bool. Madry et al. 2018.
 
-    It starts at x itself. Its steps are 2.5 radius / steps, so that it can reach the edge and walk along it.
+    It starts at x. Its step size is 2.5 radius / steps, so that it can reach the edge and move along it.
     """
     along = (-1, *[1] * (x.ndim - 1))
     edge = radius.view(along)
@@ -100,9 +99,9 @@ def pgd(judge: Judge, x: Tensor, radius: Tensor, norm: Norm, steps: int = 40) ->
 
 @torch.no_grad()
 def pgd_radius(judge: Judge, x: Tensor, norm: Norm, known: Tensor, steps: int = 40) -> Tensor:
-    """Return the smallest radius within which pgd fools D, by halving: N, inf where none does.
+    """Return the smallest radius (N) within which pgd fools D, found by bisection; inf where there is none.
 
-    known: radii (N) that do, from fgsm; where it has none (inf), the search starts at 64 linear radii. Never above `known`.
+    known: radii (N) from fgsm that fool D; where it is inf, the search starts at 64 linear radii. The result is never above `known`.
     """
     limit = REACH * linear_radius(judge(x), slope(judge, x), norm)
 
@@ -116,13 +115,13 @@ def pgd_radius(judge: Judge, x: Tensor, norm: Norm, known: Tensor, steps: int = 
 
 
 def _factors(ratio: float) -> list[float]:
-    """Return factors from 1 / REACH to REACH."""
+    """Return powers of `ratio` from 1 / REACH to REACH."""
     count = round(math.log(REACH, ratio))
     return [ratio**i for i in range(-count, count + 1)]
 
 
 def _halve(fools: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> Tensor:
-    """Bisect between radii that fail and radii that succeed; inf stays."""
+    """Bisect between radii that fail (low) and radii that fool D (high); inf stays inf."""
     there = high.isfinite()
     for _ in range(HALVINGS if there.any() else 0):
         middle = torch.where(there, (low + high) / 2, 0)
@@ -133,7 +132,7 @@ def _halve(fools: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> Tens
 
 
 class Move(NamedTuple):
-    """What a step of the generator does to its samples."""
+    """The effect of one step of the generator on its samples."""
 
     change: Tensor  # N ...: of the samples, at the smallest step that fools D
     fooled: Tensor  # N, bool: whether one does
@@ -141,11 +140,10 @@ class Move(NamedTuple):
 
 @torch.no_grad()
 def generator_step(generator: Generator, z: Tensor, y: Tensor | None, judge: Judge) -> Move:
-    """Return the smallest step of G along the slope of its objective E -D(G(z)), over all z (N Z), that makes the logit of a sample
-    positive.
+    """Find the smallest gradient step of G on its objective E -D(G(z)), over all z (N Z), that makes the logit of a sample positive.
 
-    The direction is one for all, as in training; the size is each sample's own, from a search by factors of 2^(1/4) (so it is too large
-    by 19 % at most) up to 64 steps that would do if everything were linear. G itself stays as it is.
+    All samples share one direction, as in training. The step size is found for each sample, by factors of 2^(1/4) (at most 19 % too
+    large), up to 64 times the step that would suffice in a linear model. G itself is not changed.
     """
     weights = {name: weight.detach().clone().requires_grad_() for name, weight in generator.named_parameters()}
 
@@ -173,7 +171,7 @@ def generator_step(generator: Generator, z: Tensor, y: Tensor | None, judge: Jud
 
 
 def nearest(x: Tensor, real: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
-    """Return Euclidean distance (N, float64) from samples x (N ...) to the nearest of those that `real` gives for the indices."""
+    """Return the Euclidean distance (N, float64) from each sample x (N ...) to the nearest of the real samples at `indices`."""
     rows = x.detach().cpu().double().flatten(1)
     nearest = torch.full((len(rows),), torch.inf, dtype=torch.float64)
     for part in indices.split(ROWS):
@@ -182,17 +180,17 @@ def nearest(x: Tensor, real: Callable[[Tensor], Tensor], indices: Tensor) -> Ten
 
 
 class AdversarialProbing(Metric):
-    """How little it takes until D holds a fake for real; of the first `n` samples those are probed that it rejects (logit < 0).
+    """Size of the change that makes D accept a fake; probes those of the first `n` samples that D rejects (logit < 0).
 
-    rejected: their share. fgsm_l2, fgsm_linf, pgd_l2, pgd_linf: the smallest perturbation p with D(G(z) + p) > 1/2, by one step along the
-    slope or by projected gradient ascent; images are not held to [-1, 1]. success: how often pgd_l2 finds one. step_l2: the change of the
-    sample when a step of G does it instead; step_success: how often that can. cosine: between that change and the slope of D at the
-    sample; 1 where G moves its samples as an adversary would. nearest_real: distance to the nearest of n_real real samples. All are
-    medians over the fakes that succeed, in the units of the data; null where none does.
+    rejected: their share. fgsm_l2, fgsm_linf, pgd_l2, pgd_linf: the smallest perturbation p with D(G(z) + p) > 1/2, by one gradient step
+    or by projected gradient ascent; images are not clamped to [-1, 1]. success: share of fakes for which pgd_l2 finds one. step_l2: the
+    change of the sample when a step of G fools D instead; step_success: share of fakes for which one does. cosine: between that change
+    and the gradient of D at the sample; 1 where G moves its samples as an adversary would. nearest_real: distance to the nearest of n_real
+    real samples. All are medians over the fakes that succeed, in the units of the data; null where none does.
 
-    A logit of 0 means 1/2 for D trained by logistic losses only. Networks are in evaluation mode, where a D with batch norm is another
-    function than in training; one that compares samples with each other sees the rejected fakes as one batch. Memory: n samples, and G's
-    weights twice.
+    A logit of 0 means 1/2 only for D trained with logistic losses. Networks are in evaluation mode, where a D with batch norm computes
+    another function than in training. A D that compares samples with each other gets the rejected fakes as one batch. Memory: n samples,
+    and G's weights twice.
     """
 
     needs = frozenset({"reference", "generator", "discriminator"})

@@ -26,7 +26,7 @@ ROWS = 512  # chains whose samples are made at once: bounds the memory
 
 
 class Annealed(NamedTuple):
-    """What came of C chains for each of M targets, over T temperatures."""
+    """The result of C chains for each of M targets, over T temperatures."""
 
     log_weights: Tensor  # C M
     step_sizes: Tensor  # T-2 M
@@ -34,7 +34,7 @@ class Annealed(NamedTuple):
 
 
 class Point(NamedTuple):
-    """Where the chains are, and the two log densities and their slopes there."""
+    """The state of the chains: positions, and the two log densities and their gradients there."""
 
     z: Tensor  # C M Z
     prior: Tensor  # C M
@@ -72,13 +72,13 @@ def annealed_importance(
     leapfrog: int = 10,
     target: float = 0.65,
 ) -> Annealed:
-    """Compute log w = sum_t (beta_t - beta_{t-1}) log p(x|z_{t-1}) along chains z_t that HMC moves under p(z) p(x|z)^beta_t. Neal 2001.
+    """Return log w = sum_t (beta_t - beta_{t-1}) log p(x|z_{t-1}) along chains z_t moved by HMC under p(z) p(x|z)^beta_t. Neal 2001.
 
     z (C M Z, float64): exact draws at temperatures[0]; temperatures (T): from 0 to 1, then E w = p(x) and E log w is a lower bound of
     log p(x); or from 1 to 0, then E w = 1 / p(x), and -log w bounds log p(x) from above. generator: on the device of z.
 
-    step_sizes (T-2 M): one for each transition and target. None: they are adapted to an acceptance of `target` on the way. Then a step
-    depends on where the chain has been, and E w = p(x) does not hold; so adapt in a pilot run, and pass what it found.
+    step_sizes (T-2 M): one for each transition and target. None: they are adapted to an acceptance of `target` during the run. Then a
+    step depends on the history of the chain, and E w = p(x) does not hold: adapt in a pilot run, and pass its step sizes.
     """
     c, m, _ = z.shape
     point = _look(z, log_prior, log_likelihood)
@@ -114,7 +114,7 @@ def _transition(
     generator: torch.Generator,
     leapfrog: int,
 ) -> tuple[Point, Tensor]:
-    """Return one move of Hamiltonian Monte Carlo (Neal 2011) with unit masses, and the probabilities (C M) with which it was accepted."""
+    """Make one move of Hamiltonian Monte Carlo (Neal 2011) with unit masses. Returns the new point and acceptance probabilities (C M)."""
     like = {"generator": generator, "dtype": start.z.dtype, "device": start.z.device}
     momentum = torch.randn(start.z.shape, **like)  # type: ignore[call-overload]
     epsilon = (step * (1 + JITTER * (2 * torch.rand(start.prior.shape, **like) - 1)))[..., None]  # type: ignore[call-overload]
@@ -129,7 +129,7 @@ def _transition(
 
 
 class Bounds(NamedTuple):
-    """Of log p(x) for M targets, in expectation; upper is there where an exact draw of the posterior was."""
+    """Bounds of log p(x) for M targets, in expectation; upper requires an exact draw from the posterior."""
 
     lower: Tensor  # M
     upper: Tensor | None
@@ -144,9 +144,9 @@ def bidirectional(
     posterior: Tensor | None = None,
     leapfrog: int = 10,
 ) -> Bounds:
-    """Bound log p(x) for z ~ N(0, I), shape = (C, M, Z): by chains from the prior, and back from z ~ p(z|x) (posterior, M Z).
+    """Bound log p(x) for z ~ N(0, I), shape = (C, M, Z): by chains from the prior, and by chains from z ~ p(z|x) (posterior, M Z).
 
-    The steps of HMC are those that a pilot run with a quarter of the chains finds, and are the same in both directions.
+    A pilot run with a quarter of the chains finds the step sizes of HMC. Both directions use them.
     """
     (c, m, latent), like = shape, {"generator": generator, "dtype": torch.float64, "device": generator.device}
 
@@ -163,7 +163,7 @@ def bidirectional(
 
 
 def log_normal(z: Tensor) -> Tensor:
-    """Compute the log density of normals: C M Z -> C M, up to a constant."""
+    """Return the log density of N(0, I) up to a constant: C M Z -> C M."""
     return -z.square().sum(2) / 2
 
 
@@ -175,17 +175,17 @@ def log_mean_exp(log_weights: Tensor) -> Tensor:
 class AnnealedImportance(Metric):
     """log p(x), in nats, of n_images test samples under p(x|z) = N(G(z), sigma^2 I), with a bound on its error.
 
-    log_likelihood: mean over the samples, which are the same ones for every run; in expectation a lower bound. standard_error: of that
-    mean, over samples. acceptance: of the moves of HMC, aimed at 0.65. bdmc_gap: on as many samples x = G(z) + sigma noise of the model
-    itself an exact draw of the posterior is known, and chains back from there give an upper bound: the mean distance of the two. It bounds
-    the error on the model's own samples; real ones may be harder.
+    log_likelihood: mean over the samples, which are the same for every run; in expectation a lower bound. standard_error: of that mean,
+    over samples. acceptance: of the moves of HMC; the target is 0.65. bdmc_gap: mean of upper minus lower bound on as many samples
+    x = G(z) + sigma noise of the model. For these an exact draw from the posterior is known, and chains that start from it give the upper
+    bound. The gap bounds the error on the model's own samples; real samples may be harder.
 
-    sigma: where images lie in [0, 1]. Figures of different sigma do not compare; the likelihood of other data than the test samples is what
-    to choose it by. A prior that is not normal is handled as a function of normal noise. A conditional generator is given the labels of
-    the samples: log p(x|y). G is in evaluation mode.
+    sigma: for images scaled to [0, 1]. Do not compare figures of different sigma; choose sigma by the likelihood of data other than the
+    test samples. A prior that is not normal is expressed as a function of normal noise. A conditional generator gets the labels of the
+    samples: log p(x|y). G is in evaluation mode.
 
-    Cost: 3.5 n_images x chains x temperatures x leapfrog samples of G, with a gradient each. Memory: that of G and its gradient on 512
-    samples, or on `chains` where that is more.
+    Cost: 3.5 n_images x chains x temperatures x leapfrog samples of G, with a gradient each. Memory: G and its gradient on 512
+    samples, or on `chains` if that is more.
     """
 
     needs = frozenset({"reference", "generator"})
@@ -233,7 +233,7 @@ class AnnealedImportance(Metric):
         return f"log p(x) {value:.6g} +- {error:.3g} nats at sigma {self.sigma:g}, on its own samples within {gap:.3g} of an upper bound"
 
     def _real(self, decoder: Decoder) -> tuple[Tensor, Tensor | None]:
-        """Return rows M D of the test split, and their labels where G is given labels."""
+        """Return rows M D of the test split, and their labels if G is conditional."""
         test = self.reference.of("test")
         if test.n < self.n_images:
             raise UserError(f"metric.ais.n_images={self.n_images}, but the test split has {test.n} samples")
@@ -245,7 +245,7 @@ class AnnealedImportance(Metric):
         return decoder.rows(test.at(chosen)), test.labels[chosen]
 
     def _simulated(self, decoder: Decoder, seed: int) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Draw samples of the model, M D, their labels, and the noise that they are made of, M E."""
+        """Return samples of the model (M D), their labels, and the noise they were generated from (M E)."""
         draws = NumberedDraws("ais", "simulated", seed, indices=torch.arange(self.n_images), device=decoder.home)
         e, y = draws.normal(decoder.noise), decoder.generator.labels(draws)
         with torch.no_grad():
@@ -253,7 +253,7 @@ class AnnealedImportance(Metric):
         return made + self.sigma * draws.normal(made.shape[1]), y, e
 
     def _counted(self, density: LogDensity) -> LogDensity:
-        """Return the density, telling how far the whole work is: it is asked for once a leapfrog step."""
+        """Wrap the density so that each call reports progress; it is called once for each leapfrog step."""
         anneal = 1 + (len(self.temperatures) - 2) * self.leapfrog
         parts = math.ceil(self.n_images / max(ROWS // self.chains, 1))
         total = 5 * parts * anneal  # pilot and forward for real samples; pilot, forward and back for simulated ones
@@ -266,7 +266,7 @@ class AnnealedImportance(Metric):
         return counted
 
     def _bounds(self, decoder: Decoder, x: Tensor, y: Tensor | None, e: Tensor | None, key: tuple[object, ...]) -> Bounds:
-        """Compute the bounds of all samples, some at a time."""
+        """Compute the bounds of all samples, in blocks."""
         parts, at_once = [], max(ROWS // self.chains, 1)
         for start in range(0, len(x), at_once):
             rows = slice(start, start + at_once)

@@ -1,4 +1,4 @@
-"""How many different samples can a generator make? The birthday paradox test, Arora and Zhang 2017."""
+"""How many different samples a generator can produce: the birthday paradox test, Arora and Zhang 2017."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONFIDENCE = 0.95  # of the bound where there was no pair
 
 
 def collision_probability(support: float, batch: int) -> float:
-    """Compute 1 - prod_{i<s} (1 - i / N): the probability that s draws from N equally likely values are not all different."""
+    """Return 1 - prod_{i<s} (1 - i / N): the probability that s draws from N equally likely values are not all different."""
     if batch > support + 1:
         return 1.0
     i = torch.arange(batch, dtype=torch.float64)
@@ -31,8 +31,7 @@ def collision_probability(support: float, batch: int) -> float:
 
 
 def support_size(batch: int, probability: float) -> float:
-    """Return N for which collision_probability(N, batch) is this: about s^2 / (2 ln 2) at 1/2. Infinite at 0, s - 1 at 1 (the greatest
-    N)."""
+    """Invert collision_probability for N: about s^2 / (2 ln 2) at 1/2. Infinite at 0, s - 1 at 1 (the greatest N)."""
     if batch < 2 or not 0 <= probability <= 1:
         raise ValueError(f"there is no support with probability {probability} of a collision in batches of {batch}")
     if probability in (0, 1):
@@ -46,8 +45,7 @@ def support_size(batch: int, probability: float) -> float:
 
 
 def first_collisions(n: int, pairs: Tensor, generator: torch.Generator, orders: int = ORDERS) -> Tensor:
-    """Return how many of n samples one takes, in so many random orders, until both of a pair (P 2, indices) are there; int64, n + 1:
-    never."""
+    """Count the samples taken, in each of `orders` random orders of n, until both of a pair (P 2, indices) are in; int64, n + 1: never."""
     if not len(pairs):
         return torch.full((orders,), n + 1)
     left, right = pairs.cpu().unbind(1)
@@ -59,9 +57,9 @@ def first_collisions(n: int, pairs: Tensor, generator: torch.Generator, orders: 
 
 
 def duplicates(rows: Tensor, threshold: float, generator: torch.Generator) -> tuple[int, Tensor]:
-    """Return a number n of rows drawn from rows N F, and the pairs among them (indices below n) that are at most `threshold` apart.
+    """Draw n of the rows N F, and return n and the pairs (indices below n) that are at most `threshold` apart.
 
-    n is N where pairs are rare; where there are more than CROWD a row, which is far more than tell the support, as few as have them do.
+    n is N where pairs are rare. If there are more than CROWD pairs for each row, far more than the estimate needs, n is smaller.
     """
     order = torch.randperm(len(rows), generator=generator).to(rows.device)
     n = min(32, len(rows))
@@ -75,11 +73,11 @@ def duplicates(rows: Tensor, threshold: float, generator: torch.Generator) -> tu
 class Birthday(FeatureSets):
     """birthday/<extractor>/support: how many equally likely samples would collide as often; /batch, /at_least, /threshold.
 
-    Samples collide that are at most `threshold` apart. None: what a share `quantile` of real samples has to its nearest among other real
-    ones, n_real / 2 each; real samples themselves then have a support of about n_real / (2 quantile), and so has a generator that is as
-    diverse. batch: the smallest batch of samples in which a pair collides with probability 1/2 or more, over random subsets of the samples.
-    Where no two collide, support and batch are null, and at_least is the support that would have shown a pair with probability 0.95.
-    Memory: 16 bytes a pair, of which there are no more than some tens a sample.
+    Two samples collide if they are at most `threshold` apart. None: the `quantile` of the distances of real samples to the nearest of
+    other real samples, n_real / 2 each. Then real samples have a support of about n_real / (2 quantile), and so has a generator that is as
+    diverse. batch: the smallest batch that contains a collision with probability 1/2 or more, over random subsets of the samples.
+    If no two samples collide, support and batch are null, and at_least is the support that would have shown a pair with probability 0.95.
+    Memory: 16 bytes for each pair; there are no more than some tens of pairs for each sample.
     """
 
     better = {"support": "max", "batch": "max", "at_least": "max"}
@@ -100,7 +98,7 @@ class Birthday(FeatureSets):
         return f"birthday/{extractor.name}"
 
     def usual(self) -> float:
-        """Return the threshold that real samples give."""
+        """Return the threshold computed from real samples."""
         real = self.real(4, self.n_real)
         order = torch.randperm(len(real), generator=seeded("birthday", "real")).to(real.device)
         one, other = real[order[: len(real) // 2]], real[order[len(real) // 2 :]]

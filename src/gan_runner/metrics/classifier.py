@@ -1,4 +1,4 @@
-"""The Inception score, and its formula on another classifier. Salimans et al. 2016."""
+"""The Inception score, and the same formula with another classifier. Salimans et al. 2016."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SEED = 2020  # of the shuffle, with NumPy's old generator: the choice of torch-f
 
 
 def classifier_score(logits: Tensor, splits: int) -> Tensor:
-    """Compute exp E KL(p(y|x) || p(y)) of every split, float64, from logits N K; split i holds rows i N // splits ... (i + 1) N // splits.
+    """Return exp E KL(p(y|x) || p(y)) of every split, float64, from logits N K; split i holds rows i N // splits ... (i + 1) N // splits.
 
-    From 1 (all alike, or undecided) to K (sure of each, and all classes alike). A class of probability 0 adds nothing, and a logit may be
-    -inf. ValueError for fewer rows than splits, and for logits that are no log-probabilities: nan, inf, or a row of -inf.
+    From 1 (all predictions equal) to K (every prediction certain, classes equally frequent). A class of probability 0 adds nothing, and a
+    logit may be -inf. ValueError for fewer rows than splits, and for logits that are not log-probabilities: nan, inf, or a row of -inf.
     """
     n = len(logits)
     if n < splits:
@@ -41,8 +41,8 @@ def classifier_score(logits: Tensor, splits: int) -> Tensor:
 class ClassifierScore(Metric):
     """Mean and standard deviation (over splits, ddof 0) of the score, under is/<extractor> or cs/<extractor>, and /std.
 
-    shuffle: samples are put into a fixed random order first, as torch-fidelity does; without it splits are made in the order of the
-    samples, and samples sorted by class score low. Memory: the logits, N K float32.
+    shuffle: put the samples into a fixed random order first, as torch-fidelity does. Without it, splits follow the order of the samples,
+    and samples sorted by class score low. Memory: the logits, N K float32.
     """
 
     reads = ("logits",)

@@ -15,9 +15,9 @@ LogDensity = Callable[[Tensor], Tensor]  # C M Z -> C M: of M targets, each for 
 
 
 class Decoder:
-    """N(x; G(z), sigma^2 I), the density that gives a generator a likelihood; images count in [0, 1].
+    """N(x; G(z), sigma^2 I): the density that defines the likelihood of a generator; images are scaled to [0, 1].
 
-    Chains are float64; G computes in float32, which leaves an error of some 1e-7 of log p(x|z).
+    Chains are float64. G computes in float32, which causes a relative error of some 1e-7 in log p(x|z).
     """
 
     def __init__(self, generator: Generator, sigma: float, bounded: bool, device: torch.device):
@@ -26,17 +26,17 @@ class Decoder:
         self.noise = noise_behind(Draws(seeded("ais"), 1), generator.prior).shape[1]
 
     def rows(self, x: Tensor) -> Tensor:
-        """Flatten samples as data, N ..., to rows N D on the scale of sigma; float64."""
+        """Flatten samples (N ..., as data) to rows N D on the scale of sigma; float64."""
         rows = x.to(self.home).double().flatten(1)
         return (rows + 1) / 2 if self.bounded else rows
 
     def __call__(self, e: Tensor, y: Tensor | None) -> Tensor:
-        """What G makes (N D) of noise e (N E) and labels y (N)."""
+        """Generate samples (N D) from noise e (N E) and labels y (N)."""
         z = self.generator.prior(Noise(e.to(self.device, torch.float32)))
         return self.rows(self.generator.show(self.generator(z, None if y is None else y.to(self.device))))
 
     def log_likelihood(self, x: Tensor, y: Tensor | None) -> LogDensity:
-        """Return the log likelihood of M targets x (M D) with labels y (M): C M E -> C M."""
+        """Return the log-likelihood of M targets x (M D) with labels y (M): C M E -> C M."""
         constant = x.shape[1] / 2 * math.log(2 * math.pi * self.sigma**2)
 
         def density(e: Tensor) -> Tensor:

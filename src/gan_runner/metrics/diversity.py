@@ -1,4 +1,4 @@
-"""How alike the samples are to each other. Wang, Simoncelli and Bovik 2003; Odena, Olah and Shlens 2017."""
+"""How similar the samples are to each other. Wang, Simoncelli and Bovik 2003; Odena, Olah and Shlens 2017."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BLOCK = 500  # samples made at once where only their labels matter
 
 
 def scales_of(height: int, width: int) -> int:
-    """Count at how many scales, 5 at most, the window still fits: 5 from 161 pixels on the shorter side, 4 from 81, 3 from 41, 2 from 21.
+    """Count the scales at which the window fits: 5 (the most) from 161 pixels on the shorter side, 4 from 81, 3 from 41, 2 from 21.
 
     0 below 11.
     """
@@ -40,18 +40,17 @@ def scales_of(height: int, width: int) -> int:
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Return multi-scale structural similarity of pairs of images (N C H W, in [0, 1]), N, float64: 1 where they are the same, never
-    below 0.
+    """Compute the multi-scale structural similarity of pairs of images (N C H W, in [0, 1]): N, float64, from 0 to 1 (equal images).
 
-    The product over scales s of cs_s ^ w_s, and l at the coarsest: the means over channels and windows that lie wholly in the image of
+    The product over scales s of cs_s ^ w_s, and of l at the coarsest. Both are means over channels and windows inside the image, with
 
         cs = (2 cov(a, b) + C2) / (var a + var b + C2)      l cs = cs (2 mean a mean b + C1) / (mean a^2 + mean b^2 + C1)
 
-    Each scale is the 2x2 mean of the one before (at an odd edge, of what there is). A negative mean counts as 0. Images of less than 161
-    pixels have fewer scales (`scales_of`), and the weights are divided by their sum. ValueError below 11 pixels.
+    Each scale is the 2x2 mean of the previous one (at an odd edge, of the pixels that exist). A negative mean counts as 0. Images of less
+    than 161 pixels have fewer scales (`scales_of`), and the weights are divided by their sum. ValueError below 11 pixels.
 
-    Not torchmetrics' function: that one takes windows beyond the edge, filled by reflection, at the coarsest scale alone. On digits at
-    one scale it gives 0.41 where this gives 0.20.
+    torchmetrics' function differs: at the coarsest scale only, it includes windows beyond the edge, filled by reflection. On digits at
+    one scale it returns 0.41, this function 0.20.
     """
     if a.shape != b.shape or a.ndim != 4 or not (scales := scales_of(*a.shape[2:])):
         raise ValueError(f"pairs of images are N C H W of at least {WINDOW} pixels a side, not {tuple(a.shape)} and {tuple(b.shape)}")
@@ -70,7 +69,7 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def blur(x: Tensor) -> Tensor:
-    """Mean of N C H W under a Gaussian window at each place where it lies wholly in the image: N C H-10 W-10."""
+    """Average N C H W under a Gaussian window, at every position inside the image: N C H-10 W-10."""
     line = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
     line = (-(line**2) / (2 * DEVIATION**2)).softmax(0)
     height, width = (band(line, n) for n in x.shape[2:])
@@ -78,7 +77,7 @@ def blur(x: Tensor) -> Tensor:
 
 
 def band(line: Tensor, n: int) -> Tensor:
-    """Build the matrix of a window, n-10 n: row i has the window from column i on."""
+    """Build the band matrix n-10 n: row i contains the window from column i on."""
     rows = torch.zeros(n - WINDOW + 1, n, dtype=line.dtype, device=line.device)
     for k, weight in enumerate(line):
         rows.diagonal(k).fill_(weight)
@@ -86,9 +85,9 @@ def band(line: Tensor, n: int) -> Tensor:
 
 
 def random_pairs(n: int, pairs: int, generator: torch.Generator, labels: Tensor | None = None) -> Tensor:
-    """Return indices, 2 pairs: uniformly drawn of those in a pair with another sample of its label (None: of all n), and of those others.
+    """Draw `pairs` pairs of different samples of one label (None: of all n). Returns indices, 2 pairs.
 
-    ValueError where there is no such pair.
+    The first is uniform over samples that have a partner, the second over its partners. ValueError where there is no pair.
     """
     y = torch.zeros(n, dtype=torch.int64) if labels is None else labels.cpu()
     order = y.argsort(stable=True)
@@ -104,11 +103,11 @@ def random_pairs(n: int, pairs: int, generator: torch.Generator, labels: Tensor 
 
 
 class MSSSIM(Metric):
-    """Mean MS-SSIM of random pairs of fakes: ms_ssim; the higher, the less diverse. Of real pairs: ms_ssim/real, what it should be.
+    """Mean MS-SSIM of random pairs of fakes: ms_ssim; the higher, the less diverse. Of real pairs: ms_ssim/real, the value to reach.
 
-    Pairs are of one label where samples and real ones have labels, of the same classes (UserError where they are others), and drawn again
-    with the seed of the samples. ms_ssim/scales says how many scales the size of the images allows: figures of different sizes do not
-    compare. Samples are made a second time, two for each pair, and with labels once more; memory: some 100 MB.
+    If samples and real samples have labels, both of a pair have the same one; UserError if their classes differ. The pairs depend on the
+    seed of the samples. ms_ssim/scales: how many scales the size of the images allows; do not compare figures of different sizes.
+    Samples are generated a second time, two for each pair, and once more with labels. Memory: some 100 MB.
     """
 
     needs = frozenset({"reference"})
@@ -135,7 +134,7 @@ class MSSSIM(Metric):
         self.found = {"": fake, "real": real}
 
     def mean(self, kind: str, n: int, labels: Tensor | None, seed: int, at: Callable[[Tensor], Tensor]) -> Tensor:
-        """Average over the pairs of one kind, of n samples that `at` gives by index. UserError where there is no pair."""
+        """Average over the pairs of one kind, of n samples that `at` returns by index. UserError where there is no pair."""
         try:
             pairs = random_pairs(n, self.pairs, seeded("pairs", kind, seed), labels)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""What the metrics share that compare the features of all samples with those of all real ones."""
+"""Base of metrics that compare the features of all samples with those of all real samples."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from gan_runner.evaluation.metric import Metric
 
 
 def choice(rows: Tensor, n: int | None) -> Tensor:
-    """Return at most n of the rows (None: all), in their order; the same choice every time, at random because data may be sorted by
-    class."""
+    """Choose at most n rows (None: all), in their order; a fixed random choice, since data may be sorted by class."""
     return rows if n is None or n >= len(rows) else rows[chosen(n, len(rows), "choice of rows").to(rows.device)]
 
 
 def last_part(figures: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Return figures by the last part of their keys."""
+    """Return the figures under the last part of their keys."""
     return {key.rpartition("/")[2]: value for key, value in figures.items()}
 
 
 class FeatureSets(Metric):
-    """Keeps the features of the samples. Memory: N F float32, shared by all such metrics while the samples come in."""
+    """Collects the features of the samples. Memory: N F float32, shared by all such metrics during the update."""
 
     reads = ("features",)
     needs = frozenset({"reference"})
@@ -40,11 +39,11 @@ class FeatureSets(Metric):
         self.features.append(features.detach())
 
     def fake(self, at_least: int) -> Tensor:
-        """Return features of the samples, N F; UserError where they are fewer, or not finite."""
+        """Return the features of the samples, N F; UserError if there are fewer than `at_least`, or some are not finite."""
         return self._usable(torch.cat(self.features), at_least, "samples")
 
     def real(self, at_least: int, n: int | None = None, split: Split | None = None) -> Tensor:
-        """Return features of at most n real samples (None: all) of a split (None: that of the reference), on the metric's device."""
+        """Return the features of at most n real samples (None: all) of a split (None: that of the reference), on the metric's device."""
         reference = self.reference if split is None else self.reference.of(split)
         return self._usable(choice(reference.features(), n).to(self.device), at_least, f"real samples ({reference.split})")
 

@@ -1,4 +1,4 @@
-"""An ordered list of what is wrong with the fakes: one direction of feature space after the other, each tested on held-out samples."""
+"""An ordered list of the flaws of the fakes: directions of feature space, each tested on held-out samples."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHOWN = 8  # samples in a picture of a flaw
 
 
 class Interval(NamedTuple):
-    """Calls an activation t fake where low < t <= high, or (inside = False) where it is not so."""
+    """Classifies an activation t as fake if low < t <= high, or (inside = False) if not."""
 
     low: Tensor
     high: Tensor
@@ -48,7 +48,7 @@ class Flaw(NamedTuple):
 
 
 def best_rule(fake: Tensor, real: Tensor) -> Interval:
-    """Return the interval, or its complement, that tells activations of fakes (N) from those of real samples (M) best.
+    """Find the interval, or its complement, that best separates activations of fakes (N) from those of real samples (M).
 
     With D(t) = F_fake(t) - F_real(t), its ends are where D is least and greatest, and its balanced accuracy is 1/2 + (max D - min D) / 2
     (Kuiper 1960). A shift gives a half-line, too much spread two tails, too little an inner interval.
@@ -65,9 +65,9 @@ def best_rule(fake: Tensor, real: Tensor) -> Interval:
 
 
 def chance(hits: int, fakes: int, alarms: int, reals: int) -> float:
-    """Return how likely `hits` or more of `fakes` fakes are called fake if as many samples (hits + alarms) were called so at random.
+    """Return the probability of `hits` or more among `fakes` fakes if hits + alarms samples were classified as fake at random.
 
-    Fisher's exact test, one-sided; exact where a rule speaks of a handful of samples, as a normal approximation is not.
+    Fisher's exact test, one-sided. It is exact also for a handful of samples, where a normal approximation is not.
     """
     called = hits + alarms
     k = torch.arange(hits, min(called, fakes) + 1, dtype=torch.float64)
@@ -80,7 +80,7 @@ def chance(hits: int, fakes: int, alarms: int, reals: int) -> float:
 
 
 class Side(NamedTuple):
-    """Samples of one kind, N F, and the indices of the halves that directions are fitted to and tested on: a fixed random choice."""
+    """Samples of one kind, N F, and the indices of two halves, for fitting and for testing: a fixed random choice."""
 
     rows: Tensor
     fitted: Tensor
@@ -92,42 +92,41 @@ class Side(NamedTuple):
         return cls(rows, *order.chunk(2))
 
     def moments(self) -> Moments:
-        """Compute the moments of the half that is fitted."""
+        """Return the moments of the half for fitting."""
         total = Moments.zero(self.rows.shape[1], self.rows.device)
         for part in self.fitted.split(CHUNK):
             total = total.merged(Moments.of(self.rows[part]))
         return total
 
     def activations(self, direction: Tensor, mean: Tensor) -> Tensor:
-        """Compute direction . (x - mean) of all rows, N, float64."""
+        """Return direction . (x - mean) of all rows, N, float64."""
         return torch.cat([(chunk.to(mean) - mean) @ direction for chunk in self.rows.split(CHUNK)])
 
 
 def whitening(covariance: Tensor) -> Tensor:
-    """Compute the whitening, F F: columns that bring each principal direction of the real samples to unit variance, or less where it has
-    less.
+    """Return F F: columns that scale each principal direction to unit variance, or to less where its variance is below the mean.
 
-    Left alone, the widest direction would drown the flaw of a narrower one in its own sampling noise; brought to unit variance without a
-    limit, the narrowest would, and where the covariance is singular there is none.
+    Without scaling, sampling noise of the widest direction would hide flaws of narrower ones. With unit variance everywhere, noise of the
+    narrowest would, and a singular covariance has no such scaling.
     """
     values, vectors = torch.linalg.eigh(covariance)
     return vectors * values.clamp_min(values.mean()).rsqrt()
 
 
 def flaws(fake: Tensor, real: Tensor, most: int = 10, significance: float = 1e-3, shown: int = SHOWN) -> list[Flaw]:
-    """Return the flaws of fakes (N F) beside real samples (M F), in order of size; empty where none can be told from chance.
+    """Find the flaws of fakes (N F) against real samples (M F), largest first; empty if none is significant.
 
     On a random half, features are whitened (see `whitening`), and the excess second moment is
 
         S = Cov(fake) - Cov(real) + (mean(fake) - mean(real)) (mean(fake) - mean(real))^T
 
-    Its eigenvector u of largest |eigenvalue| is the direction, and `best_rule` a decision on it; it counts if the accuracy of the rule on
-    the other half is above 1/2 at this significance. It is then projected out of both sets, as in the Gram-Schmidt process, and the search
-    goes on. Where u does not count, or the other half does not bear its excess out by three standard errors, the difference of means has
-    its turn: when half of symmetric data is dropped, S stays 0. The search ends when that does not count either.
+    The direction is its eigenvector u of largest |eigenvalue|, and `best_rule` classifies along it. It counts if the accuracy of the rule
+    on the other half is above 1/2 at this significance. It is then projected out of both sets, as in the Gram-Schmidt process, and the
+    search continues. If u does not count, or its excess on the other half is below three standard errors, the difference of means is tried
+    instead: when half of symmetric data is dropped, S stays 0. The search ends when that does not count either.
 
-    An excess is in units of the real variance along its direction (of the mean one, where that is larger); one of missing spread is at
-    least -1. Shifts that every fake carries are one flaw, along their sum: only flaws that come apart in some fakes are told apart.
+    An excess is in units of the real variance along its direction (or of the mean variance, if larger). The excess of missing spread is at
+    least -1. Shifts common to all fakes are one flaw, along their sum: only flaws that occur separately in some fakes are separated.
 
     ValueError: not two tables of the same width, fewer than 20 rows, values that are not finite, real features without spread. Memory:
     six F F float64 and 8192 F float64; time: an eigendecomposition of F F for each flaw.
@@ -165,15 +164,15 @@ def flaws(fake: Tensor, real: Tensor, most: int = 10, significance: float = 1e-3
 
 
 def unit(v: Tensor) -> Tensor:
-    """Scale v to length 1; 0 where nothing but rounding is left of it."""
+    """Normalise v to length 1; return 0 if v is only rounding."""
     length = v.norm()
     return v / length if length > 1e-9 else torch.zeros_like(v)
 
 
 def borne_out(fake: Side, real: Side, direction: Tensor) -> Tensor:
-    """Test a direction: the excess of the tested halves along it, in standard errors; 0 where it has none.
+    """Return the excess of the halves for testing along a direction, in standard errors; 0 if the standard error is 0.
 
-    The moments are about the real mean of the tested half, whose error enters: one that both halves shared would be borne out by itself.
+    Moments are about the real mean of the half for testing. An error of a mean shared by both halves would confirm itself.
     """
     r = real.activations(direction, torch.zeros_like(direction))[real.tested]
     f = fake.activations(direction, torch.zeros_like(direction))[fake.tested] - r.mean()
@@ -184,7 +183,7 @@ def borne_out(fake: Side, real: Side, direction: Tensor) -> Tensor:
 
 
 def examined(fake: Side, real: Side, direction: Tensor, mean: Tensor, excess: float, shown: int) -> Flaw:
-    """Test a direction: a rule fitted to one half, its accuracy on the other; turned to the side of the excess."""
+    """Evaluate a direction: fit a rule to one half, test it on the other, and set the sign of the direction towards the excess."""
     f, r = fake.activations(direction, mean), real.activations(direction, mean)
     if ((f * f.abs())[fake.fitted].mean() - (r * r.abs())[real.fitted].mean()) * excess < 0:
         direction, f, r = -direction, -f, -r
@@ -196,11 +195,11 @@ def examined(fake: Side, real: Side, direction: Tensor, mean: Tensor, excess: fl
 
 
 class FlawCritics(FeatureSets):
-    """How many separate flaws can be told from chance, and of flaw 1, 2, ... its excess, the accuracy of a critic on it, and its p-value.
+    """Number of significant separate flaws, and for flaw 1, 2, ... its excess, the accuracy of a critic on it, and its p-value.
 
     Keys: flaws/<extractor>/count, and flaws/<extractor>/1/excess, 1/accuracy, 1/p_value, 2/excess ... for as many as there are. Picture,
     for images: a row for each flaw, the fakes of largest activation on the left, the real samples of largest activation on the right.
-    Memory: what `flaws` takes.
+    Memory: see `flaws`.
     """
 
     better = {"count": "min"}

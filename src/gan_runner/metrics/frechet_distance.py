@@ -1,4 +1,4 @@
-"""The Frechet distance between samples and real ones, whole or class by class. Heusel et al. 2017; Miyato and Koyama 2018."""
+"""The Frechet distance between samples and real samples, in total or for each class. Heusel et al. 2017; Miyato and Koyama 2018."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ LOST = 1e-9  # of the distance: the greatest variance that a quick factor may lo
 
 
 def frechet(a: Moments, b: Moments) -> Tensor:
-    """Compute |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2), a float64 scalar on the CPU: the squared Frechet distance of two normal
-    laws.
+    """Compute |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2), the squared Frechet distance of two normals; float64 scalar, CPU.
 
     Dowson and Landau 1982. With S = L L^T the last trace is the nuclear norm of L1^T L2, the sum of its singular values: exact for
-    singular covariances (fewer samples than features, constant features), where eigenvalues of S1 S2 lose half of the digits to their
-    square roots. Where those digits are not missed, the singular values are square roots of eigenvalues of L1^T S2 L1, R R for a rank R of
-    the side with fewer samples, which takes one factor instead of two and is several times as fast.
+    singular covariances (fewer samples than features, constant features), where square roots of eigenvalues of S1 S2 lose half of the
+    digits. If those digits are not needed, the singular values are computed as square roots of eigenvalues of L1^T S2 L1, R R for a rank R
+    of the side with fewer samples. This takes one factor instead of two and is several times as fast.
 
     ValueError for fewer than 2 rows on a side, values that are not finite, or different numbers of features. Memory: some 8 matrices F F.
     """
@@ -58,11 +57,10 @@ def frechet(a: Moments, b: Moments) -> Tensor:
 
 
 def quick_factor(covariance: Tensor, rank: int) -> Tensor | None:
-    """Return L with L L^T = covariance, F R, by Cholesky; None where it has not the rank R = min(rank, F), or its first R features have
-    not.
+    """Factor covariance = L L^T, L F R, by Cholesky; None if it, or the block of its first R features, has not rank R = min(rank, F).
 
-    Those features span the rest: with S = [A B; B^T C] and A = M M^T, L is M above B^T M^-T. Of the correlations, so that features of
-    very different scales keep their digits.
+    Those features span the rest: with S = [A B; B^T C] and A = M M^T, L is M above B^T M^-T. The correlations are factored, so that
+    features of very different scales keep their digits.
     """
     scale, correlation = correlations(covariance)
     lower, failed = torch.linalg.cholesky_ex(correlation[:rank, :rank])
@@ -73,10 +71,10 @@ def quick_factor(covariance: Tensor, rank: int) -> Tensor | None:
 
 
 def factor(covariance: Tensor) -> Tensor:
-    """Return L with L L^T = covariance, F R, whatever the rank R is, 0 for constant features.
+    """Factor covariance = L L^T, L F R, for any rank R; rows of constant features are 0.
 
-    By Cholesky where it is regular, else by eigenvectors of the correlations, without eigenvalues below F epsilon times the largest, which
-    are rounding (as in numpy's matrix_rank).
+    By Cholesky if it is regular, else by eigenvectors of the correlations. Eigenvalues below F epsilon times the largest are dropped as
+    rounding (as in numpy's matrix_rank).
     """
     if (lower := quick_factor(covariance, len(covariance))) is not None:
         return lower
@@ -87,14 +85,14 @@ def factor(covariance: Tensor) -> Tensor:
 
 
 def correlations(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (Standard deviations F, 1 for constant features; correlations F F)."""
+    """Return standard deviations (F, 1 for constant features) and correlations (F F)."""
     scale = covariance.diagonal().sqrt()
     scale = torch.where(scale == 0, 1, scale)
     return scale, covariance / scale / scale[:, None]
 
 
 def distance_to_real(fake: Moments, real: Moments) -> Tensor:
-    """Compute frechet(fake, real); its errors name what the user can change."""
+    """Compute frechet(fake, real); its ValueError becomes a UserError, as the user can correct the cause."""
     try:
         return frechet(fake, real)
     except ValueError as error:
@@ -102,20 +100,20 @@ def distance_to_real(fake: Moments, real: Moments) -> Tensor:
 
 
 def joined(moments: Tensor) -> Tensor:
-    """Merge packed moments of P processes, P F+1 F+1, into one."""
+    """Merge the packed moments of P processes, P F+1 F+1."""
     return reduce(Moments.merged, map(Moments.unpacked, moments)).packed
 
 
 def too_few(n: float, features: int, what: str = "samples") -> list[str]:
-    """Return a note where a covariance is singular for want of samples."""
+    """Return a note if a covariance is singular because there are too few samples."""
     return [f"{n:.0f} {what} for {features} features: with no more samples than features, bias is most of the distance"] * (n <= features)
 
 
 class FrechetDistance(Metric):
     """The Frechet distance to the real samples in the space of features, under fid/<extractor> or fd/<extractor>.
 
-    Biased upwards by about (2 F + F (F + 1) / 2) / N for whitened features: compare figures of the same N only, and take N > F.
-    Memory: a matrix F F of float64 and fewer than 512 rows of features besides, whatever N is; a few such matrices at the end.
+    Biased upwards by about (2 F + F (F + 1) / 2) / N for whitened features: compare only figures of the same N, and use N > F.
+    Memory: a matrix F F of float64 and fewer than 512 rows of features, for any N; a few such matrices at the end.
     """
 
     reads = ("features",)
@@ -152,10 +150,10 @@ class FrechetDistance(Metric):
 
 
 class IntraClassFrechet(Metric):
-    """The mean over classes of the Frechet distance between samples and real samples of that class; that of class k under ".../k".
+    """Mean over classes of the Frechet distance between samples and real samples of a class; the distance of class k under ".../k".
 
     Named intra_fid/<extractor> or intra_fd/<extractor>. UserError for a class of fewer than 2 samples on a side. Memory: the features, N F
-    float32, and a few matrices F F; moments kept for each class would take more from N / (2 F) classes on.
+    float32, and a few matrices F F; moments for each class would need more memory from N / (2 F) classes on.
     """
 
     reads = ("features", "y")

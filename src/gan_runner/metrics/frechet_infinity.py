@@ -1,4 +1,4 @@
-"""The Frechet distance that endless samples would have. Chong and Forsyth 2020."""
+"""The Frechet distance extrapolated to infinitely many samples. Chong and Forsyth 2020."""
 
 from __future__ import annotations
 
@@ -30,14 +30,13 @@ class Line(NamedTuple):
 
 
 def distances(fake: Tensor, real: Moments, sizes: Sequence[int]) -> Tensor:
-    """Return Frechet distances, float64, of random subsets of the fakes (N F) from the real ones: one subset of each size, always the
-    same."""
+    """Compute Frechet distances, float64, of random subsets of the fakes (N F) to the real samples: one fixed subset for each size."""
     chosen = (torch.randperm(len(fake), generator=seeded("frechet_infinity", size))[:size].to(fake.device) for size in sizes)
     return torch.stack([distance_to_real(Moments.of(fake[rows]), real) for rows in chosen])
 
 
 def line(sizes: Sequence[int], values: Tensor) -> Line:
-    """Fit values to 1 / sizes by least squares. ValueError for fewer than 3 sizes."""
+    """Fit a line to values over 1 / sizes by least squares. ValueError for fewer than 3 sizes."""
     if len(set(sizes)) < 3:
         raise ValueError(f"a line with a standard error needs at least 3 different sizes, not {sorted(set(sizes))}")
     x = 1 / torch.tensor(sizes, dtype=torch.float64)
@@ -50,7 +49,7 @@ def line(sizes: Sequence[int], values: Tensor) -> Line:
 
 
 def picture(sizes: Sequence[int], values: Tensor, fit: Line) -> Tensor:
-    """Return the distances against 1 / N, and the line down to 1 / N = 0; uint8, 3 H W."""
+    """Plot the distances over 1 / N, and the line down to 1 / N = 0; uint8, 3 H W."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # a fifth of a second that not every command needs
     from matplotlib.figure import Figure
 
@@ -72,12 +71,12 @@ def picture(sizes: Sequence[int], values: Tensor, fit: Line) -> Tensor:
 
 
 class FrechetInfinity(FeatureSets):
-    """The Frechet distance extrapolated to endless samples, under fid_infinity/<extractor> or fd_infinity/<extractor>.
+    """The Frechet distance extrapolated to infinitely many samples, under fid_infinity/<extractor> or fd_infinity/<extractor>.
 
-    The bias of the distance is proportional to 1 / N: distances of `points` random subsets, of sizes evenly spaced from `smallest` to N,
-    are fitted by a line in 1 / N, whose intercept is the figure. /slope is that of the line; /standard_error that of the intercept, as if
-    the subsets shared no samples (they do: it is the scatter about the line, not the error from one set of samples to the next). The bias
-    from the number of real samples stays. Work: `points` Frechet distances. Memory: the features, and a few matrices F F of float64.
+    The bias of the distance is proportional to 1 / N. A line in 1 / N is fitted to the distances of `points` random subsets, of sizes
+    evenly spaced from `smallest` to N; the figure is its intercept. /slope: of the line. /standard_error: of the intercept, as if the
+    subsets shared no samples (they do: it measures the scatter about the line, not the variation between sets of samples). The bias from
+    the number of real samples remains. Work: `points` Frechet distances. Memory: the features, and a few matrices F F of float64.
     """
 
     better = {"": "min"}

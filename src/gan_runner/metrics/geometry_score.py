@@ -1,4 +1,4 @@
-"""Do the samples have the holes that the data have? The geometry score, Khrulkov and Oseledets 2018."""
+"""Compare the holes of the samples with those of the data: the geometry score, Khrulkov and Oseledets 2018."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ HOLES = 100  # holes at once that are told apart
 
 
 def living_times(intervals: Tensor, end: float) -> Tensor:
-    """Return relative living times: share of [0, end] during which 0, 1, ... 99 of the intervals (birth, death; K 2) are alive; float64.
+    """Compute relative living times: share of [0, end] during which 0, 1, ... 99 of the intervals (birth, death; K 2) are alive; float64.
 
-    What lives to the end has a death of infinity. Without any, 0 of them are alive all the time.
+    An interval that is alive at the end has death = infinity. Without intervals, 0 are alive all the time.
     """
     intervals = intervals.double().view(-1, 2).clamp(max=end)
     moments = torch.cat([intervals.flatten(), intervals.new_tensor([0.0, end])]).unique()
@@ -33,11 +33,10 @@ def living_times(intervals: Tensor, end: float) -> Tensor:
 
 
 def loops(rows: Tensor, landmarks: Tensor, gamma: float) -> tuple[Tensor, float]:
-    """Return (birth and death, K 2, of the one-dimensional holes of the witness complex of rows N F on landmarks L F; where the
-    filtration ends).
+    """Find the one-dimensional holes of the witness complex of rows N F on landmarks L F. Returns birth and death (K 2), and the end.
 
-    It ends at gamma times the greatest distance; distances are not squared, as in the authors' program. Only landmarks that are no further
-    than the third nearest by more than that can be in a simplex of up to three corners, and the holes depend on no others.
+    The filtration ends at gamma times the greatest distance; distances are not squared, as in the authors' program. For each row, only
+    landmarks up to the third nearest distance plus that end can be in a simplex of up to three corners. The holes depend on no others.
     """
     import gudhi  # an optional dependency
 
@@ -55,12 +54,11 @@ def loops(rows: Tensor, landmarks: Tensor, gamma: float) -> tuple[Tensor, float]
 def mean_living_times(
     rows: Tensor, *, draws: int = 1000, landmarks: int = 64, gamma: float | None = None, tick: Told = told_nobody
 ) -> Tensor:
-    """Compute the MRLT, 100, float64: the probability of each number of holes (0 ... 99), over the filtration and draws of landmarks, of
-    rows N F.
+    """Estimate the MRLT of rows N F (100, float64): probability of 0 ... 99 holes, over the filtration and draws of landmarks.
 
-    gamma: N / (128 * 5000) unless said otherwise, as in the paper; landmarks are drawn without replacement. ValueError for fewer rows than
-    landmarks, or values that are not finite. Memory: N x landmarks distances in float64, and what gudhi needs; time: some 0.1 to 0.3 s a
-    draw at N = 5,000.
+    gamma: by default N / (128 * 5000), as in the paper. Landmarks are drawn without replacement. ValueError for fewer rows than
+    landmarks, or values that are not finite. Memory: N x landmarks distances in float64, and what gudhi needs; time: some 0.1 to 0.3 s for
+    each draw at N = 5,000.
     """
     if len(rows) < landmarks or not rows.isfinite().all():
         raise ValueError(f"living times need finite features of at least {landmarks} samples, as many as landmarks; there are {len(rows)}")
@@ -74,15 +72,15 @@ def mean_living_times(
 
 
 def geometry_score(a: Tensor, b: Tensor) -> Tensor:
-    """Sum of squared differences of two MRLT: 0 ... 2, 0 where the holes are alike."""
+    """Return the sum of squared differences of two MRLT: 0 ... 2, 0 for equal holes."""
     return (a - b).square().sum()
 
 
 class GeometryScore(FeatureSets):
     """geometry/<extractor>: 0 where features of fakes and of real samples have the same holes, at most 2.
 
-    As many samples of each kind are used, at most n, since the filtration depends on their number. Of clusters it sees nothing: only
-    one-dimensional holes count. Memory and time: see `mean_living_times`, two kinds.
+    Equally many samples of each kind are used, at most n, since the filtration depends on their number. Only one-dimensional holes count,
+    so clusters have no effect. Memory and time: see `mean_living_times`, for each of two kinds.
     """
 
     better = "min"

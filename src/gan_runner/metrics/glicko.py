@@ -11,7 +11,7 @@ MEAN = 1500.0
 
 
 class Rating(NamedTuple):
-    """What is known of a player's strength: rating +- deviation in points, and how erratic it is. A new player by default."""
+    """Estimate of a player's strength: rating +- deviation in points, and its volatility. By default that of a new player."""
 
     rating: float = MEAN
     deviation: float = 350.0
@@ -19,7 +19,7 @@ class Rating(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Of a game: 1 for a win, 1/2 for a draw, 0 for a loss, or what lies between."""
+    """Result of a game: 1 for a win, 1/2 for a draw, 0 for a loss, or a number between."""
 
     opponent: Rating
     score: float
@@ -31,11 +31,11 @@ def expected_score(player: Rating, opponent: Rating) -> float:
 
 
 def rated(player: Rating, results: Iterable[Result], tau: float = 0.5) -> Rating:
-    """Return the rating after a period with these results. tau: how much the volatility may change, 0.3 ... 1.2.
+    """Update the rating after a period with these results. tau: how much the volatility may change, 0.3 ... 1.2.
 
-    Ratings of opponents are those before the period. Without a game only the deviation grows. This is one step of Newton's method from what
-    was known before: hundreds of games in a period (the paper has 10 to 15), or a win where one in thousands was foretold, throw a rating
-    off the scale.
+    Ratings of opponents are those before the period. Without a game only the deviation grows. The update is one step of Newton's method
+    from the old rating. It diverges with hundreds of games in a period (the paper uses 10 to 15), or after a win whose predicted
+    probability was one in thousands.
     """
     phi, information, surprise = player.deviation / SCALE, 0.0, 0.0  # step 2
     for opponent, score in results:
@@ -52,7 +52,7 @@ def rated(player: Rating, results: Iterable[Result], tau: float = 0.5) -> Rating
 
 
 def _weight(opponent: Rating) -> float:
-    """Compute g(phi), step 3: the weight of a game, 0 ... 1."""
+    """Return g(phi), step 3: the weight of a game against this opponent, 0 ... 1."""
     return 1 / math.sqrt(1 + 3 * (opponent.deviation / SCALE / math.pi) ** 2)
 
 
@@ -61,7 +61,7 @@ def _log_odds(player: Rating, opponent: Rating) -> float:
 
 
 def _volatility(before: float, phi: float, variance: float, improvement: float, tau: float) -> float:
-    """Step 5: the root of f by the Illinois algorithm, on the scale of a = log volatility^2."""
+    """Solve step 5: the root of f by the Illinois algorithm, on the scale of a = log volatility^2."""
     a, square = math.log(before**2), improvement**2
 
     def f(x: float) -> float:

@@ -1,4 +1,4 @@
-"""Kernel density estimates of points, both ways round."""
+"""Kernel density estimates of points, in both directions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class KernelDensity(Metric):
-    """Mean log density, in nats, of fakes under a Gaussian kernel density estimate of real test points, and the other way round.
+    """Mean log density, in nats, of fakes under a Gaussian kernel density estimate of real test points, and of real under fake.
 
-    fake_under_real falls where fakes lie apart from the data; real_under_fake falls where the data are missed, so that a collapse shows
-    only in it. Compare both with what real points give: N(0, s^2 I) in D dimensions against itself, in the limit of many points,
-    -D/2 log(2 pi (s^2 + h^2)) - D s^2 / (2 (s^2 + h^2)). bandwidth: h, in units of the data; n_real: at most so many test points, a fixed
-    random choice. Memory: the fakes and under 200 MB.
+    fake_under_real falls if fakes are far from the data. real_under_fake falls if parts of the data are not covered; only it shows a
+    collapse. Compare both with the values of real points: N(0, s^2 I) in D dimensions against itself, in the limit of many points, has
+    -D/2 log(2 pi (s^2 + h^2)) - D s^2 / (2 (s^2 + h^2)). bandwidth: h, in units of the data; n_real: maximum number of test points, a
+    fixed random choice. Memory: the fakes and under 200 MB.
     """
 
     reads = ("samples",)

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[Tensor, Tensor]:
-    """Return share of fakes (M F) in the ball of any real row (N F), and of real rows in the ball of any fake; float64 scalars.
+    """Return the share of fakes (M F) in the ball of any real row (N F), and of real rows in the ball of any fake; float64 scalars.
 
-    A ball reaches from a row to its k-th nearest other row of the same set, and holds its edge, as in the paper. Identical sets have 1, 1.
+    The radius of a ball is the distance to the k-th nearest other row of its set. Balls are closed, as in the paper. Identical sets have
+    1, 1.
     """
     precise, _ = held(fake, real, radii(real, k), closed=True)
     recalled, _ = held(real, fake, radii(fake, k), closed=True)
@@ -27,9 +28,9 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[Tensor, Te
 
 
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[Tensor, Tensor]:
-    """Mean over fakes (M F) of the real balls that hold one, over k; share of the real balls (N F) that hold a fake; float64 scalars.
+    """Return density (mean number of real balls around a fake, over k) and coverage (share of real balls with a fake); float64 scalars.
 
-    The balls are open, as in the authors' code, so that identical sets have 1, 1. For fakes of the real distribution, whatever it is, the
+    real: N F, fake: M F. The balls are open, as in the authors' code; identical sets have 1, 1. If fakes have the real distribution, the
     expectations are 1 and 1 - prod_{j=1..k} (N - j) / (N + M - j), about 1 - 2^-k for N = M. Density may exceed 1.
     """
     balls, fakes = held(fake, real, radii(real, k), closed=False)
@@ -37,9 +38,9 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[Tensor, Te
 
 
 class PrecisionRecall(FeatureSets):
-    """pr/<extractor>/precision and /recall. They depend on how many samples there are: compare figures of the same numbers.
+    """pr/<extractor>/precision and /recall. They depend on the number of samples: compare only figures of equal numbers.
 
-    n_real: at most so many real samples, None: all; a fixed random choice. Work: about 2 (N + M)^2 F operations in float64.
+    n_real: maximum number of real samples, None: all; a fixed random choice. Work: about 2 (N + M)^2 F operations in float64.
     """
 
     better = "max"
@@ -61,10 +62,10 @@ class PrecisionRecall(FeatureSets):
 
 
 class DensityCoverage(FeatureSets):
-    """dc/<extractor>/density and /coverage. Coverage depends on how many samples there are, the expectation of density does not.
+    """dc/<extractor>/density and /coverage. Coverage depends on the number of samples; the expectation of density does not.
 
-    n_real: at most so many real samples, None: all; a fixed random choice. Work: about 2 N (N + M) F operations in float64. The ball of a
-    real sample that has k copies is empty, as in the authors' code; UserError where all are the same.
+    n_real: maximum number of real samples, None: all; a fixed random choice. Work: about 2 N (N + M) F operations in float64. The ball of a
+    real sample that has k copies is empty, as in the authors' code; UserError if all real samples are equal.
     """
 
     better = {"coverage": "max"}  # density is 1 where fakes are as good as real samples, and may be larger

@@ -1,4 +1,4 @@
-"""Are the samples nearer to the training data than new data would be? After Meehan, Chaudhuri and Dasgupta 2020."""
+"""Test whether the samples are nearer to the training data than new data would be. After Meehan, Chaudhuri and Dasgupta 2020."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENUMERATED = 16  # rows whose every choice is counted; those that most fakes are
 
 
 class Closeness(NamedTuple):
-    """How fakes lie between two sets; float64 scalars."""
+    """How close fakes are to training and to test data; float64 scalars."""
 
     share: Tensor  # of fakes whose nearest row is a training row; where several are equally near, the share of training rows among these
     z: Tensor
@@ -34,10 +34,10 @@ class Closeness(NamedTuple):
 def closeness(fake: Tensor, train: Tensor, test: Tensor) -> Closeness:
     """Compare the distances of fakes (N F) to training rows (M F) and to as many test rows (M F).
 
-    If the training rows are to the fakes what the test rows are, which of the 2M is which is a fair draw. So, where c_i fakes are nearest
-    to row i (1/s each, where a fake has s rows equally near), N times the share is the sum of c over M of 2M rows, drawn without
-    replacement: its expectation is N / 2 and its variance M / 2 times the variance of c. z is in units of its root, and p_value is how
-    likely a fair draw has this sum or a larger one (`at_least`). Fakes that crowd around few rows count for no more than those rows.
+    Null hypothesis: training and test rows are exchangeable. Let c_i be the number of fakes whose nearest row is i (1/s for each of s
+    equally near rows). Then N times the share is the sum of c over M of 2M rows, drawn without replacement: its expectation is N / 2, its
+    variance M / 2 times the variance of c. z is in standard deviations. p_value is the probability of this sum or a larger one
+    (`at_least`). Many fakes near few rows count for no more than those rows.
     ValueError for sets of different size.
     """
     m = len(train)
@@ -61,11 +61,10 @@ def closeness(fake: Tensor, train: Tensor, test: Tensor) -> Closeness:
 
 
 def at_least(weights: Tensor, total: Tensor, step: float) -> Tensor:
-    """Compute P(S >= total) for the sum S of half of the weights (2M, float64, multiples of `step`), drawn without replacement; a
-    float64 scalar.
+    """Compute P(S >= total), float64, for the sum S of half of the weights (2M, float64, multiples of `step`), without replacement.
 
-    Exact where at most 16 weights are above 0. Where there are more, every choice among the 16 largest is counted, and the sum of the
-    others, given how many are drawn, is taken for normal, with half a step as correction for continuity.
+    Exact if at most 16 weights are above 0. Otherwise every choice among the 16 largest is enumerated; the sum of the others, given how
+    many are drawn, is approximated as normal, with half a step as continuity correction.
     """
     n, ordered = len(weights), weights.sort(descending=True).values
     large, rest = ordered[:ENUMERATED], ordered[ENUMERATED:]
@@ -84,9 +83,9 @@ def at_least(weights: Tensor, total: Tensor, step: float) -> Tensor:
 
 
 def usual_share(distance: Tensor, usual: Tensor, quantile: float) -> Tensor:
-    """Return share of distances (N) as small as the smallest `quantile` of the usual ones (M); scalar.
+    """Return the share of distances (N) within the lowest `quantile` of the usual distances (M); scalar.
 
-    Usual distances that are equal share what is left of the quantile, and a distance equal to them counts for as much.
+    Usual distances equal to the threshold fill a fraction of the quantile; a distance equal to it counts with that fraction.
     """
     limit = usual.quantile(quantile)
     at_limit = (usual == limit).double().mean()
@@ -97,10 +96,11 @@ def usual_share(distance: Tensor, usual: Tensor, quantile: float) -> Tensor:
 class Memorisation(FeatureSets):
     """memorisation/<extractor>/closer_to_train, its /p_value, /distance_ratio and /near_duplicates, and pairs of images.
 
-    closer_to_train: share of samples that are nearer to training than to test samples, 0.5 if nothing was memorised; from as many training
-    as test samples (a fixed random choice of the larger set). p_value: how likely so large a share is then. distance_ratio: median of the
-    two distances over each other, 1 then. near_duplicates: share of samples that are as near to any training sample as a share `quantile`
-    of the test samples is; about `quantile` then. Pictures: the samples nearest to a training sample, each left of that one.
+    closer_to_train: share of samples nearer to training than to test samples, 0.5 without memorisation; equally many of both are used (a
+    fixed random choice of the larger set). p_value: probability of so large a share without memorisation. distance_ratio: median of
+    distance to training over distance to test samples, 1 without memorisation. near_duplicates: share of samples as near to a training
+    sample as the nearest share `quantile` of the test samples; about `quantile` without memorisation. Pictures: the samples nearest to a
+    training sample, each with that sample on its right.
     """
 
     better = None  # best where they are what new data would have

@@ -1,4 +1,4 @@
-"""The kernel distance between samples and real ones: KID on Inception's features. Gretton et al. 2012; Binkowski et al. 2018."""
+"""The kernel distance between samples and real samples: KID with Inception's features. Gretton et al. 2012; Binkowski et al. 2018."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SEED = 2020  # of the subsets, with NumPy's old generator: the choice of torch-f
 
 
 def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
-    """Return unbiased estimate of the squared maximum mean discrepancy of rows x (M F) and y (N F), a float64 scalar; it may be below 0.
+    """Estimate the squared maximum mean discrepancy of rows x (M F) and y (N F), unbiased; a float64 scalar that may be below 0.
 
     sum_{i != j} k(x_i, x_j) / (M (M - 1)) + sum_{i != j} k(y_i, y_j) / (N (N - 1)) - 2 mean k(x_i, y_j), with k(x, y) = (x.y / F + 1)^3.
     Memory: a matrix M N of float64.
@@ -37,10 +37,10 @@ def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
 
 
 def kernel_distance(fake: Tensor, real: Tensor, subset_size: int = 1000, subsets: int = 100) -> Tensor:
-    """Return squared_mmd of `subsets` pairs of random subsets, each drawn without replacement from fake (M F) and real (N F); float64.
+    """Compute squared_mmd of `subsets` pairs of random subsets, each drawn without replacement from fake (M F) and real (N F); float64.
 
-    ValueError where there are fewer rows than subset_size. In float64, because figures of good samples are as small as float32's rounding
-    of the sums. Work: 6 subsets subset_size^2 F operations. Memory: a matrix subset_size^2.
+    ValueError for fewer rows than subset_size. In float64, because figures of good samples are as small as the rounding of sums in
+    float32. Work: 6 subsets subset_size^2 F operations. Memory: a matrix subset_size^2.
     """
     if subset_size < 2 or min(len(fake), len(real)) < subset_size:
         raise ValueError(
@@ -57,8 +57,8 @@ def kernel_distance(fake: Tensor, real: Tensor, subset_size: int = 1000, subsets
 class KernelDistance(FeatureSets):
     """Mean of the unbiased squared MMD over subsets, under kid/<extractor> or mmd/<extractor>, and /std over them (ddof 0).
 
-    No bias from the number of samples; below 0 as often as above where fakes are as good as real samples. /std is that of one subset.
-    Memory: the features of samples and real ones.
+    The number of samples causes no bias. If fakes are as good as real samples, the figure is below 0 as often as above. /std is that of one
+    subset. Memory: the features of samples and real samples.
     """
 
     better = {"": "min"}

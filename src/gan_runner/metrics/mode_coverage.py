@@ -1,4 +1,4 @@
-"""Mode coverage and sample quality, for data whose modes are known. Srivastava et al. 2017; Azadi et al. 2019."""
+"""Mode coverage and sample quality, for data with known modes. Srivastava et al. 2017; Azadi et al. 2019."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 def nearest_mode(samples: Tensor, modes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return index N of the mode (M D) nearest to each sample (N D), and the Euclidean distance N to it, float64."""
+    """Return the index (N) of the mode (M D) nearest to each sample (N D), and the Euclidean distance (N, float64) to it."""
     distance = (samples.double()[:, None] - modes.double()).square().sum(2).sqrt()  # no matrix product: it would cost the last digits
     nearest, index = distance.min(1)
     return index, nearest
 
 
 def coverage(counts: Tensor, n: Tensor) -> dict[str, Tensor]:
-    """Return figures from the number of high-quality samples at each of M modes (counts, M) and the number of all samples (n).
+    """Compute the figures from the number of high-quality samples at each of M modes (counts, M) and of all samples (n).
 
     covered: modes with at least 1, so that it grows with n. covered_well: modes with at least n / (20 M), a twentieth of their share.
     high_quality: share of all samples. kl: KL divergence in nats of the histogram over modes from the uniform one, 0 (even) ... log M (all
-    at one mode), too large by about (M - 1) / (2 counts.sum()); NaN where no sample is of high quality.
+    at one mode), too large by about (M - 1) / (2 counts.sum()); NaN if no sample is of high quality.
     """
     m, p = len(counts), counts / counts.sum()
     return {
@@ -40,9 +40,9 @@ def coverage(counts: Tensor, n: Tensor) -> dict[str, Tensor]:
 
 
 class ModeCoverage(Metric):
-    """How many modes the samples reach, and how many samples are within `radius_sigmas` standard deviations of one.
+    """Number of modes that the samples cover, and share of samples within `radius_sigmas` standard deviations of a mode.
 
-    Samples of the data themselves give a high_quality of 1 - exp(-radius^2 / 2) in 2-D: 0.999665 at 4. Memory: one number a mode.
+    Real samples have a high_quality of 1 - exp(-radius^2 / 2) in 2-D: 0.999665 at 4. Memory: one number for each mode.
     """
 
     reads = ("samples",)

@@ -1,11 +1,10 @@
-"""Distances between rows of features, a block at a time.
+"""Distances between rows of features, in blocks.
 
-A squared distance is |x|^2 + |y|^2 - 2 xy of centred rows in float64, which one matrix product gives for a whole block and which is off by
-at most F eps (|x|^2 + |y|^2). Whatever that error could change (the order of the nearest, a row at the edge of a ball) is decided by
-|x - y| itself. That is the same number for (x, y) as for (y, x), so copies have distance 0 and equal distances are found equal.
+A squared distance is computed as |x|^2 + |y|^2 - 2 xy of centred rows in float64, by one matrix product for each block. Its error is at
+most F eps (|x|^2 + |y|^2). Where this error could change a result (the order of the nearest, a row at the edge of a ball), |x - y| is
+computed directly. It is the same number for (x, y) as for (y, x), so copies have distance 0 and equal distances are found equal.
 
-Memory: a few blocks of 32 MiB beside the rows, however many they are. Work: 2 N M F operations in float64. It is done on the device of
-`rows`.
+Memory: a few blocks of 32 MiB beside the rows, for any number of rows. Work: 2 N M F operations in float64, on the device of `rows`.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ SPARE = 4  # candidates kept beyond those asked for, lest rounding pushed out th
 
 
 def nearest(rows: Tensor, others: Tensor | None = None, k: int = 1) -> tuple[Tensor, Tensor]:
-    """Return distances (N k, float64, ascending) of rows N F to the k nearest of others M F, and the indices (N k) of those.
+    """Find the k nearest of others M F for each of rows N F: distances (N k, float64, ascending) and indices (N k).
 
-    others None: the nearest among the rows themselves, each without itself, by its place: a copy of it counts. Of several that are
-    equally far the first comes first among those found. ValueError where there are fewer than k, or the sizes do not fit.
+    others None: the nearest among the rows, excluding the row itself but not its copies. Of equally far rows found, the one with the
+    lowest index comes first. ValueError if there are fewer than k, or the sizes do not match.
     """
     among = rows if others is None else others
     _check(rows, among)
@@ -53,14 +52,14 @@ def nearest(rows: Tensor, others: Tensor | None = None, k: int = 1) -> tuple[Ten
 
 
 def radii(rows: Tensor, k: int) -> Tensor:
-    """Return distance, N float64, of each row to the k-th nearest other one."""
+    """Return the distance (N, float64) of each row to its k-th nearest other row."""
     return nearest(rows, k=k)[0][:, -1]
 
 
 def held(rows: Tensor, centres: Tensor, radius: Tensor, *, closed: bool) -> tuple[Tensor, Tensor]:
-    """Return how many of M balls hold each row (N), and how many of N rows each ball holds (M), int64.
+    """Count the balls that contain each row (N), and the rows in each ball (M), int64.
 
-    A ball is the points less than `radius` (M) away from its centre (M F), and, where closed, those that are exactly as far.
+    A ball contains the points less than `radius` (M) from its centre (M F) and, if closed, those at exactly that distance.
     """
     _check(rows, centres)
     centre, radius = _centre(centres, rows.device), radius.to(rows.device)
@@ -80,7 +79,7 @@ def held(rows: Tensor, centres: Tensor, radius: Tensor, *, closed: bool) -> tupl
 
 
 def close_pairs(rows: Tensor, threshold: float) -> Tensor:
-    """Return indices (P 2, the lesser first) of the pairs of rows at most `threshold` apart. Memory: 16 bytes a pair beside the blocks."""
+    """Find the pairs of rows at most `threshold` apart: indices P 2, the lower first. Memory: 16 bytes for each pair beside the blocks."""
     _check(rows, rows)
     pairs, centre = [torch.zeros(0, 2, dtype=torch.int64, device=rows.device)], _centre(rows, rows.device)
     for part in _slices(rows):
@@ -99,7 +98,7 @@ def close_pairs(rows: Tensor, threshold: float) -> Tensor:
 
 
 def apart(rows: Tensor, others: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    """Compute |rows[i] - others[j]|, P float64, from the differences themselves."""
+    """Compute |rows[i] - others[j]| (P, float64) directly from the differences."""
     found = [torch.zeros(0, dtype=torch.float64, device=rows.device)]
     size = max(1, NUMBERS // rows.shape[1])
     for a, b in zip(i.split(size), j.split(size), strict=True):
@@ -109,14 +108,14 @@ def apart(rows: Tensor, others: Tensor, i: Tensor, j: Tensor) -> Tensor:
 
 
 def _squared(x: Tensor, y: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
-    """Return squared distances (B C, float64) of rows x and y, and by how much each may be off."""
+    """Compute squared distances (B C, float64) of rows x and y, and a bound on the error of each."""
     x, y = x.double() - centre, y.to(x.device).double() - centre
     norms = x.square().sum(1)[:, None] + y.square().sum(1)
     return torch.addmm(norms, x, y.T, alpha=-2), norms.mul_(x.shape[1] * torch.finfo(torch.float64).eps)
 
 
 def _centre(rows: Tensor, device: torch.device) -> Tensor:
-    """Compute a centre, F, about the mean of the rows: float32 numbers, so that it is subtracted from float32 rows without rounding."""
+    """Return the approximate mean of the rows (F), a float32 number: its difference to float32 rows has no rounding."""
     total = torch.zeros(rows.shape[1], dtype=torch.float64, device=device)
     for part in _slices(rows):
         total += rows[part].to(device).double().sum(0)
@@ -124,14 +123,14 @@ def _centre(rows: Tensor, device: torch.device) -> Tensor:
 
 
 def _slices(rows: Tensor) -> Iterator[slice]:
-    """Yield blocks of rows."""
+    """Split the rows into blocks."""
     n, size = len(rows), max(1, min(BLOCK, NUMBERS // rows.shape[1]))
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
 
 
 def _diagonal(block: Tensor, part: slice, other: slice) -> Tensor:
-    """Return a view of where row and column are the same row; blocks have one size, so they meet whole or not at all."""
+    """Return a view of the entries whose row and column are the same row; blocks of one size overlap completely or not at all."""
     return block.diagonal() if part == other else block[:0, 0]
 
 

@@ -1,4 +1,4 @@
-"""Log-likelihood under a Gaussian Parzen window on the samples. Breuleux et al. 2011; Goodfellow et al. 2014."""
+"""Log-likelihood under a Gaussian Parzen window around the samples. Breuleux et al. 2011; Goodfellow et al. 2014."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ PAIRS = 2**22  # distances that are held at once: 34 MB, and a few times that on
 
 
 def window_log_density(points: Tensor, centres: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """Compute log 1/N sum_j N(x; c_j, sigma^2 I) in nats, S M float64: for S sigmas, points M D and centres N D, in one pass of distances.
+    """Compute log 1/N sum_j N(x; c_j, sigma^2 I) in nats, S M float64, for S sigmas, points M D and centres N D; distances only once.
 
-    Memory: under 200 MB beside points and centres in float64. ValueError without a centre, or where a number is not finite.
+    Memory: under 200 MB beside points and centres in float64. ValueError without a centre, or if a number is not finite.
     """
     points, centres = points.double(), centres.double()
     if len(centres) == 0:
@@ -43,12 +43,12 @@ def window_log_density(points: Tensor, centres: Tensor, sigmas: Sequence[float])
 
 
 def flattened(x: Tensor) -> Tensor:
-    """Flatten samples to rows, N D: images (N C H W in [-1, 1]) in [0, 1], as in the protocol of 2014; points as they are."""
+    """Flatten samples to rows N D: images (N C H W in [-1, 1]) scaled to [0, 1], as in the protocol of 2014; points unchanged."""
     return ((x + 1) / 2).flatten(1) if x.ndim == 4 else x.flatten(1)
 
 
 def finite(x: Tensor) -> Tensor:
-    """Return x itself; UserError where samples are not finite."""
+    """Return x; UserError if samples are not finite."""
     if not x.isfinite().all():
         raise UserError("there are samples that are not finite: the generator has diverged, and a density of them means nothing")
     return x
@@ -57,13 +57,13 @@ def finite(x: Tensor) -> Tensor:
 class Parzen(Metric):
     """Mean log density of test samples, in nats, under a Gaussian window of width sigma on each of the n fakes; its standard error; sigma.
 
-    sigma is the best of a geometric grid for n_validation training samples; then come n_test test samples (fewer where there are fewer),
-    both a fixed random choice. Images are taken in [0, 1]: their log-likelihood is that of 784 numbers of this size for MNIST. The figure
-    grows with n; the published ones are for 10,000.
+    sigma: the best of a geometric grid for n_validation training samples. The figure is over n_test test samples (or all, if fewer). Both
+    are a fixed random choice. Images are scaled to [0, 1]: for MNIST it is the log-likelihood of 784 such numbers. The figure grows with n;
+    published ones are for 10,000.
 
-    What it cannot see (Theis et al. 2016): it is no estimate of the likelihood in the dimensions of images, whatever n is. Centres of
-    k-means score higher than real images do, so that it ranks models neither by likelihood nor by the look of their samples; use it to
-    compare with figures that were published. Memory: the fakes, N D float32, and under 200 MB besides.
+    Limits (Theis et al. 2016): in the dimensions of images it does not estimate the likelihood, for any n. Centres of k-means score higher
+    than real images, so it ranks models neither by likelihood nor by the quality of their samples. Use it to compare with published
+    figures. Memory: the fakes, N D float32, and under 200 MB.
     """
 
     reads = ("samples",)

@@ -23,10 +23,9 @@ GAIN = 1e-4  # it ends when a pass takes a smaller share off the sum of squares
 
 
 def prd_curve(real: Tensor, fake: Tensor, angles: int = ANGLES) -> tuple[Tensor, Tensor]:
-    """Return precision alpha = sum min(t P, Q) and recall beta = alpha / t (float64, one for each angle) for t = tan of angles in (0,
-    pi/2).
+    """Compute precision alpha = sum min(t P, Q) and recall beta = alpha / t (float64) for each t = tan of an angle in (0, pi/2).
 
-    real: P, fake: Q: shares of the same bins, each summing to 1; ValueError otherwise.
+    real: P, fake: Q: shares of the same bins, each with sum 1; ValueError otherwise.
     """
     p, q = real.double(), fake.double()
     if p.shape != q.shape or p.ndim != 1 or angles < 2:
@@ -40,15 +39,15 @@ def prd_curve(real: Tensor, fake: Tensor, angles: int = ANGLES) -> tuple[Tensor,
 
 
 def best_f(precision: Tensor, recall: Tensor, beta: float) -> Tensor:
-    """Return greatest F_beta = (1 + beta^2) a b / (beta^2 a + b) on a curve of precision a and recall b; beta > 1 is for recall."""
+    """Return the greatest F_beta = (1 + beta^2) a b / (beta^2 a + b) on a curve of precision a and recall b; beta > 1 favours recall."""
     weighted = beta**2 * precision + recall
     return torch.where(weighted == 0, 0, (1 + beta**2) * precision * recall / weighted).max()
 
 
 def k_means(rows: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """Return cluster (N int64, below k) of each of N rows by Lloyd's algorithm, begun by k-means++ (Arthur and Vassilvitskii 2007).
+    """Cluster N rows by Lloyd's algorithm, initialised by k-means++ (Arthur and Vassilvitskii 2007). Returns labels below k (N, int64).
 
-    In the precision of the rows, which should be centred. A cluster may stay empty: there are no more than different rows. Memory: N k.
+    Computed in the precision of the rows, which should be centred. With fewer than k different rows, some clusters are empty. Memory: N k.
     """
     squares = rows.square().sum(1)
     centres = _begin(rows, squares, k, generator)
@@ -66,7 +65,7 @@ def k_means(rows: Tensor, k: int, generator: torch.Generator) -> Tensor:
 
 
 def _begin(rows: Tensor, squares: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """Return rows as first centres, each drawn with a chance in proportion to the squared distance from those before."""
+    """Choose rows as first centres, each with probability proportional to the squared distance from the earlier centres."""
     centres: list[Tensor] = []
     weight = torch.ones_like(squares)
     for _ in range(k):
@@ -82,7 +81,7 @@ def _begin(rows: Tensor, squares: Tensor, k: int, generator: torch.Generator) ->
 
 
 def prd(real: Tensor, fake: Tensor, clusters: int = 20, runs: int = 10) -> tuple[Tensor, Tensor]:
-    """Return the curve (precision, recall) of rows, N F each: the mean over so many clusterings of their union."""
+    """Compute the curve (precision, recall) of rows, N F each: the mean over `runs` clusterings of their union."""
     union = torch.cat([real, fake]).float()
     union -= union.mean(0)
     curves = []
@@ -97,8 +96,8 @@ def prd(real: Tensor, fake: Tensor, clusters: int = 20, runs: int = 10) -> tuple
 class PRD(FeatureSets):
     """prd/<extractor>/f8 (recall) and /f1_8 (precision), each the best on the curve, and the curve as a picture.
 
-    Clusters weigh real and fake rows alike, so there have to be equally many: of the larger set a fixed random choice is taken, and of both
-    at most n (None: all). Clusters are small samples: equal distributions score somewhat below 1. Memory: a copy of both sets.
+    Equally many real and fake rows are clustered, at most n of each (None: all): a fixed random choice of the larger set. Clusters are
+    small samples: equal distributions score somewhat below 1. Memory: a copy of both sets.
     """
 
     better = "max"

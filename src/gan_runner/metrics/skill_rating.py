@@ -30,25 +30,25 @@ ROWS = 500  # samples that are made or judged at once
 
 
 class Shown(NamedTuple):
-    """Samples that a discriminator may be shown, and their labels."""
+    """Input for a discriminator: samples and their labels."""
 
     sample: Sample
     y: Tensor | None
 
 
 def points(fake: Tensor, real: Tensor | None = None) -> Tensor:
-    """Score each of N games of a generator, from D's logits of its fakes and, where D was shown a pair, of the real samples beside.
+    """Score a generator in each of N games, from D's logits of its fakes and, for game "pair", of the real samples beside them.
 
-    half: 1 where D(x) > 1/2, that is a logit above 0. pair: 1 where D prefers the fake. In both, 1/2 where it cannot tell.
+    half: 1 if D(x) > 1/2, that is a logit above 0. pair: 1 if the fake has the higher logit. In both, 1/2 for a tie.
     """
     against = torch.zeros_like(fake) if real is None else real
     return ((fake > against).double() + (fake >= against).double()) / 2
 
 
 def tournament(scores: Tensor, met: Tensor, tau: float = 0.5) -> tuple[list[Rating], list[Rating]]:
-    """Rate I generators and J discriminators, from the generators' scores in P rounds (P I J, 0 ... 1) and who met (I J, bool).
+    """Rate I generators and J discriminators, from the generators' scores in P rounds (P I J, 0 ... 1) and the pairs that met (I J, bool).
 
-    In a round everybody meets everybody else's side, and all are rated after it.
+    In a round every generator meets every discriminator allowed by `met`. All ratings are updated after the round.
     """
     generators, discriminators = [Rating()] * met.shape[0], [Rating()] * met.shape[1]
     for score in scores.tolist():
@@ -65,14 +65,13 @@ def tournament(scores: Tensor, met: Tensor, tau: float = 0.5) -> tuple[list[Rati
 
 
 def spearman(a: Tensor, b: Tensor) -> Tensor:
-    """Return rank correlation of N numbers with N others, -1 ... 1; ties share their mean rank. NaN where either is constant. Spearman
-    1904."""
+    """Compute the rank correlation of N pairs of numbers, -1 ... 1; ties share their mean rank. NaN if one is constant. Spearman 1904."""
     ranks = [(x[:, None] > x).double().sum(1) + (x[:, None] == x).double().sum(1) / 2 for x in (a, b)]
     return torch.corrcoef(torch.stack(ranks))[0, 1]
 
 
 def heat_map(rates: Tensor, steps: Sequence[int], generators: Sequence[Rating], discriminators: Sequence[Rating]) -> Tensor:
-    """Draw win rates (I I, nan where none met) of the generators, in rows, against the discriminators, with the ratings along the axes."""
+    """Plot win rates (I I, nan where they did not meet) of generators (rows) against discriminators, with the ratings along the axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # a fifth of a second that not every command needs
     from matplotlib.figure import Figure
 
@@ -102,16 +101,16 @@ def heat_map(rates: Tensor, steps: Sequence[int], generators: Sequence[Rating], 
 
 
 class SkillRating(Metric):
-    """Glicko-2 ratings of a run's snapshots: every generator plays against every discriminator but the one of its own round.
+    """Glicko-2 ratings of a run's snapshots: every generator plays against every discriminator except that of its own round.
 
-    skill/g/<step>, skill/d/<step>: their ratings; all begin at 1500, and 400 points more are odds of 10 to 1. skill/last: the last
-    generator's. skill/spearman_with_step: rank correlation of the generators' ratings with their rounds, 1 where each beats those before.
-    Ratings compare within one tournament only. The picture shows the win rates, and the ratings with two deviations.
+    skill/g/<step>, skill/d/<step>: their ratings; all start at 1500, and 400 points more are odds of 10 to 1. skill/last: rating of the
+    last generator. skill/spearman_with_step: rank correlation of the generators' ratings with their rounds, 1 if each beats all earlier
+    ones. Compare ratings within one tournament only. The picture shows the win rates, and the ratings with two deviations.
 
-    A game is one fake. "pair": D is shown it beside a real sample, and G wins where D's logit is higher for the fake; that asks only for an
-    order, so that every loss will do. "half": G wins where D(x) > 1/2, a logit above 0, which a hinge or Wasserstein critic does not mean
-    by it, nor a D with batch norm in evaluation mode. All generators play with the same latents. A match is n_games / 20
-    games, and its score the share that G wins: single games would let one improbable win throw a rating off the scale.
+    A game is one fake. "pair": D gets it beside a real sample, and G wins if the fake has the higher logit; this needs only an order, so
+    every loss is suitable. "half": G wins if D(x) > 1/2, a logit above 0. A logit of 0 does not mean this for a hinge or Wasserstein
+    critic, or a D with batch norm in evaluation mode. All generators play with the same latents. A match is n_games / 20 games, and its
+    score the share that G wins: with single games, one improbable win could make a rating diverge.
 
     Networks are in evaluation mode. Every snapshot is loaded twice, one at a time. Memory: n_games samples for each snapshot, on the CPU.
     """
@@ -176,7 +175,7 @@ class SkillRating(Metric):
 
     @torch.no_grad()
     def _fakes(self, generator: Generator, subject: Subject) -> Shown:
-        """Draw samples for the same latents, of any snapshot."""
+        """Generate samples from latents that are the same for every snapshot."""
         made: list[Sample] = []
         labels: list[Tensor] = []
         for indices in torch.arange(self.n_games).split(ROWS):
@@ -189,7 +188,7 @@ class SkillRating(Metric):
         return Shown(sample, torch.cat(labels) if labels else None)
 
     def _real_logits(self, snapshot: Snapshot, subject: Subject) -> Tensor:
-        """Compute D's logits of real samples, one for each game, the same ones for all."""
+        """Compute D's logits of real samples, one for each game; the samples are the same for all snapshots."""
         of = seeded("skill", "real", subject.seed)
         indices = torch.randint(self.reference.n, (self.n_games,), generator=of)
         draws = NumberedDraws("skill", "view", subject.seed, indices=torch.arange(self.n_games), device=subject.device)

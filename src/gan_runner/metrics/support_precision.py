@@ -1,4 +1,4 @@
-"""Precision and recall against a support that is known. Lucic et al. 2018, section 5."""
+"""Precision and recall for data with a known support. Lucic et al. 2018, section 5."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ ROWS = 500  # samples made at once, as many as an evaluation makes
 def reached(
     generator: Generator, x: Tensor, delta: float, *, restarts: int, steps: int, rate: float, seed: int, tick: Told = told_nobody
 ) -> Tensor:
-    """Return whether min_z |G(z) - x| <= delta, bool N, for samples x (N ...) as data, by Adam on z from `restarts` draws of the prior.
+    """Test whether min_z |G(z) - x| <= delta, bool N, for samples x (N ...) as data, by Adam on z from `restarts` draws of the prior.
 
-    The answer for a sample is a function of the seed, of its index and of it alone. G is looked at in evaluation mode, its weights get no
-    gradients; labels are drawn with z and stay. A search that has found one ends. Memory: one pass of G and back for 500 samples.
+    The result for a sample depends only on the seed, its index and the sample. G is in evaluation mode, and its weights get no gradients.
+    Labels are drawn with z and stay fixed. A search ends when it succeeds. Memory: one forward and backward pass of G for 500 samples.
     """
     found, indices = [], torch.arange(len(x)).split(max(1, ROWS // restarts))
     with evaluating(generator), torch.enable_grad():
@@ -50,7 +50,7 @@ def _reached(
     seed: int,
     tell: Callable[[int], None],
 ) -> Tensor:
-    """Return the same for the samples with indices i."""
+    """Run the search for the samples with indices i."""
     draws = NumberedDraws("inversion", seed, indices=(i[:, None] * restarts + torch.arange(restarts)).flatten(), device=x.device)
     z, y = generator.prior(draws), generator.labels(draws)
     mean, square = torch.zeros_like(z), torch.zeros_like(z)
@@ -76,12 +76,12 @@ def _reached(
 class SupportPrecisionRecall(Metric):
     """precision: share of fakes within delta of the support. recall: share of test samples within delta of some G(z). f1: of both.
 
-    Distances are Euclidean over a whole sample, images counted in [0, 1] and points as they are. Precision looks at n_precision fakes, and
-    the distance to the support is the data set's (for images found by descent: an upper bound). Recall looks at n_recall test samples and
-    minimises over z by Adam: a lower bound, which grows with restarts and steps; z may become unlikelier than the prior draws it. Both are
-    a random choice that depends on nothing but their number (that of fakes also on the seed). Without a generator recall and f1 are NaN.
-    Time, for triangles: 10 ms a fake on one core, and at most n_recall x restarts x steps passes of G there and back. Every process
-    computes all of it.
+    Distances are Euclidean over a whole sample, with images scaled to [0, 1]. Precision uses n_precision fakes; the data set computes the
+    distance to the support (for images by gradient descent: an upper bound). Recall uses n_recall test samples and minimises over z by
+    Adam: a lower bound, which grows with restarts and steps; z may become less likely than draws from the prior. Fakes and test samples
+    are random choices that depend only on their number (fakes also on the seed). Without a generator recall and f1 are NaN.
+    Time, for triangles: 10 ms for each fake on one core, and at most n_recall x restarts x steps forward and backward passes of G. Every
+    process computes everything.
     """
 
     needs = frozenset({"reference"})

@@ -1,4 +1,4 @@
-"""Can a classifier tell the samples from real ones? Classifier two-sample tests, Lopez-Paz and Oquab 2017."""
+"""Classifier two-sample tests: can a classifier separate samples from real samples? Lopez-Paz and Oquab 2017."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROWS = 4096  # summed at once
 
 
 def nearest_neighbour(rows: Tensor, fake: Tensor, others: Tensor) -> Tensor:
-    """Classify each of the others (M F) as the nearest of the rows (N F); where several are equally near, as most of these."""
+    """Classify each of the others (M F) like the nearest of the rows (N F); by majority if several are equally near."""
     radius = nearest(others, rows)[0][:, 0]
     none = torch.zeros_like(radius, dtype=torch.int64)
     real, fakes = (held(rows[kind], others, radius, closed=True)[1] if kind.any() else none for kind in (~fake, fake))
@@ -35,7 +35,7 @@ def nearest_neighbour(rows: Tensor, fake: Tensor, others: Tensor) -> Tensor:
 
 
 def logistic(rows: Tensor, fake: Tensor, others: Tensor) -> Tensor:
-    """Fit a logistic regression on features scaled to mean 0 and variance 1 over the rows; 1/2 where its logit is 0.
+    """Classify by logistic regression on features scaled to mean 0 and variance 1 over the rows; 1/2 if the logit is 0.
 
     It minimises mean log(1 + exp(-s f(x))) + RIDGE |w|^2 / 2 (s = 1 where fake, else -1; f(x) = w x + b) by Newton's method, in float64.
     """
@@ -71,15 +71,14 @@ CLASSIFIERS: dict[str, Classifier] = {"nearest_neighbour": nearest_neighbour, "l
 
 
 def two_sample_test(real: Tensor, fake: Tensor, classifier: Classifier = logistic) -> tuple[Tensor, Tensor]:
-    """Compute the accuracy on the held-out half of a classifier fitted to the other half, and its p-value; float64 scalars. real, fake:
-    N F each.
+    """Fit a classifier to one half. Returns its accuracy on the other half, and the p-value; float64 scalars. real, fake: N F each.
 
-    A row of which the classifier cannot tell the kind counts half.
+    A row for which the classifier is undecided counts half.
 
-    Under the null hypothesis the accuracy has mean 1/2 and, with n rows held out, a variance of at most 1 / (4n), since what was held out
-    is independent of the classifier. p = Phi((1/2 - accuracy) 2 sqrt n), one-sided. For normal distributions of unit variance that are d
-    apart no classifier exceeds Phi(d / 2). The accuracy of leave-one-out neighbours is not offered: its terms depend on each other, and it
-    is under 1/2 on average. ValueError for sets of different size or fewer than 4 rows.
+    Under the null hypothesis the accuracy has mean 1/2 and, with n rows held out, a variance of at most 1 / (4n), since the held-out rows
+    are independent of the classifier. p = Phi((1/2 - accuracy) 2 sqrt n), one-sided. For normal distributions of unit variance at distance
+    d no classifier exceeds Phi(d / 2). The accuracy of leave-one-out neighbours is not used: its terms depend on each other, and its
+    mean is below 1/2. ValueError for sets of different size or fewer than 4 rows.
     """
     n = len(real)
     if len(fake) != n or n < 4:
@@ -94,10 +93,10 @@ def two_sample_test(real: Tensor, fake: Tensor, classifier: Classifier = logisti
 
 
 class TwoSampleTest(FeatureSets):
-    """c2st/<extractor>/accuracy, from 0.5 (nothing tells them apart) to 1, and /p_value.
+    """c2st/<extractor>/accuracy, from 0.5 (no difference found) to 1, and /p_value.
 
-    As many real samples as fake ones are used, and at most n (None: all) of each: a fixed random choice of the larger set. The more there
-    are, the smaller a difference is found. Memory: a copy of half of them in float64 (logistic).
+    Equally many real and fake samples are used, at most n (None: all) of each: a fixed random choice of the larger set. More samples detect
+    smaller differences. Memory: a copy of half of them in float64 (logistic).
     """
 
     better = {"accuracy": "min"}

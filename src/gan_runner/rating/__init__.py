@@ -1,4 +1,4 @@
-"""What people make of the samples: a page that asks which of two images is real, and the score of their answers."""
+"""Rating by people: a page with pairs of images, where a rater chooses the real one, and the score of the answers."""
 
 from gan_runner import lazy
 

@@ -1,12 +1,12 @@
-"""The page on which a person tells real images from generated ones, and the key, which raters are not sent.
+"""Build the page on which a person distinguishes real from generated images, and the key, which raters do not get.
 
 The page is one file that needs no server and no network. All images, real and generated, are in the same sheets, written by the same
-encoder, in a shuffled order; which of a pair is real is in key.json alone. Two exceptions: of the practice pairs, which are never
-scored, the page knows the truth, for it tells the rater and learns from the answers where this rater errs; and a staircase, which goes by
-right and wrong, cannot do without it. A page that could tell right from wrong in the pairs that are scored would hold their truth.
+encoder, in a shuffled order. Only key.json contains which image of a pair is real, with two exceptions. The page contains the truth of the
+practice pairs, which are never scored: it shows it to the rater and fits the rater model to the answers. With a staircase, which depends
+on right and wrong, it contains the truth of all pairs. Any page that checks answers of scored pairs would have to contain their truth.
 
-A pair brings its covariates, which belong to both of its images: by how much D prefers the real one, and by how much the fake is farther
-from its nearest real image than the real one does. With order=unsure, pairs are asked in proportion to how unsure the rater model is.
+A pair has covariates, which belong to both images: the difference of D's logits, and how much farther the fake is from its nearest real
+image than the real one. With order=unsure, pairs are drawn in proportion to the uncertainty of the rater model.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ STAIRCASE = {"start": 500, "least": 100, "most": 1000, "down": 10, "up": 30}  # 
 
 
 class Pairs(NamedTuple):
-    """n pairs of images, uint8 n C H W, and what may predict how hard each is, n K."""
+    """n pairs of images, uint8 n C H W, and covariates that may predict their difficulty, n K."""
 
     fake: Tensor
     real: Tensor
@@ -53,7 +53,7 @@ class Pairs(NamedTuple):
 
 
 def build(pairs: Pairs, settings: Rate, source: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the page as HTML, and its key. The last `practice` pairs are those for practice; the others are the pool."""
+    """Build the page as HTML, and its key. The last `practice` pairs are for practice; the others are the pool."""
     n, timed = len(pairs.fake), settings.time == "staircase"
     secret = hashlib.sha256(pairs.fake.numpy().tobytes()).hexdigest()  # else a rater who guesses the seed could draw the sides again
     pool, draw = n - settings.practice, seeded("rating", settings.seed, secret)
@@ -95,21 +95,21 @@ def build(pairs: Pairs, settings: Rate, source: dict[str, Any]) -> tuple[str, di
 
 
 def png(picture: Tensor) -> bytes:
-    """Encode uint8 3 H W as PNG, without metadata."""
+    """Encode uint8 3 H W as PNG without metadata."""
     buffer = io.BytesIO()
     Image.fromarray(picture.permute(1, 2, 0).numpy()).save(buffer, "png", optimize=True)
     return buffer.getvalue()
 
 
 def normal_scores(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return each column's ranks as quantiles of the standard normal, to two decimals: no outlier rules the rater model."""
+    """Replace each column by normal scores of its ranks, to two decimals, so that outliers do not dominate the rater model."""
     ranks = x.argsort(0, kind="stable").argsort(0, kind="stable")
     quantile = np.vectorize(lambda rank: round(NormalDist().inv_cdf((rank + 0.5) / len(x)), 2), otypes=[float])
     return quantile(ranks) if x.size else x
 
 
 def gathered(settings: Rate, say: Callable[[str], None] = log.info) -> tuple[Pairs, dict[str, Any]]:
-    """Return the pairs that the settings ask for, and a note of where they come from."""
+    """Collect the pairs for these settings, and a description of their source."""
     n, seed = settings.pool + settings.practice, settings.seed
     paths = {"run": settings.run, "fake": settings.fake, "real": settings.real}
     source: dict[str, Any] = {name: path for name, path in paths.items() if path is not None} | {"seed": seed}
@@ -150,7 +150,7 @@ def gathered(settings: Rate, say: Callable[[str], None] = log.info) -> tuple[Pai
 
 
 def chosen(labels: Tensor | None, size: int, y: Tensor | None, n: int, seed: int, class_names: tuple[str, ...] | None = None) -> Tensor:
-    """Return which real images are shown, n different ones: any, or of the classes y that the fakes are of."""
+    """Choose n different real images: any, or of the classes y of the fakes."""
     order = torch.randperm(size, generator=seeded("rating real", seed))
     if y is None or labels is None:
         if size < n:
@@ -167,7 +167,7 @@ def chosen(labels: Tensor | None, size: int, y: Tensor | None, n: int, seed: int
 
 
 def read(path: str, n: int, seed: int, shape: tuple[int, ...] | None, say: Callable[[str], None]) -> Tensor:
-    """Read n images of a folder or of a .npz file, uint8 n C H W. UserError where there are fewer, or they are not of this shape."""
+    """Read n images of a folder or .npz file, uint8 n C H W. UserError if there are fewer, or the shape differs."""
     stored = Stored(path)
     if found := stored.summary():
         say(f"read: {found}")
@@ -184,8 +184,7 @@ def read(path: str, n: int, seed: int, shape: tuple[int, ...] | None, say: Calla
 def judged(
     fake: Tensor, real: Tensor, run: trained.TrainedRun | None, y: Tensor | None, seed: int
 ) -> tuple[np.ndarray[Any, Any], list[str]]:
-    """Return covariates of each pair, n K, and their names. Without a D, distances are between images averaged to at most 16 pixels a
-    side."""
+    """Compute the covariates of each pair, n K, and their names. Without a D, distances use images averaged to at most 16 pixels a side."""
     sides: list[tuple[Tensor | None, Tensor]] = []
     for name, x in (("fake", fake), ("real", real)):
         if run is None or run.discriminator is None or (run.discriminator.classes is not None and y is None):
@@ -210,7 +209,7 @@ def judged(
 
 
 def make(settings: Rate, say: Callable[[str], None]) -> None:
-    """Write OUT/page/index.html, which raters are sent, and OUT/key.json, which they are not. UserError where there is a key already."""
+    """Write OUT/page/index.html for raters, and OUT/key.json, which stays secret. UserError if there is a key already."""
     out = Path(settings.out)
     contents.refuse_foreign(out, contents.RATING)
     if (out / "key.json").exists():

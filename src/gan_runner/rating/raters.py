@@ -1,6 +1,6 @@
-"""A model of when a rater errs, the order of questions that it makes, and raters that are simulated.
+"""A model of rater errors, the order of questions that it gives, and simulated raters.
 
-The page holds the same model in JavaScript; a test holds one to the other.
+The page contains the same model in JavaScript; a test compares the two.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ INTERCEPT, PRECISION = -1.0, 1.0  # of the normal prior: errors in about a quart
 
 
 def design(x: Array) -> Array:
-    """Return a column of ones before the covariates, N K."""
+    """Prepend a column of ones to the covariates, N K."""
     return np.column_stack([np.ones(len(x)), x])
 
 
 def fit(x: Array, wrong: Array, weight: Array | None = None) -> tuple[Array, Array]:
-    """Fit a Bayesian logistic regression of an error on covariates (N K): mean and covariance (K + 1) of the Laplace approximation.
+    """Fit a Bayesian logistic regression of errors on covariates (N K): mean and covariance (K + 1) of the Laplace approximation.
 
-    P(wrong | x) = sigmoid(b0 + b x), b ~ N((-1, 0 ...), 1). Covariates should be of unit scale.
+    P(wrong | x) = sigmoid(b0 + b x), b ~ N((-1, 0 ...), 1). Covariates should have unit scale.
     """
     rows, w = design(x), np.ones(len(wrong)) if weight is None else weight
     prior = np.zeros(rows.shape[1])
@@ -38,14 +38,14 @@ def fit(x: Array, wrong: Array, weight: Array | None = None) -> tuple[Array, Arr
 
 
 def expected(x: Array, b: Array) -> Array:
-    """Return probability of an error, N."""
+    """Compute the probability of an error, N."""
     return 1 / (1 + np.exp(-(design(x) @ b)))
 
 
 def uncertainty(x: Array, b: Array, covariance: Array) -> Array:
-    """Return standard deviation sqrt(p (1 - p)) of the next answer, N, with p averaged over what is not known of b (MacKay 1992).
+    """Compute the standard deviation sqrt(p (1 - p)) of the next answer, N, with p averaged over the posterior of b (MacKay 1992).
 
-    Asking in proportion to it makes the variance of the weighted error rate least (Neyman 1934).
+    Sampling in proportion to it minimises the variance of the weighted error rate (Neyman 1934).
     """
     rows = design(x)
     variance = ((rows @ covariance) * rows).sum(1)
@@ -54,8 +54,7 @@ def uncertainty(x: Array, b: Array, covariance: Array) -> Array:
 
 
 def chances(uncertain: Array, left: Array, epsilon: float) -> Array:
-    """Return probability of each pair to be asked next: in proportion to its uncertainty, or with chance epsilon any of those that are
-    left."""
+    """Compute each pair's probability of being next: proportional to its uncertainty, or with chance epsilon uniform over those left."""
     scores = uncertain * left
     return (1 - epsilon) * scores / scores.sum() + epsilon * left / left.sum()
 
@@ -63,9 +62,9 @@ def chances(uncertain: Array, left: Array, epsilon: float) -> Array:
 def simulated(
     key: dict[str, Any], wrong: Callable[[Array], Array], seed: int, questions: int | None = None, rater: str = "simulated"
 ) -> dict[str, Any]:
-    """Return the answers of a rater who errs with probability wrong(covariates), N; asked in the order in which the page would ask.
+    """Simulate a rater who errs with probability wrong(covariates), N; questions are in the order of the page.
 
-    An error is the rater's own each time a pair is seen.
+    Errors are independent each time a pair is shown.
     """
     rng, x, n = np.random.default_rng(seed), np.array(key["covariates"]), len(key["real"]) - len(key["practice"])
     p, real = wrong(x), key["real"]

@@ -1,22 +1,22 @@
-"""From answers and their key to error rates with intervals.
+"""Compute error rates with intervals from answers and their key.
 
-The estimate. A page asks M of the N pairs of its pool, pair i at turn t with a known probability q_t among those that are left. Weighting
+The estimate. A page shows M of the N pairs of its pool; the pair at turn t has a known probability q_t among those left. Weighting
 answer t by
 
     v_t = 1 + (N - M) / (N - t) * (1 / ((N - t + 1) q_t) - 1)
 
-makes the mean of v_t f(pair) unbiased for the mean of f over the pool, whatever the q_t were (Farquhar, Gal and Rainforth 2021); in
+makes the mean of v_t f(pair) unbiased for the mean of f over the pool, for any q_t (Farquhar, Gal and Rainforth 2021); in
 random order all v_t are 1. With a model m of the rater's errors on the covariates of a pair, fitted to the weighted answers, the error
 rate is
 
     mean over the pool of m(x)  +  mean over the answers of v_t (wrong_t - m(x_t)),
 
-which needs no faith in m: a wrong model costs width, not truth (a difference estimator; Saerndal, Swensson and Wretman 1992).
-Where errors hang on the covariates, this takes half to five sixths of the answers that counting takes; nearly all of that is
-the work of m, and the order of asking adds a few per cent (simulations: 0 to 10).
+which does not require a correct m: a wrong model widens the interval, without bias (a difference estimator; Saerndal, Swensson and
+Wretman 1992). If errors depend on the covariates, this needs half to five sixths of the answers of counting. Nearly all of the gain is
+due to m; the order of questions adds a few per cent (simulations: 0 to 10).
 
-In a choice between two, a wrong answer takes one fake for real and one real for fake, so that this is HYPE_infinity, the share of both
-kinds of mistakes (Zhou et al. 2019). Half of the answers are wrong where nothing can be told apart.
+In a choice between two, a wrong answer is one fake taken for real and one real taken for fake, so this is HYPE_infinity, the share of both
+kinds of mistakes (Zhou et al. 2019). If fake and real cannot be distinguished, half of the answers are wrong.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LONGEST = 2**26  # bytes of a file
 
 
 class Session(NamedTuple):
-    """What one rater answered to M questions: which pairs, the chance q with which each was asked, whether wrongly, in how many ms."""
+    """The answers of one rater to M questions: the pairs, the probability q of each, whether the answer is wrong, its time in ms."""
 
     rater: str
     name: str
@@ -56,13 +56,13 @@ class Session(NamedTuple):
 
 
 def weights(q: Array, n: int) -> Array:
-    """Compute v_t of the answers of one session, M, from the chances q_t of the asked pairs and the number n of pairs in the pool."""
+    """Compute the weights v_t of the answers of a session, M, from their probabilities q_t and the number n of pairs in the pool."""
     m, t = len(q), np.arange(1, len(q) + 1)
     return 1 + (n - m) / np.maximum(n - t, 1) * (1 / ((n - t + 1) * q) - 1)
 
 
 def shares(session: Session, covariates: Array) -> Array:
-    """Compute what each pair of the pool (covariates: N K) adds to the error rate of a rater, N: their sum is the estimate."""
+    """Compute the contribution of each pair of the pool (covariates: N K) to the error rate of a rater, N: the sum is the estimate."""
     n, m = len(covariates), len(session.pairs)
     v, x = weights(session.q, n), covariates[session.pairs]
     b, _ = fit(x, session.wrong, v)
@@ -72,12 +72,12 @@ def shares(session: Session, covariates: Array) -> Array:
 
 
 def interval(parts: Array, answers: int, draws: int, seed: int, coefficients: int = 1) -> tuple[float, float, float]:
-    """Return error rate and its 95 % interval from the shares of R raters (R N), who gave so many answers in all.
+    """Compute the error rate and its 95 % interval from the shares of R raters (R N), who gave `answers` answers in total.
 
-    Pairs, and where there are several also raters, are drawn again with replacement; the two variances add, less that of single answers,
-    which both count (Cameron, Gelbach and Miller 2011). R - 1 of R raters are drawn (Rao and Wu 1988), else few of them would look too
-    much alike, and Student's t (Satterthwaite 1946) widens the interval by how little R of them say of their spread. The interval is
-    Wilson's (1927) for as many answers as have this variance, so that it stays within 0 and 1 and keeps its width where nobody erred.
+    Bootstrap over pairs and, if there are several, over raters. The two variances are added, minus that of single answers, which is in
+    both (Cameron, Gelbach and Miller 2011). R - 1 of R raters are drawn (Rao and Wu 1988), otherwise the spread of few raters would be
+    too small; Student's t (Satterthwaite 1946) accounts for the uncertainty of this spread. The interval is Wilson's (1927) for the
+    number of answers with this variance: it stays within 0 and 1, and has a width also without errors.
     """
     rng, (r, n) = np.random.default_rng(seed), parts.shape
     rate = float(np.clip(parts.sum(1).mean(), 0, 1))
@@ -96,7 +96,7 @@ def interval(parts: Array, answers: int, draws: int, seed: int, coefficients: in
 
 
 def threshold(exposure: Array) -> float:
-    """Return where a staircase settled, ms: the mean over the second half of its turns (HYPE_time takes their mode)."""
+    """Estimate the threshold of a staircase, ms: the mean over the second half of its turns (HYPE_time uses their mode)."""
     return float(exposure[len(exposure) // 2 :].mean())
 
 
@@ -111,7 +111,7 @@ def read_key(path: Path) -> dict[str, Any]:
 
 
 def flaw_of(key: dict[str, Any]) -> str | None:
-    """Describe what is wrong with a key; None where every value is one that a page can have."""
+    """Return what is wrong with a key; None if all values are valid for a page."""
     real, practice, covariates, n = key["real"], key.get("practice"), key["covariates"], whole(key.get("questions"))
     if not isinstance(key["page"], str) or "source" not in key or not isinstance(key.get("staircase", ""), dict | None):
         return "page, source or staircase is missing or of another kind"
@@ -143,7 +143,7 @@ def read_json(path: Path) -> Any:
 
 
 def session(content: Any, key: dict[str, Any], path: Path) -> Session:
-    """Return the answers that a page saved, compared with the key. UserError where they are not of this page, or damaged."""
+    """Check the answers that a page saved against the key. UserError if they are of another page, or damaged."""
     pool, real = len(key["real"]) - len(key["practice"]), key["real"]
     try:
         if content["page"] != key["page"]:
@@ -177,7 +177,7 @@ def session(content: Any, key: dict[str, Any], path: Path) -> Session:
 
 
 def value_of(answer: dict[str, Any], name: str, least: float, most: float) -> float:
-    """Return a number of an answer. ValueError where it is none between these two."""
+    """Return a number of an answer. ValueError unless it is between `least` and `most`."""
     found = number(answer[name])
     if found is None or not least <= found <= most:
         raise ValueError(f"{name} is {answer[name]!r}, and has to be {least:g} to {most:g}")
@@ -185,7 +185,7 @@ def value_of(answer: dict[str, Any], name: str, least: float, most: float) -> fl
 
 
 def scored(key: dict[str, Any], sessions: Sequence[Session], seed: int = 0, draws: int = 2000) -> dict[str, Any]:
-    """Return error rates and their intervals, of each rater and of all together; of a staircase its threshold instead."""
+    """Compute error rates and intervals of each rater and of all together; for a staircase, thresholds instead."""
     names = [s.name for s in sessions]
     if again := sorted({s.rater for s in sessions if names.count(s.name) > 1}):
         raise UserError(f"the answers of {', '.join(again)} are there twice; name each session once")
@@ -211,7 +211,7 @@ def scored(key: dict[str, Any], sessions: Sequence[Session], seed: int = 0, draw
 
 
 def report(found: dict[str, Any]) -> list[str]:
-    """Put the score into lines of text."""
+    """Format the score as lines of text."""
 
     def figure(one: dict[str, Any]) -> str:
         low, high = one["interval"] if one.get("interval") else (math.nan, math.nan)
@@ -246,7 +246,7 @@ CHECKS = {"consistent": "repeats answered alike", "practice": "right in practice
 
 
 def score(settings: Rate, say: Callable[[str], None]) -> None:
-    """Score the files `answers` with the file `key` (None: the one in the folder `out`); say it, and write score.json beside the key."""
+    """Score the files `answers` with the file `key` (None: the one in the folder `out`); print it, and write score.json beside the key."""
     path = Path(settings.key or Path(settings.out) / "key.json")
     key = read_key(path)
     sessions = [session(read_json(Path(name)), key, Path(name)) for name in settings.answers]

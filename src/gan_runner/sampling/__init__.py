@@ -1,4 +1,4 @@
-"""Samples in a fixed order: of a generator, or from files."""
+"""Provide samples in a fixed order, from a generator or from files."""
 
 from gan_runner import lazy
 

@@ -1,4 +1,4 @@
-"""What is judged: samples in a fixed order, made by a generator or collected from files."""
+"""Subjects of evaluation: samples in a fixed order, from a generator or from files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def drawn(
     device: torch.device | str = "cpu",
     source: Source | None = None,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Yield the same samples, and their labels (N); None of an unconditional generator."""
+    """Generate the same samples with their labels (N); None for an unconditional generator."""
     return Generated(generator, n, NO_SPEC, seed=seed, y=y, device=device, source=source).batches(range(n), batch_size)
 
 
@@ -107,7 +107,7 @@ class Snapshot(NamedTuple):
 
 
 class Subject:
-    """n samples in a fixed order: what a metric is fed, and what it may look at besides."""
+    """The input of a metric: n samples in a fixed order, and the networks they come from, if any."""
 
     n: int
     spec: Spec
@@ -130,25 +130,24 @@ class Subject:
     device: torch.device = torch.device("cpu")
 
     def at(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return (samples as data, N ..., float32, images quantised to 256 levels but for nan and inf; labels N or None) of these
-        indices."""
+        """Return (samples, labels) of these indices: N ..., float32, images quantised to 256 levels except nan and inf; N or None."""
         raise NotImplementedError
 
     def protocol(self) -> dict[str, Any]:
-        """Return where the samples come from, for the protocol of a figure."""
+        """Return the source of the samples, for the protocol of a figure."""
         return {}
 
     def batches(self, rows: range, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield the samples `rows`, in order, a batch at a time."""
+        """Yield the samples `rows` in order, one batch at a time."""
         for start in range(rows.start, rows.stop, batch_size):
             yield self.at(torch.arange(start, min(start + batch_size, rows.stop)))
 
 
 class Generated(Subject):
-    """Samples of a generator: sample i is a function of the seed and of i alone.
+    """Samples of a generator: sample i depends only on the seed and i.
 
-    y: labels (n, whole numbers) or one label for all; None: uniform over the classes of a conditional generator. ValueError where it takes
-    no labels, or not these.
+    y: labels (n, whole numbers) or one label for all; None: uniform over the classes of a conditional generator. ValueError if the
+    generator takes no labels, or a label is out of range.
     """
 
     def __init__(
@@ -202,7 +201,7 @@ class Generated(Subject):
 
 
 def labels_for(generator: Generator, n: int, y: Tensor | int) -> Tensor:
-    """Return the labels of n samples, int64 n, from such labels or from one for all. ValueError where the generator does not take them."""
+    """Convert n labels, or one for all, to int64 of shape n. ValueError if the generator does not accept them."""
     if generator.classes is None:
         raise ValueError("this generator takes no labels")
     try:
@@ -218,9 +217,9 @@ def labels_for(generator: Generator, n: int, y: Tensor | int) -> Tensor:
 
 
 class Collected(Subject):
-    """Samples in memory or in files, n of them: a random choice by the seed; None, or n >= all of them: all.
+    """n samples from memory or files, chosen at random by the seed; None, or n >= their number: all.
 
-    UserError where a label is no class of the spec.
+    UserError if a label is not a class of the spec.
     """
 
     def __init__(
@@ -255,7 +254,7 @@ def finite(x: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
-    """Switch to evaluation mode for the time of the context; the modes of before are restored."""
+    """Context: evaluation mode; the mode of every module is restored at the end."""
     modes = {module: module.training for module in net.modules()}
     net.eval()
     try:

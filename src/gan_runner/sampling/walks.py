@@ -1,4 +1,4 @@
-"""Walks between latents."""
+"""Interpolate between latents."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from gan_runner.sampling.subjects import evaluating, labels_for
 def interpolation(
     generator: Generator, rows: int, columns: int, *, seed: int, y: int | None = None, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Walk between pairs of latents, rows x columns samples, row by row; a row keeps its label, which is y where that is given.
+    """Interpolate between pairs of latents: rows x columns samples, row by row. A row has one label: y, or a random one.
 
-    The latents are the generator's own prior of numbers that walk (`Walk`), so that none leaves the support of the prior.
+    The prior of the generator is applied to interpolated random numbers (`Walk`), so that no latent leaves its support.
     """
     if generator.overrides("asked"):
         raise UserError("format=interpolation: this generator works on data, and has no walk between latents alone; use format=grid")
@@ -31,11 +31,11 @@ def interpolation(
 
 
 class Walk(Draws):
-    """Random numbers that walk from those of one sample to those of another: rows x columns of them, row by row.
+    """Random numbers interpolated from those of one sample to those of another: rows x columns of them, row by row.
 
-    ends: draws of 2 rows samples; row i walks from sample i to sample rows + i. Normal numbers take the arc between the two (`slerp`), on
-    which they keep a typical length (White 2016). Uniform ones are Phi(e) of normal numbers e on such an arc: they stay in [0, 1), and are
-    as uniform in the middle as at the ends. Integers, such as a label or the component of a mixture, are those of the first end.
+    ends: draws of 2 * rows samples; row i goes from sample i to sample rows + i. Normal numbers follow the arc between the two (`slerp`),
+    on which they keep a typical norm (White 2016). Uniform ones are Phi(e) of normal numbers e on such an arc: they stay in [0, 1), and
+    are as uniform in the middle as at the ends. Integers, such as a label or a mixture component, are those of the first sample.
     """
 
     def __init__(self, ends: Draws, columns: int, device: torch.device | str = "cpu"):
@@ -64,7 +64,7 @@ class Walk(Draws):
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """Return the point a share t of the way along the arc from a to b, N Z; a straight line where they are (anti)parallel."""
+    """Return the point at fraction t of the arc from a to b, N Z; of the straight line if they are (anti)parallel."""
     cosine = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1, 1)[:, None]
     angle = cosine.acos()
     sine = angle.sin()

@@ -1,1 +1,1 @@
-"""What is on the disk: files, checkpoints, run directories. Nothing that is read is executed."""
+"""Read and write files, checkpoints and run directories. No code in them is executed."""

@@ -1,4 +1,4 @@
-"""Files of the cache: written whole or not at all, with a checksum at their end, and used only where that is right."""
+"""Write and read the files of the cache: written atomically, with a checksum at the end that is verified on reading."""
 
 from __future__ import annotations
 
@@ -13,29 +13,28 @@ SEAL = 16  # bytes at the end of a file: "\ncrc32 01234567\n"
 
 
 class Damaged(Exception):
-    """A file of the cache that is not what was written; the text says how that shows."""
+    """A file of the cache that was altered or cut; the message names the evidence."""
 
 
 def cache_folder() -> Path:
-    """Return where decoded images and features of real data are kept: $GAN_RUNNER_CACHE, else gan-runner in the user's folder for
-    caches."""
+    """Return the folder of decoded images and features of real data: $GAN_RUNNER_CACHE, else gan-runner in the user's cache folder."""
     if named := os.environ.get("GAN_RUNNER_CACHE"):
         return Path(named).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gan-runner"
 
 
 def seal(checksum: int) -> bytes:
-    """Return the last bytes of a file whose other bytes have this CRC-32."""
+    """Return the last SEAL bytes of a file whose other bytes have this CRC-32."""
     return b"\ncrc32 %08x\n" % checksum
 
 
 def write(path: Path, data: bytes | memoryview) -> None:
-    """Write a file and its checksum. Failed where the disk does not take it."""
+    """Write a file and its checksum. Failed if it cannot be written."""
     files.write_bytes(path, b"".join([data, seal(zlib.crc32(data))]))
 
 
 def verify(path: Path) -> None:
-    """Read a file through. Damaged where its checksum is wrong or missing; OSError where it cannot be read."""
+    """Verify the checksum of a whole file. Damaged if it is wrong or missing; OSError if the file cannot be read."""
     with path.open("rb") as file:
         left, checksum = os.fstat(file.fileno()).st_size - SEAL, 0
         while left > 0 and (block := file.read(min(left, BLOCK))):
@@ -46,7 +45,7 @@ def verify(path: Path) -> None:
 
 
 def read(path: Path) -> bytes:
-    """Return the bytes of a file, without the checksum. Damaged where that is wrong or missing; OSError where it cannot be read."""
+    """Return the bytes of a file without its checksum. Damaged if that is wrong or missing; OSError if the file cannot be read."""
     content = path.read_bytes()
     if content[-SEAL:] != seal(zlib.crc32(memoryview(content)[:-SEAL])):
         raise Damaged("its checksum is wrong")
@@ -54,6 +53,6 @@ def read(path: Path) -> bytes:
 
 
 def identity(path: Path) -> tuple[int, ...]:
-    """Return inode, size and time of change of a file, which change when it is written again. OSError where it is not there."""
+    """Return inode, size and modification time of a file: they change when it is replaced. OSError if there is no file."""
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,4 +1,4 @@
-"""A state on disk: whole or not at all, and read without executing anything."""
+"""Write states atomically and read them with a weights-only load, which executes no code."""
 
 import os
 import pickletools
@@ -35,7 +35,10 @@ class Damaged(Exception):
 
 
 def refuse_objects(value: Any, path: str = "state") -> None:
-    """Name the first thing in a state that a weights-only load would refuse: all but tensors, numbers, strings, None, list, tuple, dict."""
+    """Raise TypeError at the first value that a weights-only load would refuse.
+
+    Allowed are tensors, numbers, strings, None, list, tuple and dict.
+    """
     if type(value) is dict or (isinstance(value, dict) and type(value).__name__ == "OrderedDict"):
         for key, item in value.items():
             if type(key) not in (str, int):
@@ -49,35 +52,35 @@ def refuse_objects(value: Any, path: str = "state") -> None:
 
 
 def snapshot(state: dict[str, Any]) -> dict[str, Any]:
-    """Copy a state to memory of its own on the CPU: the originals may go on changing."""
+    """Copy the state to the CPU, so that training can go on while the copy is written."""
     return tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), state)
 
 
 class Writer:
-    """Writes on a thread of its own while rounds are played, one thing at a time; what goes wrong is raised by the next call."""
+    """Writes files in a thread during training, one after the other; the next call raises the error of a failed write."""
 
     def __init__(self) -> None:
         self.thread = ThreadPoolExecutor(1, "writer")
         self.last: Future[None] | None = None
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Start this write after the one before it."""
+        """Wait for the previous write, then start this one."""
         self.wait()
         self.last = self.thread.submit(work)
 
     def look(self) -> None:
-        """Raise the error of a write, if it is known by now."""
+        """Raise the error of a failed write, without waiting for one that is in progress."""
         if self.last is not None and self.last.done():
             self.wait()
 
     def wait(self) -> None:
-        """Return when everything is written."""
+        """Wait until everything is written; raise the error of a failed write."""
         last, self.last = self.last, None
         if last is not None:
             last.result()
 
     def close(self) -> None:
-        """Wait, and stop the thread."""
+        """Wait until everything is written, and end the thread."""
         try:
             self.wait()
         finally:
@@ -85,7 +88,7 @@ class Writer:
 
 
 def save(path: Path, state: dict[str, Any], root: Path | None = None) -> None:
-    """Write a state, whole or not at all. Failed where the disk does not take it; the file that was there stays.
+    """Write a state atomically. Failed if it cannot be written; an older file is then left unchanged.
 
     root: the directory below which no link is followed; None: the folder of the file.
     """
@@ -94,9 +97,9 @@ def save(path: Path, state: dict[str, Any], root: Path | None = None) -> None:
 
 
 def load(path: Path, device: torch.device | str = "cpu", root: Path | None = None) -> dict[str, Any]:
-    """Read the state of a run. Damaged where the file is cut, altered beyond reading, of another kind, or would grow when it is read.
+    """Read the state of a run. Damaged if the file is cut, altered, no checkpoint, or needs more memory than its own size.
 
-    root: the run directory, in which no link is followed; None: a path that the user typed. FileNotFoundError where there is none.
+    root: the run directory, in which no link is followed; None: a path that the user typed. FileNotFoundError if there is no file.
     """
     state = read_tensors(path, device, root)
     if not isinstance(state, dict) or type(state.get("version")) is not int:
@@ -136,7 +139,7 @@ def read_tensors(path: Path, device: torch.device | str = "cpu", root: Path | No
 
 
 def refuse_growing(file: BinaryIO, size: int) -> None:
-    """Raise ValueError for an archive that is altered, that grows when it is unpacked, or whose pickle names what could take any memory."""
+    """Raise ValueError for an archive that is altered or grows when unpacked, or whose pickle names more than torch and collections."""
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         if any(each.compress_type != zipfile.ZIP_STORED for each in entries) or sum(each.file_size for each in entries) > size:
@@ -151,7 +154,7 @@ def refuse_growing(file: BinaryIO, size: int) -> None:
 
 
 def refuse_declared(state: Any, size: int) -> None:
-    """Raise ValueError where a tensor is said to be larger than the file that it came from."""
+    """Raise ValueError if the declared size of a tensor is larger than its file."""
     waiting, seen = [state], set()
     while waiting:
         value = waiting.pop()
@@ -164,7 +167,7 @@ def refuse_declared(state: Any, size: int) -> None:
 
 
 def is_small(value: Any) -> bool:
-    """Return whether a part has at most MOST values and characters; what is in it twice counts twice, for so it is printed."""
+    """Return whether a part has at most MOST values and characters; a shared value counts each time, as it is printed each time."""
     waiting, size = [value], 0
     while waiting and size <= MOST:
         value = waiting.pop()
@@ -177,22 +180,22 @@ def is_small(value: Any) -> bool:
 
 
 def misfit(error: Exception) -> str:
-    """Return the last line of what load_state_dict raised for a state of another model."""
+    """Return the last line of the error that load_state_dict raised for a state of another model."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
 def candidates(folder: Path) -> list[Path]:
-    """Return the checkpoints from which a run can go on, newest first: last.pt, then step_*.pt."""
+    """List the checkpoints from which a run can be resumed, newest first: last.pt, then step_*.pt."""
     return [path for path in (folder / "last.pt", *reversed(numbered(folder))) if is_file(path)]
 
 
 def numbered(folder: Path) -> list[Path]:
-    """Return the checkpoints step_N.pt, oldest first."""
+    """List the checkpoints step_N.pt, oldest first."""
     return sorted(path for path in folder.glob("step_*.pt") if re.fullmatch(r"step_[0-9]+\.pt", path.name) and is_file(path))
 
 
 def is_file(path: Path) -> bool:
-    """Return whether there is a regular file; a link is none."""
+    """Return whether the path is a regular file; a link is not."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:

@@ -1,4 +1,4 @@
-"""What a run directory, the folder of a sweep and a folder of ratings may hold."""
+"""Check what a run directory, the folder of a sweep or a folder of ratings contains."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ MOST = {"metrics.jsonl": 2**28, "scalars.csv": 2**28, "changes.jsonl": 2**22}  #
 
 
 def refuse_foreign(folder: Path, names: Collection[str] = RUN) -> None:
-    """Raise UserError where a file or folder that is used in a directory is a link, a pipe or a device, or is larger than it can be.
+    """Raise UserError if one of these files and folders of a directory is a link, a pipe or a device, or is larger than a run writes.
 
-    Links of wandb's own, which stay inside wandb/, are left alone, and so are files of other names, which nobody opens.
+    Allowed are links that wandb makes inside wandb/. Files of other names are not checked, as they are never opened.
     """
     if len(str(folder).splitlines()) > 1:
         raise UserError(f"{printable(str(folder))}: there is a line break in the name of this directory; rename it")
@@ -48,7 +48,7 @@ def refuse_foreign(folder: Path, names: Collection[str] = RUN) -> None:
 
 
 def refuse_foreign_sweep(folder: Path, jobs: Iterable[Path]) -> None:
-    """Apply `refuse_foreign` to the directory of a sweep and its jobs, none of which may be reached through a link below it."""
+    """Apply `refuse_foreign` to the directory of a sweep and to its jobs; UserError if the path to a job has a link below the directory."""
     refuse_foreign(folder, SWEEP)
     for job in jobs:
         for path in (job, *job.parents):
@@ -58,7 +58,7 @@ def refuse_foreign_sweep(folder: Path, jobs: Iterable[Path]) -> None:
 
 
 def listed(folder: Path, names: Collection[str]) -> Iterator[tuple[Path, os.stat_result]]:
-    """List the files and folders of a directory under these names, and those in its folders at any depth; links are not followed."""
+    """List the entries of a directory with these names, and everything inside the folders among them; links are not followed."""
     waiting = [folder]
     while waiting:
         at = waiting.pop()
@@ -74,9 +74,9 @@ def listed(folder: Path, names: Collection[str]) -> Iterator[tuple[Path, os.stat
 
 
 def is_of_wandb(path: Path, folder: Path) -> bool:
-    """Return whether a link is one of those that wandb makes: in its folder, to something in there, or to the log of a run that has ended.
+    """Return whether wandb made a link: it is in wandb/, and its target is in there or is the log of a run that has ended.
 
-    That log is in the user's cache, and each start of wandb has a folder of its own: what was left before is not opened again.
+    That log is in the user's cache. Each start of wandb makes a new folder, so the links of earlier ones are not opened again.
     """
     own = folder / "wandb"
     of_a_run = path.match("wandb/*run-*/logs/debug-core.log")
@@ -84,6 +84,6 @@ def is_of_wandb(path: Path, folder: Path) -> bool:
 
 
 def kind(mode: int) -> str:
-    """Name the kind of a file that is not regular."""
+    """Name the type of a file that is not regular, for messages."""
     kinds = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
     return kinds.get(stat.S_IFMT(mode), "a device")

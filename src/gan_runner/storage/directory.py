@@ -1,4 +1,4 @@
-"""What a run leaves behind, file by file, and how it is read again. Reading executes nothing of it."""
+"""Write and read the files of a run directory. Reading executes no code from it."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ GOES_ON = ("running", "interrupted")  # a job of a sweep in one of these states 
 
 @contextmanager
 def locked(folder: Path, what: str = "run") -> Iterator[None]:
-    """Keep other writers out of a run directory, or that of a sweep. UserError where there is one, or none can write.
+    """Lock a run directory, or that of a sweep, for writing. UserError if another process holds the lock, or nothing can be written.
 
-    The lock goes with the process.
+    The lock ends with the process.
     """
     try:
         lock = files.opened(folder / ".lock", folder, os.O_RDWR | os.O_CREAT)  # whatever it holds stays
@@ -59,7 +59,7 @@ def locked(folder: Path, what: str = "run") -> Iterator[None]:
 
 
 def lay_out(folder: Path, config: Any, overrides: list[str]) -> None:
-    """Create the files and folders of a run that has not begun. UserError where the folder holds a run already."""
+    """Create the files and folders of a new run. UserError if the folder holds a run already."""
     if os.path.lexists(folder / "status.json"):
         raise UserError(f"{folder} holds a run already; go on with it by resume={folder}, or choose another folder")
     files.make_folder(folder / "checkpoints", folder)
@@ -69,7 +69,7 @@ def lay_out(folder: Path, config: Any, overrides: list[str]) -> None:
 
 
 def write_config(folder: Path, config: Any) -> None:
-    """Write config.yaml: enough to run it again."""
+    """Write config.yaml: all that is needed to run it again."""
     files.write_bytes(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(portable(config))).encode())
 
 
@@ -93,7 +93,7 @@ def read_config(folder: Path) -> DictConfig:
 
 
 class Difference(NamedTuple):
-    """A key that has two values."""
+    """A key whose value differs between two configurations."""
 
     key: str
     before: Any
@@ -104,8 +104,7 @@ class Difference(NamedTuple):
 
 
 def default_of(node: dict[str, Any], key: str) -> Any:
-    """Return the default of a parameter of the class that a node names; NOT_SET where there is none, or the class is not the project's
-    own."""
+    """Return the default of a parameter of the class that a node names; NOT_SET without a default or for a class of another package."""
     module, _, name = str(node.get("_target_")).rpartition(".")
     if module.split(".")[0] != "gan_runner":
         return NOT_SET
@@ -139,7 +138,7 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[Difference]:
 
 
 def line_of(words: Iterable[Any]) -> list[str]:
-    """Return the words of a line that tell its run apart from others, with today's names of keys."""
+    """Return the words of a command line that affect the results of its run, with keys of older versions renamed."""
     found = []
     for word in words:
         sign, key, rest = re.fullmatch(r"([+~]*)([^=]*)(.*)", str(word), re.DOTALL).groups()  # type: ignore[union-attr]
@@ -154,19 +153,19 @@ def line_of(words: Iterable[Any]) -> list[str]:
 
 
 def as_read(config: Any) -> dict[str, Any]:
-    """Return a configuration as `portable` gives it once it was written to config.yaml and read again."""
+    """Return the configuration that reading config.yaml will give: `portable`, written as YAML and parsed."""
     return portable(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(portable(config)))))
 
 
 def made_with(config: Any) -> dict[str, Any]:
-    """Return a configuration as a state keeps it: plain values, without the place of the data."""
+    """Return a configuration as it is stored in a state: plain values, without the path of the data."""
     made = as_read(config)
     made["dataset"] = {key: value for key, value in made["dataset"].items() if key not in ("root", "path")}
     return made
 
 
 def record_changes(folder: Path, step: int, changes: Iterable[Difference]) -> None:
-    """Add lines to changes.jsonl, all or none: what was changed when a run was resumed after round `step`."""
+    """Append to changes.jsonl, atomically, what was changed when a run was resumed after round `step`."""
     lines = [json.dumps({"step": step, "time": now(), "key": each.key, "from": each.before, "to": each.now}) + "\n" for each in changes]
     if lines:
         before = read_bounded(folder / CHANGES, contents.MOST[CHANGES]) or b""
@@ -174,13 +173,13 @@ def record_changes(folder: Path, step: int, changes: Iterable[Difference]) -> No
 
 
 def recorded_changes(folder: Path) -> dict[str, Any]:
-    """Map each key to its last value in changes.jsonl."""
+    """Read changes.jsonl: key -> the newest value that a resume gave it."""
     lines = [parsed_json(line) for line in (read_bounded(folder / CHANGES, contents.MOST[CHANGES]) or b"").splitlines()]
     return {str(line["key"]): line["to"] for line in lines if isinstance(line, dict) and {"key", "to"} <= line.keys()}
 
 
 def portable(config: Any) -> dict[str, Any]:
-    """Resolve every interpolation of a configuration but those that lead to the data, which may be elsewhere tomorrow."""
+    """Resolve the interpolations of a configuration, except those for the path of the data, which differs between machines."""
     tree = OmegaConf.create(config)
 
     def merge(raw: Any, resolved: Any, path: str) -> Any:
@@ -193,7 +192,7 @@ def portable(config: Any) -> dict[str, Any]:
 
 
 def move_aside(folder: Path) -> Path:
-    """Rename a run directory to the first FOLDER.attempt_N that is free, where it stays a run; the new path. Failed where it cannot be."""
+    """Rename a run directory to the first free FOLDER.attempt_N, and return that path. Failed if it cannot be renamed."""
     n = next(n for n in itertools.count(1) if not os.path.lexists(folder.with_name(f"{folder.name}.attempt_{n}")))
     try:
         return folder.rename(folder.with_name(f"{folder.name}.attempt_{n}"))
@@ -202,7 +201,7 @@ def move_aside(folder: Path) -> Path:
 
 
 class Status:
-    """status.json: the state and the progress of a run, for other programs."""
+    """Writes status.json: the state and the progress of a run, for other programs."""
 
     def __init__(self, folder: Path, writes: bool = True):
         self.path, self.writes = folder / "status.json", writes
@@ -219,19 +218,19 @@ class Status:
 
 
 def status_of(folder: Path) -> dict[str, Any]:
-    """Read status.json; nothing where it cannot be read."""
+    """Read status.json; empty if it cannot be read."""
     status = parsed_json(read_bounded(folder / "status.json"))
     return status if isinstance(status, dict) else {}
 
 
 def state_of(folder: Path) -> str | None:
-    """Return the state in status.json; None where it cannot be read, or is none of ours."""
+    """Return the state in status.json; None if it cannot be read or is not one of State."""
     state = status_of(folder).get("state")
     return state if isinstance(state, str) and state in get_args(State) else None
 
 
 def write_picture(path: Path, picture: Tensor, root: Path | None = None) -> None:
-    """Write uint8 3 H W, or 1 H W for grey, as PNG, whole or not at all. root: the directory below which no link is followed."""
+    """Write a PNG atomically, from uint8 3 H W, or 1 H W for grey. root: the directory below which no link is followed."""
     from PIL import Image
 
     pixels = picture.permute(1, 2, 0).numpy()
@@ -252,12 +251,12 @@ def add_evaluation(folder: Path, line: Mapping[str, Any], pictures: Mapping[str,
 
 
 def now() -> str:
-    """Return the time, as ISO 8601 with the offset."""
+    """Return the local time as ISO 8601 with its UTC offset."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
-    """Find the newest state that can be read, and its file; files that cannot be read are named. UserError where there is none."""
+    """Return (path, state) of the newest readable checkpoint, and report unreadable ones. UserError if there is none."""
     for path in checkpoint.candidates(folder / "checkpoints"):
         try:
             return path, checkpoint.load(path, root=folder)
@@ -267,7 +266,7 @@ def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, An
 
 
 def forget_after(folder: Path, step: int) -> None:
-    """Drop the evaluations of rounds that will be played again."""
+    """Remove evaluations after round `step` from metrics.jsonl: a resumed run will measure them again."""
     path = folder / "metrics.jsonl"
     data, kept = read_bounded(path, contents.MOST[path.name]), []
     if data is None:
@@ -281,7 +280,7 @@ def forget_after(folder: Path, step: int) -> None:
 
 
 def write_environment(folder: Path) -> None:
-    """Write env.json: command line, versions, device, and the commit where the package is run from a checkout."""
+    """Write env.json: command line, versions, device, and the commit if the package runs from a checkout."""
     commit = git("rev-parse", "HEAD")
     environment = {
         "command": sys.argv,
@@ -299,7 +298,7 @@ def write_environment(folder: Path) -> None:
 
 
 def git(*words: str) -> str | None:
-    """Describe the checkout that this file is part of; None where it is part of none."""
+    """Return the output of a git command in the checkout of this file; None if this file is in no checkout."""
     here = Path(__file__).resolve()
     try:
         for command in (("ls-files", "--error-unmatch", here.name), words):

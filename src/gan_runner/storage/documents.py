@@ -1,4 +1,4 @@
-"""Configurations of strangers: parsed within bounds, and what their interpolations may ask for. Imports no torch."""
+"""Parse untrusted configurations within bounds, and check which interpolations they contain. Imports no torch."""
 
 import io
 import re
@@ -37,10 +37,10 @@ Path = tuple[Any, ...]
 
 
 def document(data: bytes | None, name: str, ours: bool = False) -> DictConfig:
-    """Parse a YAML document as OmegaConf does. UserError where it is larger than the bounds above; yaml.YAMLError where it is none.
+    """Parse a YAML document as OmegaConf does. UserError if it exceeds the bounds above; yaml.YAMLError if it is not YAML.
 
-    data: None where there was no regular file of at most SIZE bytes. ours: a file of the project, whose interpolations are trusted. Every
-    bound is checked before anything is built.
+    data: None if there was no regular file of at most SIZE bytes. ours: a file of the project, whose interpolations are trusted. All
+    bounds are checked before any object is built.
     """
     if data is None:
         raise UserError(f"{name} cannot be read: expected a regular file of at most {SIZE // 1024} KiB")
@@ -86,7 +86,7 @@ def _too_large(name: str, line: int) -> UserError:
 
 
 def _skim(data: bytes, name: str) -> None:
-    """Count what is written in a document, by the parser in C where there is one: the one of OmegaConf takes seconds for a large one."""
+    """Check the number of values and levels with the C parser if there is one: OmegaConf's takes seconds for a large document."""
     values = levels = 0
     try:
         for event in yaml.parse(data, Loader=LOADER):
@@ -102,7 +102,7 @@ def _skim(data: bytes, name: str) -> None:
 
 
 def _measure(node: yaml.Node, name: str, known: dict[int, tuple[int, int, int] | None]) -> tuple[int, int, int]:
-    """Measure a node: (values, characters, levels), with every alias written out. UserError where they exceed the bounds."""
+    """Return (values, characters, levels) of a node, with every alias written out. UserError if they exceed the bounds."""
     if id(node) in known:
         measured = known[id(node)]
         if measured is None:
@@ -129,7 +129,7 @@ def _measure(node: yaml.Node, name: str, known: dict[int, tuple[int, int, int] |
 
 
 def texts(tree: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Yield every text of a configuration that has an interpolation."""
+    """List (path, text) of every text of a configuration that has an interpolation."""
     for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
         if isinstance(value, str) and MARK in value:
             yield (*path, key), value
@@ -138,7 +138,7 @@ def texts(tree: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
 
 
 def refuse_interpolations(tree: Tree, name: str) -> None:
-    """Refuse interpolations that a stranger's file must not have: of the environment, new keys, texts read as configurations. UserError.
+    """Raise UserError for interpolations that an untrusted file must not have: the environment, oc.create, oc.decode and the like.
 
     `${KEY}`, `${oc.select:KEY,DEFAULT}`, `${now:FORMAT}` and the place of the data, `${oc.env:GAN_RUNNER_DATA,DEFAULT}`, are allowed.
     """
@@ -154,7 +154,7 @@ def refuse_interpolations(tree: Tree, name: str) -> None:
 
 
 def is_allowed(text: str) -> bool:
-    """Return whether a file of a stranger may have this text."""
+    """Return whether an untrusted file may have this text."""
     try:
         return "\\" not in text and all(map(_allowed, _interpolations(text)))
     except (GrammarParseError, RecursionError):
@@ -166,7 +166,7 @@ def key_of(path: Path) -> str:
 
 
 def _interpolations(text: str) -> Iterator[Any]:
-    """Yield the interpolations of a text, inner ones too, as OmegaConf's grammar reads them."""
+    """List the interpolations of a text, nested ones too, by OmegaConf's grammar."""
 
     def visit(node: Any) -> Iterator[Any]:
         if isinstance(node, Grammar.InterpolationNodeContext | Grammar.InterpolationResolverContext):
@@ -187,7 +187,7 @@ def _allowed(node: Any) -> bool:
 
 
 def _asked(node: Any) -> str | None:
-    """Return the key that an interpolation asks for; None where it asks for something else."""
+    """Return the key that an interpolation refers to; None if it refers to something else."""
     inner = node.getText()[2:-1]
     if isinstance(node, Grammar.InterpolationNodeContext):
         return inner.strip()
@@ -196,7 +196,7 @@ def _asked(node: Any) -> str | None:
 
 
 def references(text: str) -> list[str]:
-    """Return the keys that a text asks for, without spaces and quotes; without those that are put together from other values."""
+    """List the keys that a text refers to, without spaces and quotes, and without keys that are computed from other values."""
     try:
         return [asked for node in _interpolations(text) if MARK not in node.getText()[2:-1] and (asked := _asked(node)) is not None]
     except (GrammarParseError, RecursionError):
@@ -204,13 +204,13 @@ def references(text: str) -> list[str]:
 
 
 def asks_only(text: str, keys: Collection[str]) -> bool:
-    """Return whether every interpolation of a text asks for one of these keys."""
+    """Return whether every interpolation of a text refers to one of these keys."""
     found = references(text) if MARK in text else []
     return set(found) <= set(keys) and text.count(MARK) == len(found)
 
 
 def refuse_covered(name: str, tree: Any, interpolated: Collection[Path]) -> None:
-    """Refuse keys below what another file has as an interpolation: OmegaConf would resolve that before its growth is known. UserError."""
+    """Raise UserError for keys below an interpolation of another file: OmegaConf would resolve it before its size is checked."""
     for path in interpolated:
         node = tree
         for key in path:
@@ -220,12 +220,12 @@ def refuse_covered(name: str, tree: Any, interpolated: Collection[Path]) -> None
 
 
 def refuse_growth(config: DictConfig, name: str) -> None:
-    """Refuse interpolations that lead back to themselves, or to more than TEXT characters, before any is resolved. UserError."""
+    """Raise UserError for interpolations that form a cycle or resolve to more than TEXT characters, before any is resolved."""
     tree = OmegaConf.to_container(config, resolve=False)
     known: dict[Path, tuple[int, int] | None] = {}
 
     def size(node: Any, path: Path) -> tuple[int, int]:
-        """Measure (characters, interpolations one after another) of a text once it is resolved."""
+        """Return (characters, length of the longest chain of interpolations) of a resolved node."""
         if path in known:
             measured = known[path]
             if measured is None:
@@ -252,7 +252,7 @@ def refuse_growth(config: DictConfig, name: str) -> None:
 
 
 def _target(tree: Any, path: Path, asked: str) -> tuple[Any, Path] | None:
-    """Return the value to which `${asked}` at a path leads, or the interpolation on the way there; None where there is nothing."""
+    """Return the node that `${asked}` at a path refers to, or the interpolation on the way to it; None if there is neither."""
     key = asked.lstrip(".")
     dots = len(asked) - len(key)
     at = path[: len(path) - dots] if dots else ()
@@ -272,7 +272,7 @@ def _target(tree: Any, path: Path, asked: str) -> tuple[Any, Path] | None:
 
 
 def rendered(error: BaseException) -> str:
-    """Format an error of YAML, OmegaConf or Hydra."""
+    """Format an error of YAML, OmegaConf or Hydra in one line."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: {error.problem}"
     cause: BaseException = error

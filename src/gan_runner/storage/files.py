@@ -1,7 +1,7 @@
-"""Files inside the directory of a run, a sweep or a rating: no link in it is followed, and only regular files are opened. Imports no torch.
+"""Open and write files in the directory of a run, a sweep or a rating: only regular files, and never through a link. Imports no torch.
 
-Such a directory may come from somebody else. A link in it could lead a write to any file of the user, a pipe would block who opens it, and
-a device has no end. A path that the user typed may lead through links; what is below the directory, its `root`, may not.
+Such a directory may come from another person. A link in it could redirect a write to any file of the user, opening a pipe would block, and
+reading a device might never end. A path that the user typed may contain links; the part below the directory, its `root`, may not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gan_runner.storage.contents import kind
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line to a file of a directory and sync it. Failed where the disk does not take it, or it is no regular file."""
+    """Append a line to a file of a directory and sync it to disk. Failed if it cannot be written or is not a regular file."""
     try:
         with open(appended(path, path.parent), "a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -53,7 +53,7 @@ def folder_of(path: Path, root: Path | None = None) -> Iterator[int]:
 
 
 def opened(path: Path, root: Path, flags: int = os.O_RDONLY) -> int:
-    """Open a regular file in a directory: a descriptor. OSError, with the reason in words, for anything else."""
+    """Open a regular file in a directory and return its descriptor. OSError, with the reason, for anything else."""
     with folder_of(path, root) as folder:
         with contextlib.suppress(FileNotFoundError):  # looked at first: opening a device may be an act
             refuse_irregular(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode)
@@ -61,13 +61,13 @@ def opened(path: Path, root: Path, flags: int = os.O_RDONLY) -> int:
 
 
 def typed(path: Path) -> int:
-    """Open a regular file that the user named, maybe by a link, for reading: a descriptor. OSError for anything else, without waiting."""
+    """Open for reading a regular file that the user named, links allowed. Returns a descriptor; OSError, without blocking, otherwise."""
     refuse_irregular(path.stat().st_mode)
     return regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
 
 
 def regular(descriptor: int) -> int:
-    """Return the descriptor, if it is that of a regular file; else close it and raise OSError."""
+    """Return the descriptor of a regular file; close any other and raise OSError."""
     try:
         refuse_irregular(os.fstat(descriptor).st_mode)
     except OSError:
@@ -84,9 +84,9 @@ def refuse_irregular(mode: int) -> None:
 
 
 def appended(path: Path, root: Path) -> int:
-    """Open a file for writing at its end, and create it where there is none: a descriptor. OSError where it cannot be.
+    """Open a file for appending and return its descriptor; the file is created if it is missing. OSError if it cannot be opened.
 
-    A file with another hard link is copied first, so that the other name keeps its bytes.
+    A file with several hard links is copied first, so that the other link keeps its content.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     descriptor = opened(path, root, flags)
@@ -102,7 +102,7 @@ def appended(path: Path, root: Path) -> int:
 
 
 def write_bytes(path: Path, data: bytes | memoryview, root: Path | None = None) -> None:
-    """Write a file whole or not at all; Failed where the disk does not take it, with the file that was there intact.
+    """Write a file atomically. Failed if it cannot be written; an older file is then left unchanged.
 
     root: the directory below which no link is followed; None: the folder of the file.
     """
@@ -114,7 +114,7 @@ def write_bytes(path: Path, data: bytes | memoryview, root: Path | None = None) 
 
 
 def make_folder(path: Path, root: Path | None = None) -> None:
-    """Make a folder where there is none. Failed where the disk does not take it, or a file or a link has its name."""
+    """Create a folder if it is missing. Failed if it cannot be created, or a file or a link has its name."""
     try:
         with folder_of(path, root) as folder:
             try:
@@ -140,7 +140,7 @@ def link(source: Path, path: Path, root: Path | None = None) -> None:
 
 
 def replace(path: Path, fill: Callable[[BinaryIO], None], root: Path | None = None) -> None:
-    """Write a file by `fill`, beside its name, sync and rename it: whole or not at all. Failed where the disk does not take it."""
+    """Write a file atomically: `fill` writes a temporary file, which is synced and renamed. Failed if it cannot be written."""
 
     def write(part: str, folder: int) -> None:
         with _new(part, folder) as file:
@@ -150,7 +150,7 @@ def replace(path: Path, fill: Callable[[BinaryIO], None], root: Path | None = No
 
 
 def unlink(path: Path, root: Path) -> None:
-    """Remove a file of a directory, if it is there."""
+    """Remove a file of a directory if it exists."""
     with contextlib.suppress(OSError), folder_of(path, root) as folder:
         os.unlink(path.name, dir_fd=folder)
 
@@ -175,7 +175,7 @@ def _replace(path: Path, write: Callable[[str, int], None], root: Path | None) -
 
 
 def _refuse_to_replace(name: str, folder: int) -> None:
-    """Raise OSError where there is a device or a pipe, such as /dev/null: a file in its place would be missed by others."""
+    """Raise OSError if the name is a device or a pipe, such as /dev/null: other programs need it."""
     with contextlib.suppress(FileNotFoundError):
         mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
         if not stat.S_ISLNK(mode):

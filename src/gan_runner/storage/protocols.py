@@ -1,7 +1,7 @@
-"""Which figures may share a name: those that were measured alike. Imports no torch.
+"""Compare the protocols of figures: only figures of the same protocol share a name. Imports no torch.
 
-A figure is known by its key and by the protocol of its line in metrics.jsonl. Of a run, the plain key belongs to what training measures
-(callback.evaluate). A figure that was measured by another protocol is named by its key and by what differs: `fd/lenet (n=500)`.
+A figure is identified by its key and by the protocol of its line in metrics.jsonl. In a run, the plain key belongs to the protocol of
+training (callback.evaluate). A figure of another protocol is named by its key and by the difference: `fd/lenet (n=500)`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,7 +29,7 @@ class Protocol(NamedTuple):
 
     @classmethod
     def of(cls, flat: Mapping[str, Value]) -> "Protocol":
-        """Build a protocol from values by dotted key, as untrusted.flat gives them."""
+        """Build from a protocol by dotted key, as returned by untrusted.flat."""
         said: dict[str, Value] = {}
         settings: dict[str, dict[str, Value]] = {}
         for name, value in flat.items():
@@ -50,7 +50,7 @@ class Protocol(NamedTuple):
         return next((self.measured[each] for each in prefixes if each in self.measured), (None, ""))
 
     def relevant(self, key: str) -> dict[str, Value]:
-        """What a figure depends on: without the settings of other metrics, and without real samples or an extractor it never saw."""
+        """Return the entries that affect a figure: no settings of other metrics, no real samples or extractor that it does not use."""
         metric, reads = self.source(key)
         if metric is None:
             return self.said | dict(islice((pair for each in self.settings.values() for pair in each.items()), MOST))
@@ -59,9 +59,9 @@ class Protocol(NamedTuple):
         return said | dict(islice(self.settings.get(metric, {}).items(), MOST))
 
     def differing(self, key: str, other: "Protocol") -> dict[str, tuple[Value, Value]]:
-        """Compare with another protocol of a figure: (value here, value there) of each dotted key that differs.
+        """Compare how two protocols measure a figure: dotted key -> (value here, value in `other`) where they differ.
 
-        What only one of them says is not compared, since it may be of another version. But a mean over seeds is never a single figure.
+        Entries of only one protocol are not compared, since it may be of another version. But a mean over seeds is never a single figure.
         """
         if self == other:
             return {}
@@ -73,7 +73,7 @@ class Protocol(NamedTuple):
         return found | {name: (a.get(name), b.get(name)) for name in ("seeds", "samples") if (name in a) != (name in b)}
 
     def described(self, key: str, other: "Protocol") -> str:
-        """Describe how another protocol differs, `n=500, seed=3`; nothing where they measure the figure alike."""
+        """Describe how another protocol differs from this one, as `n=500, seed=3`; empty if they measure the figure alike."""
         return ", ".join(dict.fromkeys(_words(self.differing(key, other), other)))
 
 

@@ -1,6 +1,6 @@
-"""Read run directories from outside: where they are, and what is in them. Imports no torch.
+"""Find and read run directories, without starting them. Imports no torch.
 
-They may come from strangers, and are read as `untrusted` reads. Every text of a Run but its folder is fit to be printed.
+They are untrusted and read by `untrusted`. Every text of a Run except its folder is safe to print.
 """
 
 import fcntl
@@ -54,7 +54,7 @@ class Evaluation:
 
 @dataclass
 class Run:
-    """What a run directory says; None: it does not say, or it cannot be read."""
+    """The content of a run directory; None where a value is missing or unreadable."""
 
     folder: Path
     name: str  # its path below the folder that was searched
@@ -73,7 +73,7 @@ class Run:
 
     @property
     def seconds(self) -> float | None:
-        """From the first start to the end, or to now, or to the last sign of a dead run."""
+        """Seconds from the first start to the end; to now for a running run, to the last written file for a dead one."""
         end = {"running": time.time(), "dead": self.written}.get(self.state, self.ended)
         return None if self.started is None or end is None else max(end - self.started, 0)
 
@@ -84,7 +84,7 @@ class Run:
 
     @cached_property
     def owners(self) -> dict[str, Protocol]:
-        """The protocol that owns each plain key: that of training, the newest where it was changed, else the first of gan-eval."""
+        """Plain key -> the protocol that it belongs to: the newest one of training, else the first one of gan-eval."""
         found: dict[str, Protocol] = {}
         for line in self.evaluations:
             for key in line.figures:
@@ -94,7 +94,7 @@ class Run:
 
     @cached_property
     def curves(self) -> dict[str, dict[int, float | None]]:
-        """images -> value of each metric that the run was measured by. What was measured by another protocol has a name of its own."""
+        """Metric -> {images: value}. Figures of another protocol have a name of their own, by `named`."""
         found: dict[str, dict[int, float | None]] = {}
         for line in self.evaluations:
             for key, value in line.figures.items():
@@ -109,9 +109,9 @@ class Run:
         return {name: protocol for protocol, figures in lines for key in figures if (name := self.named(key, protocol))}
 
     def named(self, key: str, protocol: Protocol) -> str | None:
-        """Return the name of a figure: `fd/lenet`, or `fd/lenet (n=500)` where another protocol owns the plain key.
+        """Name a figure: `fd/lenet`, or `fd/lenet (n=500)` if the plain key belongs to another protocol.
 
-        None: gan-eval repeats by the same protocol what training measures.
+        None: a figure of gan-eval that repeats one of training by the same protocol.
         """
         own = self.owners.get(key, protocol)
         differs = own.described(key, protocol)
@@ -119,7 +119,7 @@ class Run:
 
     @property
     def keys(self) -> list[str]:
-        """The metrics that it was measured by, the one it follows first."""
+        """The measured metrics; the one that best.pt follows is the first."""
         first, _ = self.followed()
         return sorted(self.curves, key=lambda key: key != first)
 
@@ -143,7 +143,7 @@ class Run:
         return key, mode or self.direction(key)
 
     def followed(self, asked: str | None = None) -> tuple[str | None, str | None]:
-        """(key, "min" | "max"): as asked (NAME, NAME:min or NAME:max), else what best.pt follows, else the first that was measured."""
+        """Return (metric, "min" | "max"): as asked (KEY, KEY:min or KEY:max), else what best.pt follows, else the first measured."""
         own, own_mode = self.own
         said = re.fullmatch(r"(.+?)(?::(min|max))?", asked or "")
         mode = said[2] if said else None
@@ -151,32 +151,32 @@ class Run:
         return key, mode or (own_mode if key == own else self.direction(key or ""))
 
     def objective(self, key: str | None, mode: str | None) -> float | None:
-        """The best value of a figure in training; of what best.pt follows (`own`), it is what the run returned."""
+        """Return the best value of a metric in training; for the metric of best.pt (`best_of`), it is the objective of the run."""
         owner = self.owners.get(key or "")
         best = self.best(key or "", mode) if owner and owner.trained else None
         return best[1] if best else None
 
     def curve(self, key: str) -> list[tuple[int, float | None]]:
-        """Return (images, value) in order, of one of `keys`: all measured by one protocol."""
+        """Return (images, value) in order for one of `keys`; all values are of one protocol."""
         return sorted(self.curves.get(key, {}).items())
 
     def best(self, key: str, mode: str | None) -> tuple[int, float] | None:
-        """Return (images, value) of the best of a curve."""
+        """Return (images, value) of the best point of a curve."""
         found = [(images, value) for images, value in self.curve(key) if value is not None]
         return (max if mode == "max" else min)(found, key=lambda point: point[1]) if found and mode else None
 
     def last(self, key: str) -> float | None:
-        """Return the newest value of a curve that could be computed."""
+        """Return the newest value of a curve that is not null."""
         return next((value for _, value in reversed(self.curve(key)) if value is not None), None)
 
     def protocol(self) -> dict[str, Value]:
-        """Return how the curves were measured: in training, or by gan-eval where nothing was."""
+        """Return the protocol of the curves: that of training, or of gan-eval if training measured nothing."""
         passed = ("metrics.", "keys.", "notes")
         return {key: value for key, value in self.lines[-1].protocol.items() if not key.startswith(passed)} if self.lines else {}
 
 
 def best_of(config: Mapping[str, Value]) -> tuple[str | None, str | None]:
-    """(name, mode) that best.pt follows, in a configuration by dotted key; None: there is none, or the metric says it."""
+    """Return (metric, mode) of best.pt from a configuration by dotted key; (None, None) if no metric is followed."""
     for key, value in config.items():
         if key.startswith("callback.") and key.endswith(".best.metric") and isinstance(value, str):
             mode = config.get(f"{key.removesuffix('metric')}mode")
@@ -190,15 +190,14 @@ def settled(lines: Iterable[Evaluation], name: str, mode: str | None) -> str | N
 
 
 def plain(name: str) -> str:
-    """Return the key in the name of a figure: `fd/lenet` of `fd/lenet (n=500)`."""
+    """Return the key in the name of a figure: `fd/lenet` for `fd/lenet (n=500)`."""
     return name.partition(" (")[0]
 
 
 def drawn(folder: Path, names: Iterable[str], protocol: dict[str, Any]) -> dict[str, str]:
-    """Return the names under which gan-eval draws figures and pictures of this protocol beside what a folder has; to be asked before it
-    has them.
+    """Return the names for gan-eval's figures and pictures of this protocol in a folder; call it before they are added.
 
-    What training measures, or will, keeps the plain key: `fd/lenet (n=500)`, or `fd/lenet (gan-eval)` where the protocol is the same.
+    The plain key is kept for training. gan-eval uses `fd/lenet (n=500)`, or `fd/lenet (gan-eval)` if the protocol is the same.
     """
     run, other = read(folder, folder), Protocol.of(dict(flat(protocol)))
     suffixes: dict[str, str] = {}
@@ -223,7 +222,7 @@ def is_run(folder: Path) -> bool:
 
 
 def find(root: Path) -> Iterator[Path]:
-    """Find the run directories in a folder, itself included, down to 12 levels below it; links are not followed."""
+    """List the run directories in a folder, itself included, down to 12 levels below it; links are not followed."""
     for name, folders, files in os.walk(root):
         folder, is_run = Path(name), {"config.yaml", "status.json"} <= set(files)
         if is_run:
@@ -266,7 +265,7 @@ def read(folder: Path, root: Path) -> Run:
 
 
 def evaluations_of(data: bytes) -> Iterator[Evaluation]:
-    """Parse the lines of metrics.jsonl; others, such as the half line of a killed process, are skipped."""
+    """Parse the lines of metrics.jsonl; invalid ones, such as an incomplete line of a killed process, are skipped."""
     for text in islice(data.splitlines(), 100_000):
         line = parsed_json(text)
         if isinstance(line, dict) and isinstance(line.get("metrics"), dict):
@@ -284,7 +283,7 @@ def directions_of(said: Any) -> dict[str, str] | None:
 
 
 def numbered(folder: Path, below: str = "samples") -> list[tuple[int, Path]]:
-    """Return (round, file) of samples/step_N.png, or of checkpoints/step_N.pt; the newest first."""
+    """List (round, file) of samples/step_N.png, or of checkpoints/step_N.pt, newest first."""
     found = ((re.fullmatch(r"step_([0-9]{1,15})\.(png|pt)", entry.name), Path(entry.path)) for entry in entries(folder / below))
     return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
 
@@ -301,7 +300,7 @@ def last_written(folder: Path) -> float:
 
 
 def is_held(folder: Path) -> bool:
-    """Return whether a process holds the lock of a run, or this cannot be found out."""
+    """Return whether a process holds the lock of a run; True as well if that cannot be determined."""
     try:
         lock = os.open(folder / ".lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Files that may come from strangers: read without executing anything, without following links, and within bounds."""
+"""Read untrusted files: no code is executed, no link is followed, and sizes are bounded."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def read_bounded(path: Path, limit: int = 2**18, cut: bool = False) -> bytes | N
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """List a folder; nothing where it is a link or cannot be read."""
+    """List the entries of a folder; empty if it is a link or cannot be read."""
     try:
         return [] if folder.is_symlink() else list(os.scandir(folder))
     except OSError:
@@ -37,7 +37,7 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def parsed_json(data: bytes | None) -> Any:
-    """Parse a JSON document; None where it is none."""
+    """Parse JSON; None if it is invalid."""
     try:
         return json.loads(data or b"")
     except (ValueError, RecursionError):
@@ -45,7 +45,7 @@ def parsed_json(data: bytes | None) -> Any:
 
 
 def parsed_yaml(data: bytes | None) -> Any:
-    """Parse a YAML document of plain values; None where it is none, has aliases (they grow when they are read), or more than 50 levels."""
+    """Parse YAML of plain values; None if it is invalid, has aliases (they can expand without bound) or more than 50 levels."""
     try:
         text, depth = (data or b"").decode(), 0
         for event in yaml.parse(text, Loader=LOADER):
@@ -58,7 +58,7 @@ def parsed_yaml(data: bytes | None) -> Any:
 
 
 def flat(tree: Any) -> Iterator[tuple[str, Value]]:
-    """Flatten nested dicts to leaves by dotted key, no more than 5,000; what is below the 20th level is one leaf."""
+    """List (dotted key, leaf) of nested dicts, at most 5,000; a dict at the 20th level is one leaf."""
 
     def visit(node: dict[Any, Any], path: str, depth: int) -> Iterator[tuple[str, Value]]:
         for key, value in node.items():
@@ -72,7 +72,7 @@ def flat(tree: Any) -> Iterator[tuple[str, Value]]:
 
 
 def leaf(value: Any) -> Value:
-    """Convert a value to one that can be shown, and written as JSON."""
+    """Convert a value to one that can be printed and written as JSON."""
     if value is None or isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**63):
         return value
     if isinstance(value, float) and math.isfinite(value):
@@ -84,24 +84,24 @@ def leaf(value: Any) -> Value:
 
 
 def memory() -> int:
-    """Return the bytes of memory that this process may have: those of the machine, or of its control group where these are less."""
+    """Return the bytes of memory that this process may use: those of the machine, or the limit of its control group if it is lower."""
     here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     said = (read_bounded(Path("/sys/fs/cgroup", name)) for name in ("memory.max", "memory/memory.limit_in_bytes"))
     return min([here, *(int(each) for each in said if each and each.strip().isdigit())])
 
 
 def whole(value: Any) -> int | None:
-    """Return a whole number from 0 that a float holds exactly; None for anything else."""
+    """Return a whole number from 0 to 2**53 - 1, which a float represents exactly; None for anything else."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
 
 
 def number(value: Any) -> float | None:
-    """Return a number whose square is finite, too; None for anything else."""
+    """Return a number whose square is finite, too, as a float; None for anything else."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e150 else None
 
 
 def moment(text: Any) -> float | None:
-    """Parse ISO 8601 to seconds since 1970; None for anything else."""
+    """Convert ISO 8601 to seconds since 1970; None for anything else."""
     try:
         seconds = datetime.fromisoformat(text).timestamp()
     except (TypeError, ValueError, OverflowError, OSError):

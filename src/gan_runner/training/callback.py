@@ -1,4 +1,4 @@
-"""Base class of callbacks. A callback changes nothing of the training: without any, the weights are the same bit for bit."""
+"""Base class of callbacks. Callbacks do not affect training: without any, the weights are bit for bit the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Every verb is optional."""
+    """Base of callbacks; every method is optional."""
 
     order: int = 0
     """Among the callbacks of a step, smaller comes first; then the order of the list counts."""
@@ -19,25 +19,25 @@ class Callback:
     """Of several processes, whether all have it rather than the first alone: because its work is shared, or takes all of them."""
 
     def begin(self, run: Run) -> None:
-        """Return the first round is about to be played, here or after a resume."""
+        """Called before the first round, also after a resume."""
 
     def after_round(self, run: Run, logs: Logs) -> None:
-        """Return a round was played; `logs` are scalars on the device."""
+        """Called after each round; `logs` are scalars on the device."""
 
     def end(self, run: Run) -> None:
-        """Return the last round was played, or a signal came."""
+        """Called after the last round, or when a signal stops the run."""
 
     def follows(self) -> list[str]:
-        """Return names of the metrics by which this run is to be compared with others."""
+        """Return the names of the metrics by which runs are compared."""
         return []
 
     def states(self) -> int:
-        """Return how many states of the run it keeps on the disk at a time."""
+        """Return how many checkpoints of the run it keeps on disk at most."""
         return 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state that a resume needs."""
+        """Return the state that a resume restores."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what state_dict gave."""
+        """Restore the result of state_dict."""

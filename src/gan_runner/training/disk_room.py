@@ -1,4 +1,4 @@
-"""Whether a disk has room for the checkpoints of a run, asked before the run begins."""
+"""Check before a run that its checkpoints fit on the disk."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def refuse_shortage(assembly: Assembly, folder: Path) -> None:
-    """Raise UserError, with figures, where the checkpoints that a run keeps do not fit on the disk of its folder, made or not yet.
+    """Raise UserError, with sizes, if the checkpoints that a run keeps do not fit on the disk of its folder, which may not exist yet.
 
-    Those that are there already, of a run that goes on, need no room. Curves and pictures are not counted. A disk that cannot be written is
-    said to be so: making room on it would not help.
+    Existing checkpoints of a resumed run count as free space. Curves and pictures are not counted. A read-only disk is reported as such,
+    since freeing space on it would not help.
     """
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if os.statvfs(place).f_flag & os.ST_RDONLY:
@@ -59,5 +59,5 @@ def averages(optimizer: torch.optim.Optimizer) -> int:
 
 
 def mib(size: int) -> str:
-    """Return a number of bytes, in MiB."""
+    """Format a number of bytes in MiB."""
     return f"{size / 2**20:.1f} MiB"

@@ -1,4 +1,4 @@
-"""Base class of loggers: where numbers and pictures of a run go."""
+"""Base class of loggers, which write the numbers and pictures of a run."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 class Logger:
-    """A place for the numbers and pictures of a run; the step is the number of rounds played.
+    """Base of loggers; a step is the number of rounds played.
 
-    addresses: the keys of the constructor that say to whom data are sent. They count only where the line names them.
+    addresses: keys of the constructor that determine where data are sent. Only values from the command line are used for them.
     """
 
     addresses: ClassVar[tuple[str, ...]] = ()
 
     def begin(self, run: Run) -> None:
-        """Start, or go on after `run.step` rounds."""
+        """Called when the run starts, or is resumed after `run.step` rounds."""
 
     def scalars(self, step: int, values: dict[str, float]) -> None: ...
 
@@ -30,7 +30,7 @@ class Logger:
         """Log samples as a file: text (txt), sound (wav), or what else the data set writes."""
 
     def flush(self) -> None:
-        """Write everything to the disk."""
+        """Write all buffered entries to disk."""
 
     def close(self, state: str) -> None:
-        """Close, as the run ended in `state`, one of those of status.json."""
+        """Called when the run ends; `state` is that of status.json."""

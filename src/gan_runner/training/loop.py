@@ -1,4 +1,4 @@
-"""The outer loop: rounds and callbacks until the end of a run or a signal."""
+"""The outer loop: play rounds and call callbacks until the end of a run or a signal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROFILED = {"wait": 20, "warmup": 3, "active": 5}  # rounds
 
 
 def play(run: Run, signals: Signals) -> None:
-    """Play rounds until the end of the run. Interrupted by a signal, after the state was saved; Diverged at a loss that is not finite."""
+    """Play rounds until the end of the run. Interrupted at a signal, after the state is saved; Diverged at a loss that is not finite."""
     callbacks = sorted(run.callbacks.values(), key=lambda callback: callback.order)
     callbacks = [callback for callback in callbacks if callback.everywhere or distributed.is_first()]
     with hardware.kept_memory(run.device), engines.one_stream(run.device), profiled(run) as next_round:

@@ -1,4 +1,4 @@
-"""Whether a run may go on from a state: the state was made with the same configuration and the same data, or the line accepts others."""
+"""Check that a state was made with the same configuration and data as the run that resumes it, unless the line accepts differences."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ SHOWN = 5  # differences in a message
 def refuse_others(
     path: Path, state: dict[str, Any], config: Any, dataset: Dataset, accept: Collection[str], say: Callable[[str], None]
 ) -> bool:
-    """Raise UserError, with what differs, where the state in the file `path` was made with another configuration or other data.
+    """Raise UserError, with the differences, if the state in the file `path` was made with another configuration or other data.
 
-    config: of config.yaml in its run directory. What the line of an earlier resume changed or accepted (changes.jsonl) may differ. accept:
-    "config" and "data" may differ as well, and are named. Returns whether the data differ, or may for all that is known. Of a state of an
-    older version, which holds neither, that is said.
+    config: from config.yaml in its run directory. Keys that an earlier resume changed or accepted (changes.jsonl) may differ. accept:
+    "config" and "data" allow other differences, which are reported. Returns whether the data differ, or might. A state of an older version
+    has neither; then a message says that they were not checked.
     """
     folder = path.parents[1]
     notes: list[str] = []
@@ -63,7 +63,7 @@ def refuse_others(
 
 
 def record(folder: Path, state: dict[str, Any], run: Run) -> None:
-    """Add to changes.jsonl in what the run that goes on from a state differs from it, where that is not there yet."""
+    """Append to changes.jsonl the differences between a resumed run and its state, unless they are recorded already."""
     before = state["config"] if "config" in state else directory.made_with(directory.read_config(folder))
     changes = list(directory.differences(before, run.made_with))
     if "data" in state and differences(state["data"], run.batches.fingerprint):
@@ -73,9 +73,9 @@ def record(folder: Path, state: dict[str, Any], run: Run) -> None:
 
 
 def refuse_other_networks(path: Path, state: dict[str, Any], folder: Path) -> None:
-    """Raise UserError, with what differs, where the state in the file `path` does not belong to the configuration of the run in `folder`.
+    """Raise UserError, with the differences, if the state in the file `path` was made with networks of another configuration than `folder`.
 
-    Keys on which no network depends may differ; those that shape no network may where a resume changed them.
+    Keys of WATCHING may differ. Others, except NETWORKS, may differ if a resume changed them.
     """
     if "config" not in state:
         return
@@ -95,7 +95,7 @@ def refuse_other_networks(path: Path, state: dict[str, Any], folder: Path) -> No
 
 
 def inexact(before: dict[str, Any] | None, now: dict[str, Any], deterministic: bool) -> list[str]:
-    """Return why a run that goes on is the same up to rounding only; nothing where it is the same bit for bit."""
+    """List the reasons why a resumed run is equal only up to rounding; empty if it is bit for bit the same."""
     reasons = [printable(f"{key} was {before.get(key)} and is {now[key]}") for key in now if before.get(key) != now[key]] if before else []
     if now["device"] != "cpu" and not deterministic:
         reasons.append(f"{now['device']} without deterministic=true")
@@ -103,13 +103,13 @@ def inexact(before: dict[str, Any] | None, now: dict[str, Any], deterministic: b
 
 
 def listed(changes: Iterable[Difference]) -> str:
-    """Return the first few, and how many more there are."""
+    """Format the first SHOWN differences and the number of the others."""
     return some(map(str, changes), SHOWN)
 
 
 @contextmanager
 def understood(path: Path) -> Iterator[None]:
-    """Translate errors from a state of another kind into UserError."""
+    """Turn the errors of reading a malformed state into UserError."""
     try:
         yield
     except checkpoint.MISFIT as error:

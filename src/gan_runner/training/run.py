@@ -1,4 +1,4 @@
-"""A run as callbacks and loggers see it."""
+"""The run, as it is passed to callbacks and loggers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Assembly:
-    """The objects of a run."""
+    """The objects that a configuration describes."""
 
     config: dict[str, Any]
     dataset: Dataset
@@ -47,7 +47,7 @@ class Assembly:
 
 
 class Run:
-    """A run as callbacks and loggers see it: the objects of its assembly, the folder it leaves behind and how far it is."""
+    """A run, as it is passed to callbacks and loggers: the objects of its assembly, its folder and its progress."""
 
     def __init__(self, assembly: Assembly, folder: Path, reporter: Reporter):
         self.config, self.dataset, self.spec, self.made_with = assembly.config, assembly.dataset, assembly.spec, assembly.made_with
@@ -82,16 +82,16 @@ class Run:
 
     @property
     def images(self) -> int:
-        """Real images that made up the rounds, one batch a round."""
+        """Real images used so far: one batch per round."""
         return self.step * self.batch_size
 
     @property
     def machine(self) -> dict[str, Any]:
-        """What the bits of the run depend on besides its configuration and its data."""
+        """Facts that the exact bits of the run depend on, besides configuration and data: hardware and versions."""
         return hardware.facts(self.device, hardware.precision_of(self.trainer.precision, self.device, self.spec.kind.bounded))
 
     def state(self) -> dict[str, Any]:
-        """Return everything that the next round depends on, and what it was made with."""
+        """Return everything that the next round depends on, with configuration, data and machine. A collective: call it on all ranks."""
         return {
             "version": checkpoint.VERSION,
             "step": self.step,
@@ -107,9 +107,9 @@ class Run:
         }
 
     def restore(self, state: dict[str, Any], other_data: bool = False) -> None:
-        """Go back to a saved state. UserError where it is of other networks, of classes of other names, or of another number of samples.
+        """Restore a saved state. UserError if its networks, its class names or its number of samples do not match.
 
-        other_data: there may be more or fewer samples than then.
+        other_data: the number of samples may differ.
         """
         batches = state["batches"] | ({"samples": self.batches.order.n} if other_data else {})
         try:
@@ -132,9 +132,9 @@ class Run:
         self.saved_at = self.step
 
     def save(self, path: Path, then: Callable[[], None] = lambda: None) -> None:
-        """Write the state, once every loss so far is known to be finite and every logger has its numbers on the disk.
+        """Write the state, after checking that all losses are finite and flushing the loggers.
 
-        Every process has to call this; the first writes, and does `then`, while rounds go on.
+        Every rank must call this. Rank 0 writes the file and then calls `then`, in a thread, while training goes on.
         """
         self.look()
         for logger in self.loggers:
@@ -150,7 +150,7 @@ class Run:
             self.writer.submit(write)
 
     def look(self) -> None:
-        """Wait for the losses of the recent rounds. Diverged, with term, step and last checkpoint, where one is not finite."""
+        """Wait for the losses of the recent rounds. Diverged, with term, step and last checkpoint, if one is not finite."""
         recent, self.recent = self.recent, []
         first = self.step - len(recent) + 1
         seen = [(first + i, name, value) for i, logs in enumerate(recent) for name, value in logs.items()]
@@ -167,18 +167,18 @@ class Run:
             )
 
     def last_checkpoint(self, step: int) -> Path | None:
-        """Return the newest checkpoint of at most `step` rounds; None where there is none."""
+        """Return the newest checkpoint of at most `step` rounds; None if there is none."""
         self.writer.wait()
         there = {int(path.stem.removeprefix("step_")): path for path in checkpoint.numbered(self.folder / "checkpoints")}
         return there[max(rounds)] if (rounds := [n for n in there if n <= step]) else None
 
     def log_to(self, logger: Logger) -> None:
-        """Start a logger."""
+        """Start a logger, and log to it from now on."""
         logger.begin(self)
         self.loggers.append(logger)
 
     def write(self, values: dict[str, float]) -> None:
-        """Write numbers of this step to every logger."""
+        """Log numbers of this step to every logger."""
         for logger in self.loggers:
             logger.scalars(self.step, values)
 
@@ -188,6 +188,6 @@ class Run:
             logger.write_file(self.step, name, suffix, content)
 
     def draw(self, name: str, picture: Tensor) -> None:
-        """Write a picture (uint8 3 H W) of this step to every logger."""
+        """Log a picture (uint8 3 H W) of this step to every logger."""
         for logger in self.loggers:
             logger.picture(self.step, name, picture)

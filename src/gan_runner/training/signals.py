@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop."""
+"""Handle the signals that stop a run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Signals:
-    """Turns SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 into a wish to stop at the end of the round; the second of its kind kills.
+    """Record SIGINT, SIGTERM, SIGUSR1 or SIGUSR2, to stop after the round; a second signal of the same kind kills.
 
-    Clusters warn by several kinds, one after another.
+    Clusters send several kinds as warnings, one after another.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Signals:
         self.received = self.received or number
 
     def agreed(self) -> bool:
-        """Return whether to stop: as soon as one process has received a signal, all of them know."""
+        """Return whether to stop: all-reduce, true on all ranks once one has received a signal."""
         greatest = distributed.agree(self.received or 0)  # a signal that comes meanwhile is for the next round
         self.received = greatest or self.received
         return greatest > 0
