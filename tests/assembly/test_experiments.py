@@ -283,7 +283,7 @@ def test_every_file_says_what_it_is_and_gives_all_defaults(group, name):
         ),
         (
             ["callback.evaluate.best={metric: {_target_: os.system,command: x},mode: max}"],
-            "expected {metric: a text or null, mode: max or min}",
+            "expected {metric: a text or null, mode: max, min or null}",
         ),
         (["penalty=[r1]", "penalty.r1.weight={_target_: gan_runner.schedules.Linear,end: 0,start: {_target_: os.system}}"], "not allowed"),
         (["+loss._partial_=true"], r"unknown key loss\._partial_"),
