@@ -5,6 +5,7 @@ import random
 from types import SimpleNamespace
 
 import pytest
+from torch.utils.tensorboard import summary
 
 from gan_runner.assembly import build
 from gan_runner.callbacks import Evaluate
@@ -15,9 +16,11 @@ from gan_runner.inventory.page import article
 from gan_runner.inventory.tables import as_json, row, side_by_side
 from gan_runner.jobs import table
 from gan_runner.jobs.job import Outcome
+from gan_runner.lifecycle import runs
 from gan_runner.metrics import Metric
 from gan_runner.storage import directory, records
 from gan_runner.storage.untrusted import flat
+from read_runs import lines, state_of
 from tiny_runs import composed
 from write_runs import line, make
 
@@ -38,8 +41,8 @@ def runs_of(folder, values, better, name="own/near"):
     """Runs a, b, ... that follow a figure of a user's own, each with these values of it."""
     best = {"callback": {"evaluate": {"n": 100, "best": {"metric": name, "mode": None}}}}
     for letter, each in zip("abcdef", values):
-        lines = tuple(line(10 * i, KEYS, better, own__near=value) for i, value in enumerate(each, 1))
-        make(folder / letter, lines=lines, config=best)
+        written = tuple(line(10 * i, KEYS, better, own__near=value) for i, value in enumerate(each, 1))
+        make(folder / letter, lines=written, config=best)
     return [records.read(folder / letter, folder) for letter, _ in zip("abcdef", values)]
 
 
@@ -49,28 +52,28 @@ VALUES = ((3.0, 2.0), (1.0, 9.0), (5.0, 4.0))
 @pytest.mark.parametrize("name", ["own/near", "mine"])
 @pytest.mark.parametrize(("better", "best", "order", "mark"), [("min", [2.0, 1.0, 4.0], "bac", DOWN), ("max", [3.0, 9.0, 5.0], "acb", UP)])
 def test_a_figure_of_a_user_s_own_is_shown_and_sorted_by_its_direction(tmp_path, name, better, best, order, mark):
-    runs = runs_of(tmp_path, VALUES, {"own/near": better}, name)
-    assert [run.own for run in runs] == [("own/near", better)] * 3
-    assert [as_json(run, None)["best"] for run in runs] == best
-    assert [as_json(run, "mine")["best"] for run in runs] == best
-    assert {as_json(run, None)["mode"] for run in runs} == {better}
-    assert "".join(run.name for run in ordered(runs, "metric", None)) == order
-    assert row(runs[0], None)["metric"] == f"own/near {mark}"
-    assert side_by_side(runs, None)["metrics"][f"own/near {mark} best"] == best
-    assert article(runs[1], None)["curves"][0]["caption"].startswith(f"best {best[1]:g} ")
+    those = runs_of(tmp_path, VALUES, {"own/near": better}, name)
+    assert [run.own for run in those] == [("own/near", better)] * 3
+    assert [as_json(run, None)["best"] for run in those] == best
+    assert [as_json(run, "mine")["best"] for run in those] == best
+    assert {as_json(run, None)["mode"] for run in those} == {better}
+    assert "".join(run.name for run in ordered(those, "metric", None)) == order
+    assert row(those[0], None)["metric"] == f"own/near {mark}"
+    assert side_by_side(those, None)["metrics"][f"own/near {mark} best"] == best
+    assert article(those[1], None)["curves"][0]["caption"].startswith(f"best {best[1]:g} ")
 
 
 @pytest.mark.parametrize("name", ["own/near", "mine"])
 @pytest.mark.parametrize(("better", "said"), [("min", "best own/near: 1, of job 1"), ("max", "best own/near: 9, of job 1")])
 def test_the_table_of_a_sweep_follows_a_figure_of_a_user_s_own(tmp_path, capsys, name, better, said):
-    runs = runs_of(tmp_path, VALUES, {"own/near": better}, name)
-    table.report(tmp_path, [Outcome(number, [], run.folder, "finished") for number, run in enumerate(runs)], None)
+    those = runs_of(tmp_path, VALUES, {"own/near": better}, name)
+    table.report(tmp_path, [Outcome(number, [], run.folder, "finished") for number, run in enumerate(those)], None)
     assert said in capsys.readouterr().out.splitlines()
 
 
 def test_the_table_of_names_is_read_only_where_a_line_says_nothing(tmp_path):
     old, new = line(10, fd__lenet=2.0, own__near=1.0), line(20, KEYS, {"own/near": "max"}, fd__lenet=1.0, own__near=2.0)
-    for number, (lines, expected) in enumerate(
+    for number, (written, expected) in enumerate(
         [
             ((old,), ("min", None)),
             ((new,), (None, "max")),  # a line that says something says all
@@ -80,15 +83,15 @@ def test_the_table_of_names_is_read_only_where_a_line_says_nothing(tmp_path):
             ((), ("min", None)),
         ]
     ):
-        run = records.read(make(tmp_path / str(number), lines=lines, config={"callback": {}}), tmp_path)
+        run = records.read(make(tmp_path / str(number), lines=written, config={"callback": {}}), tmp_path)
         assert (run.followed("fd/lenet")[1], run.followed("own/near")[1]) == expected
         assert run.followed("fd/lenet:max")[1] == "max"
 
 
 def test_what_the_line_of_a_run_says_counts_more_than_what_its_metric_says(tmp_path):
     best = {"callback": {"evaluate": {"best": {"metric": "own/near", "mode": "max"}}}}
-    lines = (line(10, KEYS, {"own/near": "min"}, own__near=2.0), line(20, KEYS, {"own/near": "min"}, own__near=1.0))
-    run = records.read(make(tmp_path / "a", lines=lines, config=best), tmp_path)
+    written = (line(10, KEYS, {"own/near": "min"}, own__near=2.0), line(20, KEYS, {"own/near": "min"}, own__near=1.0))
+    run = records.read(make(tmp_path / "a", lines=written, config=best), tmp_path)
     assert run.own == run.followed() == run.followed("own/near") == ("own/near", "max")
     assert run.objective(*run.own) == 2.0
 
@@ -220,11 +223,27 @@ def test_readers_follow_the_figure_that_best_pt_followed_resumed_or_not(tmp_path
         again, *rest = play(tmp_path / f"{seed}_again", values, best, stop=chance.randint(1, len(values)))
         assert (again.key, again.value, again.state_dict()) == (whole.key, whole.value, whole.state_dict())
         assert rest == [kept, said]
-        lines = tuple((tmp_path / f"{seed}" / "metrics.jsonl").read_text().splitlines())
+        written = tuple((tmp_path / f"{seed}" / "metrics.jsonl").read_text().splitlines())
         config = {"callback": {"evaluate": {"n": 100, "best": best}}}
-        run = records.read(make(tmp_path / f"{seed}_read", lines=lines, config=config), tmp_path)
+        run = records.read(make(tmp_path / f"{seed}_read", lines=written, config=config), tmp_path)
         assert run.own[0] == (whole.key or name)
         assert run.objective(*run.own) == whole.value
+
+
+def test_a_run_follows_the_metric_that_is_named(tmp_path, monkeypatch):
+    """From the line to best.pt, the HPARAMS tab, and what others read."""
+    compared, hparams = [], summary.hparams
+    monkeypatch.setattr(summary, "hparams", lambda values, figures: compared.extend(figures) or hparams(values, figures))
+    words = ("trainer.steps=6", "callback.evaluate.every_steps=2", "callback.evaluate.n=100", "callback.grid.n=4", "batch_size=16")
+    config = composed("+experiment=ring8", "trainer.accelerator=cpu", *words, "callback.evaluate.best.metric=mode_coverage")
+    objective = runs.train(config, tmp_path / "run")
+    covered = [each["metrics"]["modes/covered"] for each in lines(tmp_path / "run")]
+    assert objective == max(covered)
+    assert state_of(tmp_path / "run", "best.pt")["step"] == 2 * (1 + covered.index(max(covered)))
+    run = records.read(tmp_path / "run", tmp_path)
+    assert run.own == ("modes/covered", "max")
+    assert run.objective(*run.own) == objective
+    assert compared[:3] == ["modes/covered", "loss/d", "loss/g"]
 
 
 def test_a_state_of_before_that_followed_the_same_key_keeps_its_value(tmp_path):

@@ -231,7 +231,7 @@ def test_jobs_of_a_recipe_that_has_changed_go_on_as_they_began(shell, monkeypatc
         disturbed(patch, on_seed(1, 5, lambda run: os.kill(os.getpid(), signal.SIGTERM)))
         shell(*LINE, "hydra.sweep.dir=all")
     for job in ("all/0", "all/1"):
-        of_another_recipe(Path(job), "metric: modes/kl\n      mode: min", "metric: modes/covered\n      mode: max")
+        of_another_recipe(Path(job), "metric: modes/kl\n      mode: null", "metric: modes/covered\n      mode: max")
     finished = content("all/0")
     code, out, err = shell(*LINE, "hydra.sweep.dir=all")
     assert (code, states(out)) == (0, ["finished"] * 3), err

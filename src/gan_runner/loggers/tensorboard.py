@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from gan_runner.errors import Failed
+from gan_runner.evaluation.findings import aim
 from gan_runner.loggers.hyperparameters import hyperparameters
 from gan_runner.storage.untrusted import read_bounded
 from gan_runner.training.logger import Logger
@@ -92,7 +93,8 @@ class TensorBoard(Logger):
         with disk_of(str(run.folder)):
             self.writer = SummaryWriter(str(run.folder), purge_step=run.step + 1 if run.step else None, max_queue=1000, flush_secs=30)
             if run.step == 0:
-                followed = [name for callback in run.callbacks.values() for name in callback.follows()]
+                names = [name for callback in run.callbacks.values() for name in callback.follows()]
+                followed = [(aim(name, run.metrics, run.extractor) or (name, None))[0] for name in names]
                 experiment, start, _ = hparams(hyperparameters(run.config), dict.fromkeys([*followed, "loss/d", "loss/g"], 0))
                 self.writer._get_file_writer().add_summary(experiment)
                 self.writer._get_file_writer().add_summary(start)
