@@ -162,7 +162,8 @@ class Noise(Draws):
         return self.e[:, start : self.read].unflatten(1, shape) if shape else self.e[:, start]
 
     def uniform(self, *shape: int) -> Tensor:
-        return torch.special.ndtr(self.normal(*shape))
+        e = self.normal(*shape)
+        return torch.special.ndtr(e).clamp_max(1 - torch.finfo(e.dtype).eps / 2)  # below 1, as what is drawn
 
     def integers(self, high: int) -> Tensor:
         raise UserError(FIXED)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gan_runner.architectures import Generator
 from gan_runner.datasets import Ring8, Samples, Spec, to_float
 from gan_runner.datasets.triangles import Triangles, coverage
+from gan_runner.errors import UserError
 from gan_runner.metrics.support_precision import SupportPrecisionRecall, reached
 from gan_runner.sampling.subjects import Collected, Generated
 
@@ -166,3 +167,27 @@ def test_labels_are_drawn_with_the_latents() -> None:
 def test_data_without_a_known_support_are_refused() -> None:
     with pytest.raises(ValueError, match="support is known"):
         SupportPrecisionRecall(Spec((1, 28, 28)))
+
+
+class Box(Generator):
+    """What is uniform on [-1, 1] is the sample itself."""
+
+    latent = 2
+
+    def prior(self, draws):
+        return 2 * draws.uniform(2) - 1
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return z
+
+
+def test_a_search_does_not_leave_the_support_of_the_prior() -> None:
+    x = torch.tensor([[0.9, -0.9], [0.0, 0.5], [1.2, 0.0], [-3.0, 0.0]])
+    assert reached(Box(), x, 0.05, restarts=4, steps=400, rate=0.05, seed=0).tolist() == [True, True, False, False]
+
+
+def test_latents_that_are_whole_numbers_are_not_searched() -> None:
+    generator = Box()
+    generator.prior = lambda draws: draws.integers(2)[:, None].float().expand(-1, 2)  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="this prior draws whole numbers"):
+        reached(generator, torch.zeros(1, 2), 0.05, restarts=2, steps=2, rate=0.05, seed=0)

@@ -134,7 +134,9 @@ class Latents(Generator):
         return z
 
 
-@pytest.mark.parametrize(("law", "limit"), [(Uniform(-2, 2), 2.0), (Truncated(1.5), 1.5), (Signs(), 1.0)])
+@pytest.mark.parametrize(
+    ("law", "limit"), [(Uniform(-2, 2), 2.0), (Truncated(1.5), 1.5), (Signs(), 1.0), (Codes([4]), 9.0), (Codes([2], 1), 9.0)]
+)
 def test_a_walk_stays_in_the_support(law, limit):
     walk = interpolation(Latents(law), 100, 9, seed=0)
     assert walk.abs().max() <= limit
@@ -185,3 +187,18 @@ def test_a_prior_is_no_schedule():
 def test_a_mixture_moves_with_the_network_and_leaves_no_trace_in_a_state():
     generator = DCGANGenerator(Spec((1, 8, 8)), latent=4, width=4, prior=Mixture())
     assert not [key for key in generator.state_dict() if key.startswith("law")]
+
+
+def test_rounding_does_not_leave_the_box():
+    law = Uniform(0.1, 0.7)
+    assert (law.log_prob(law.draw(draws(), 4)) > -math.inf).all()
+    assert law.draw(Noise(torch.tensor([[-40.0, 40.0]])), 2).tolist() == [[pytest.approx(0.1), pytest.approx(0.7)]]
+
+
+def test_far_noise_has_a_finite_gradient():
+    e = torch.tensor([[6.0, -6.0, 12.0]], requires_grad=True)
+    for law in (Truncated(9.0), Truncated(1.5), Uniform(-1, 1)):
+        z = law.draw(Noise(e), 3)
+        (slope,) = torch.autograd.grad(z.sum(), e)
+        assert z.isfinite().all()
+        assert slope.isfinite().all()

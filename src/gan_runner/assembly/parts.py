@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from annotated_types import Ge
 from hydra.utils import instantiate
+from typing_extensions import TypedDict
 
 from gan_runner.assembly.classes import locate
 from gan_runner.assembly.signatures import converted, misnamed, mistyped, signature
@@ -26,7 +27,6 @@ from gan_runner.game.term import Term
 from gan_runner.game.trick import Trick
 from gan_runner.schedules import Schedule
 from gan_runner.storage.documents import MARK
-from gan_runner.storage.starts import InitFrom
 from gan_runner.trainer import Trainer
 from gan_runner.training.callback import Callback
 from gan_runner.training.logger import Logger
@@ -36,6 +36,17 @@ LIST: dict[str, type] = {"penalty": Penalty, "trick": Trick, "metric": Metric, "
 OPTIONAL: dict[str, type] = {"extractor": Extractor}
 SIDES: dict[str, type] = {"generator": Generator, "discriminator": Discriminator}
 BELOW: tuple[type, ...] = (Balanced, Schedule, Prior)  # parts that may be below a part, where the annotation of its constructor names them
+
+
+class InitFrom(TypedDict):
+    """From which weights a run starts."""
+
+    run: str | None
+    generator: str | None
+    discriminator: str | None
+    sha256: str | None
+
+
 PLAIN: dict[str, Any] = {"seed": int, "batch_size": Annotated[int, Ge(1)], "deterministic": bool, "init_from": InitFrom}
 
 

@@ -11,7 +11,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from gan_runner.draws import NumberedDraws, chosen
+from gan_runner.draws import Noise, NumberedDraws, chosen, noise_behind
 from gan_runner.evaluation.metric import Metric, Told, told_nobody
 from gan_runner.game.network import Generator
 from gan_runner.game.spec import Spec
@@ -26,10 +26,11 @@ ROWS = 500  # samples made at once, as many as an evaluation makes
 def reached(
     generator: Generator, x: Tensor, delta: float, *, restarts: int, steps: int, rate: float, seed: int, tick: Told = told_nobody
 ) -> Tensor:
-    """Test whether min_z |G(z) - x| <= delta, bool N, for samples x (N ...) as data, by Adam on z from `restarts` draws of the prior.
+    """Test whether min_z |G(z) - x| <= delta, bool N, for samples x (N ...) as data, by Adam on the noise behind z, from `restarts` draws.
 
-    The result for a sample depends only on the seed, its index and the sample. G is in evaluation mode, and its weights get no gradients.
-    Labels are drawn with z and stay fixed. A search ends when it succeeds. Memory: one forward and backward pass of G for 500 samples.
+    So no z leaves the support of its prior. UserError where the prior draws whole numbers. The result for a sample depends only on the
+    seed, its index and the sample. G is in evaluation mode, and its weights get no gradients; labels are drawn with z and stay. A search
+    ends once it has found one. Memory: one pass of G and back for 500 samples.
     """
     found, indices = [], torch.arange(len(x)).split(max(1, ROWS // restarts))
     with evaluating(generator), torch.enable_grad():
@@ -52,23 +53,23 @@ def _reached(
 ) -> Tensor:
     """Run the search for the samples with indices i."""
     draws = NumberedDraws("inversion", seed, indices=(i[:, None] * restarts + torch.arange(restarts)).flatten(), device=x.device)
-    z, y = generator.prior(draws), generator.labels(draws)
-    mean, square = torch.zeros_like(z), torch.zeros_like(z)
+    e, y = noise_behind(draws, generator.prior), generator.labels(draws)
+    mean, square = torch.zeros_like(e), torch.zeros_like(e)
     target, of = x[i.to(x.device)].flatten(1), torch.arange(len(i), device=x.device).repeat_interleave(restarts)
     found = torch.zeros(len(i), dtype=torch.bool, device=x.device)
     for step in range(1, steps + 2):
-        z = z.detach().requires_grad_()
-        squares = (generator.show(generator(z, y)).flatten(1) - target[of]).square().sum(1)
+        e = e.detach().requires_grad_()
+        squares = (generator.show(generator(generator.prior(Noise(e)), y)).flatten(1) - target[of]).square().sum(1)
         found[of[squares.detach().sqrt() <= delta]] = True
         tell(step)
-        slope = torch.autograd.grad(squares.sum(), z, allow_unused=True)[0] if squares.requires_grad else None
+        slope = torch.autograd.grad(squares.sum(), e, allow_unused=True)[0] if squares.requires_grad else None
         if slope is None or step > steps or found.all():  # None: a G that does not look at z
             break
         mean, square = 0.9 * mean + 0.1 * slope, 0.999 * square + 0.001 * slope.square()
-        z = z.detach() - rate * (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
+        e = e.detach() - rate * (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
         if found[of].any():
             left = ~found[of]
-            z, mean, square, of = z[left], mean[left], square[left], of[left]
+            e, mean, square, of = e[left], mean[left], square[left], of[left]
             y = None if y is None else y[left]
     return found
 
@@ -77,11 +78,11 @@ class SupportPrecisionRecall(Metric):
     """precision: share of fakes within delta of the support. recall: share of test samples within delta of some G(z). f1: of both.
 
     Distances are Euclidean over a whole sample, with images scaled to [0, 1]. Precision uses n_precision fakes; the data set computes the
-    distance to the support (for images by gradient descent: an upper bound). Recall uses n_recall test samples and minimises over z by
-    Adam: a lower bound, which grows with restarts and steps; z may become less likely than draws from the prior. Fakes and test samples
-    are random choices that depend only on their number (fakes also on the seed). Without a generator recall and f1 are NaN.
-    Time, for triangles: 10 ms for each fake on one core, and at most n_recall x restarts x steps forward and backward passes of G. Every
-    process computes everything.
+    distance to the support (for images by gradient descent: an upper bound). Recall uses n_recall test samples and minimises by Adam over
+    the noise behind z: a lower bound, which grows with restarts and steps; z stays in the support of its prior, and may become less likely
+    than draws from it. A prior that draws whole numbers is refused. Fakes and test samples are a random choice that depends on nothing but
+    their number (that of fakes also on the seed). Without a generator recall and f1 are NaN. Time, for triangles: 10 ms a fake on one core,
+    and at most n_recall x restarts x steps passes of G there and back. Every process computes all of it.
     """
 
     needs = frozenset({"reference"})

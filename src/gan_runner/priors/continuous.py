@@ -26,7 +26,8 @@ class Uniform(Prior):
 
     def draw(self, draws: Draws, n: int) -> Tensor:
         unit = 2 * draws.uniform(n) - 1
-        return unit * ((self.high - self.low) / 2) + (self.high + self.low) / 2
+        z = unit * ((self.high - self.low) / 2) + (self.high + self.low) / 2
+        return z.clamp(self.low, self.high)  # which rounding may leave
 
     def log_prob(self, z: Tensor) -> Tensor:
         return supported(torch.full_like(z, -math.log(self.high - self.low)), (z >= self.low) & (z <= self.high)).sum(1)
@@ -42,7 +43,8 @@ class Truncated(Prior):
 
     def draw(self, draws: Draws, n: int) -> Tensor:
         u = draws.uniform(n)
-        z = torch.special.ndtri(0.5 + self.mass * (u.double() - 0.5))
+        below = (0.5 + self.mass * (u.double() - 0.5)).clamp(2.0**-54, 1 - 2.0**-53)  # Phi^-1 of 0 and 1 is not finite
+        z = torch.special.ndtri(below)
         return z.to(u.dtype).clamp(-self.limit, self.limit)
 
     def log_prob(self, z: Tensor) -> Tensor:

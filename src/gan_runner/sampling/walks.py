@@ -60,7 +60,7 @@ class Walk(Draws):
     def _arc(self, ends: Tensor) -> Tensor:
         a, b = ends.flatten(1).chunk(2) if ends.ndim > 1 else ends[:, None].chunk(2)
         steps = torch.linspace(0, 1, self.columns, dtype=ends.dtype)
-        return torch.stack([slerp(a, b, share) for share in steps], 1).flatten(0, 1).view(-1, *ends.shape[1:])
+        return torch.stack([slerp(a, b, share) for share in steps], 1).reshape(len(a) * self.columns, *ends.shape[1:])
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NotRequired
-
-from typing_extensions import TypedDict
+from typing import Any
 
 KEYS = ("run", "generator", "discriminator", "sha256")
 
 
-class InitFrom(TypedDict):
-    """From which weights a run starts."""
-
-    run: str | None
-    generator: str | None
-    discriminator: str | None
-    sha256: NotRequired[str | None]
-
-
 def spelled(said: Any) -> Any:
-    """Write `RUN_DIR` or `RUN_DIR:best`, or a mapping that lacks keys, as a mapping with all keys of InitFrom."""
+    """Write `RUN_DIR` or `RUN_DIR:best`, or a mapping that lacks keys, as a mapping with all of KEYS."""
     if isinstance(said, str):
         said = {"run": said}
     return dict.fromkeys(KEYS) | said if isinstance(said, dict) else dict.fromkeys(KEYS) if said is None else said
