@@ -47,7 +47,7 @@ def symbols(spec: Spec, maker: str) -> int:
 
 def law(prior: Prior | None, latent: int) -> Prior:
     """Return the prior, standard normal where none is given. ValueError where it cannot draw so many numbers."""
-    prior = prior or Prior()
+    prior = Prior() if prior is None else prior
     prior.check(latent)
     return prior
 

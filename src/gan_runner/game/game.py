@@ -56,10 +56,9 @@ class Objective(nn.Module):
         found = {name: self.summand(name, term, play) for name, term in due.items()}
         summands = {name: value for name, value in found.items() if value is not None}
         values = {f"{name}/{self.side[0]}": due[name].weighed(self.side, value, summands, self.net) for name, value in summands.items()}
-        weights = {
-            f"{name}/weight": term.balanced.value.clone() for name, term in due.items() if term.balanced and self.side == "generator"
-        }
-        logs = values | weights | {f"{self.side[0]}/{name}": value for name, value in play.verdicts().items()}
+        balanced = {name: term.balanced for name, term in due.items() if self.side == "generator" and term.balanced is not None}
+        logs = values | {f"{name}/weight": each.value.clone() for name, each in balanced.items()}
+        logs |= {f"{self.side[0]}/{name}": value for name, value in play.verdicts().items()}
         return reduce(add, values.values()), {name: value.detach() for name, value in logs.items()}
 
     def summand(self, name: str, term: Term, play: Play) -> Tensor | None:
@@ -148,7 +147,7 @@ class Game(nn.Module):
     ):
         super().__init__()
         tricks = tricks or {}
-        if coupled := [name for name, term in terms.items() if (term.coupled or term.balanced) and accumulate > 1]:
+        if coupled := [name for name, term in terms.items() if (term.coupled or term.balanced is not None) and accumulate > 1]:
             raise ValueError(f"trainer.accumulate={accumulate} cuts the batch, and {', '.join(coupled)} needs all of it: use accumulate=1")
         self.rule, self.precision = rule, precision
         self.tricks: Mapping[str, Trick] = nn.ModuleDict(tricks)  # type: ignore[assignment]

@@ -146,7 +146,7 @@ class Play:
         return self._views[which].again()
 
     def _see(self, which: str, sample: Sample, y: Any) -> DiscriminatorOutput:
-        critic = self.passes.get("discriminator") or self.D
+        critic = self.passes.get("discriminator", self.D)
         return DiscriminatorOutput(*map(Tensor.float, critic(self._shown(which, sample), y)))
 
     def _shown(self, which: str, sample: Sample) -> Sample:
