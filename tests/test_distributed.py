@@ -31,11 +31,12 @@ from read_runs import floats, furthest
 
 TERMS = """
 import torch
+from gan_runner.game import Loss
 import torch.nn.functional as F
 from gan_runner import Term
 
 
-class RelativisticAverage(Term):
+class RelativisticAverage(Loss):
     \"\"\"Couples samples: every logit is compared with the mean of the others.\"\"\"
 
     coupled = True
@@ -48,7 +49,7 @@ class RelativisticAverage(Term):
         return self.discriminator(play, -1)
 
 
-class FeaturesOnly(Term):
+class FeaturesOnly(Loss):
     \"\"\"Looks at D's features and at no logit, so that the head of D is left out of every backward pass.\"\"\"
 
     def discriminator(self, play):
@@ -59,7 +60,7 @@ class FeaturesOnly(Term):
         return (play.on_fake.features - 1).square().mean()
 
 
-class Likelihood(Term):
+class Likelihood(Loss):
     \"\"\"Like the log_prob of a flow: reaches weights of G by a way other than its forward.\"\"\"
 
     def discriminator(self, play):
@@ -127,7 +128,7 @@ CASES = {
 }
 CASES |= {f"{loss}, spectral norm, ema": partial(config_of, "trick=[spectral_norm,ema]", loss=loss) for loss in named("loss")}
 CASES |= {name: partial(config_of, f"trick=[{name}]") for name in named("trick")}
-CASES |= {name: partial(config_of, f"rule={name}") for name in named("rule")}
+CASES |= {name: partial(config_of, f"rule={name}") for name in named("rule") if name != "solo"}  # for which a player has to be still
 ALL = [
     f"penalty=[{','.join(named('penalty'))}]",
     f"trick=[{','.join(named('trick'))}]",
