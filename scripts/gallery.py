@@ -21,7 +21,7 @@ HEIGHT = 480  # pixels of the pictures side by side
 def picture(folder: Path, checkpoint: str) -> torch.Tensor:
     """64 samples of a run, or 2,000 points: uint8, 3 H W."""
     run = gan_runner.load(folder, checkpoint)
-    return run.dataset.picture(run.sample(64 if run.spec.is_image else 2000))
+    return run.dataset.picture(run.sample(64 if run.spec.kind.bounded else 2000))
 
 
 def enlarged(pixels: torch.Tensor) -> torch.Tensor:

@@ -71,7 +71,7 @@ def reader(config: dict[str, Any], device: torch.device) -> Work:
 def textbook(config: dict[str, Any], x: Tensor, device: torch.device) -> tuple[Work, dict[str, Any]]:
     """The textbook loop and what its loader gives alone."""
     dataset, said = made(config["dataset"]), {}
-    if dataset.spec.is_image:
+    if dataset.spec.kind.bounded:
         batches = images(config["dataset"]["root"], config["batch_size"], device, config["dataset"]["resolution"])
         said["loader"] = loader_rate(batches, config["batch_size"], device)
     else:
