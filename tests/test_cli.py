@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from gan_runner import cli
 from gan_runner.commands.settings import Sample
+from gan_runner.config.composed import plain
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError
 
 SOURCE = Path(cli.__file__).parents[1]
@@ -63,15 +64,15 @@ class Bench:
         self.monkeypatch.setitem(sys.modules, f"gan_runner.{name}", module)
 
     def _check(self, config: Any, packages: list[str], line: list[str], initial: Any) -> None:
-        plain = OmegaConf.to_container(config, resolve=True)
-        self.checked.append(plain)
-        if mistake := self.refuse(plain):
+        checked = plain(config)
+        self.checked.append(checked)
+        if mistake := self.refuse(checked):
             raise UserError(mistake)
 
     def _train(self, config: Any, folder: Path, overrides: list[str], packages: list[str]) -> float | None:
-        plain = OmegaConf.to_container(config, resolve=True)
-        self.trained.append((plain, folder, overrides, packages))
-        return self.play(plain)
+        given = OmegaConf.to_container(config, resolve=True)
+        self.trained.append((given, folder, overrides, packages))
+        return self.play(given)
 
     def __call__(self, *line: str, command: str = "train") -> tuple[int, str, str]:
         """(exit code, stdout, stderr)"""

@@ -148,6 +148,8 @@ def wrong_files():
         (["init_from.generator=text.pt"], r"text\.pt is damaged"),
         (["init_from.generator=cut.safetensors"], r"cut\.safetensors cannot be read|has no tensors by name"),
         (["init_from.generator=RUN/checkpoints/last.pt"], "is the state of a run: say init_from=RUN_DIR"),
+        (["init_from=3"], r"init_from=3: expected \{run: a text or null"),
+        (["init_from=true"], r"init_from=True: expected \{run: a text or null"),
         (["init_from.generator=3"], r"init_from=.*: expected \{run: a text or null"),
         (["init_from.critic=a"], "unknown key init_from.critic|Key 'critic' is not in struct"),
     ],

@@ -27,7 +27,6 @@ from gan_runner.evaluation.metric import Metric
 from gan_runner.execution import hardware
 from gan_runner.execution.hardware import devices_of
 from gan_runner.game.game import Game
-from gan_runner.game.loss import Balanced
 from gan_runner.game.rule import Rule
 from gan_runner.game.spec import Spec
 from gan_runner.game.term import Term, takes_discriminator
@@ -39,7 +38,7 @@ from gan_runner.storage.untrusted import flat
 from gan_runner.trainer import Trainer
 from gan_runner.training.run import Assembly
 
-Initial = Callable[[dict[str, torch.nn.Module]], None]
+Initial = Callable[[dict[str, torch.nn.Module], dict[str, Any], Sequence[str]], None]  # (networks, configuration, packages)
 
 
 def build_game(
@@ -63,7 +62,7 @@ def build_game(
     terms = {"loss": loss, **make_list(config, packages, "penalty")}
     refuse_mismatch(nets, terms, rule, spec)
     if initial is not None:
-        initial(nets)
+        initial(nets, config, packages)
     if trainer.sync_batch_norm and device.type == "cuda":
         nets = {side: torch.nn.SyncBatchNorm.convert_sync_batchnorm(net) for side, net in nets.items()}
     if trainer.channels_last:
@@ -157,7 +156,7 @@ def refuse_mismatch(nets: dict[str, Any], terms: dict[str, Term], rule: Rule, sp
                 f"{name} ({type(term).__name__}) has no part for the {' or the '.join(rule.players)}, and no other player moves"
             )
     for name, term in terms.items():
-        if isinstance(term.balanced, Balanced):
+        if term.balanced is not None:
             against = term.balanced.against
             if against == name or against not in terms or not terms[against].has_summand("generator"):
                 raise UserError(f"{name}.generator_weight.against={against} is no penalty with a part for the generator")

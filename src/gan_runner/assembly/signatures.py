@@ -111,7 +111,7 @@ def _alternatives(annotation: Any) -> list[str]:
 
 
 def _rules(group: Any) -> Iterable[Any]:
-    """Return the single rules of Interval(ge=1, le=3), of pydantic's Field(ge=1, le=3), and of what is one itself."""
+    """Split a group of rules, such as Interval(ge=1, le=3) or pydantic's Field(ge=1, le=3), into single rules; a single rule stays."""
     return group if isinstance(group, GroupedMetadata) else group.metadata if isinstance(group, FieldInfo) else [group]
 
 

@@ -84,11 +84,11 @@ def check(composed: Composed, place: str = "run.dir") -> None:
     place: the setting of Hydra that has the folder.
     """
     from gan_runner.assembly.build import check
-    from gan_runner.lifecycle.initial import initial
+    from gan_runner.lifecycle.initial import load
     from gan_runner.training.disk_room import refuse_shortage
 
     try:
-        assembly = check(composed.config, composed.packages, composed.overrides, initial(composed.plain(), composed.packages))
+        assembly = check(composed.config, composed.packages, composed.overrides, load)
     except UserError as error:
         raise UserError(f"{error}{composed.sources(str(error))}") from error
     try:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from omegaconf import OmegaConf, open_dict
+from omegaconf import open_dict
 from torch import Tensor, nn
 
+from gan_runner.config.composed import plain
 from gan_runner.errors import UserError, some
 from gan_runner.storage import checkpoint, files, starts
 from gan_runner.trained import TrainedRun, plain_weights
@@ -19,35 +19,51 @@ from gan_runner.trained import TrainedRun, plain_weights
 SIDES = ("generator", "discriminator")
 
 
-def initial(config: Mapping[str, Any], packages: Sequence[str]) -> Callable[[dict[str, nn.Module]], None] | None:
-    """Return the function that loads the weights of `init_from` into networks; None where a run starts from random ones."""
-    said = starts.spelled(config.get("init_from"))
-    chosen = {key: said[key] for key in ("run", *SIDES) if said[key] is not None}
-    if not chosen:
-        return None
-    if "run" in chosen and len(chosen) > 1:
+def load(nets: dict[str, nn.Module], config: Mapping[str, Any], packages: Sequence[str]) -> None:
+    """Load the weights of `init_from`, if any, into networks that no trick has wrapped yet. config: as `plain` gives it.
+
+    UserError for a file that is missing, damaged or of another network, or whose checksum is not `init_from.sha256`.
+    """
+    said = config["init_from"]
+    there = paths(said)
+    if "run" in there and len(there) > 1:
         raise UserError("init_from names a run and a file: choose the run, or a file for each network")
-    return partial(load, chosen, packages, said["sha256"])
+    if there and said["sha256"] is not None and checksum(there) != said["sha256"]:
+        raise UserError(f"init_from.sha256={said['sha256']}: {some(map(str, there.values()), 2)} has changed, or is another file")
+    if "run" in there:
+        folder, which = starts.place_of(said["run"])
+        run = TrainedRun(Path(folder), which, packages)
+        if "discriminator" in nets and run.discriminator is None:
+            raise UserError(f"init_from.run={said['run']}: this run has no discriminator; say init_from.generator=FILE, its export")
+        weights = {side: plain_weights(run, side, packages) for side in nets}
+    else:
+        weights = {side: weights_in(path) for side, path in there.items()}
+    for side, found in weights.items():
+        if side not in nets:
+            raise UserError(f"init_from.{side}: the architecture has no {side}")
+        if reasons := misfits(found, nets[side].state_dict()):
+            raise UserError(f"init_from: the weights of the {side} do not fit: {'; '.join(reasons)}")
+        nets[side].load_state_dict(found)
 
 
 def recorded(config: Any) -> Any:
-    """Return the configuration with the checksum of the files that `init_from` names."""
-    said = starts.spelled(OmegaConf.to_container(OmegaConf.create({"init_from": config.get("init_from")}), resolve=True)["init_from"])  # type: ignore[index,call-overload]
-    if any(said[key] is not None for key in ("run", *SIDES)):
+    """Return the configuration with the checksum of the files that `init_from` names; one that is given stays, and is checked by `load`."""
+    said = plain(config)["init_from"]
+    if there := paths(said):
         config = config.copy()
         with open_dict(config):
-            config.init_from = said | {"sha256": checksum(said)}
+            config.init_from = said | {"sha256": said["sha256"] or checksum(there)}
     return config
 
 
-def checksum(said: Mapping[str, Any]) -> str:
-    """Compute the SHA-256 of the files that are named, joined by + where there are two."""
-    return "+".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths(said).values())
+def checksum(there: Mapping[str, Path]) -> str:
+    """Compute the SHA-256 of files, joined by + where there are two."""
+    return "+".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in there.values())
 
 
 def paths(said: Mapping[str, Any]) -> dict[str, Path]:
     """Return the file behind each key. UserError where one is missing."""
-    found = {key: Path(said[key]) for key in ("run", *SIDES) if said.get(key) is not None}
+    found = {key: Path(said[key]) for key in ("run", *SIDES) if said[key] is not None}
     if "run" in found:
         folder, which = starts.place_of(said["run"])
         found["run"] = Path(folder, "checkpoints", f"{which}.pt")
@@ -55,28 +71,6 @@ def paths(said: Mapping[str, Any]) -> dict[str, Path]:
         if not path.is_file():
             raise UserError(f"init_from.{key}={said[key]}: there is no file {path}")
     return found
-
-
-def load(said: Mapping[str, str], packages: Sequence[str], expected: str | None, nets: dict[str, nn.Module]) -> None:
-    """Load weights into networks, which no trick has wrapped yet. UserError for a file that is missing, damaged or of another network."""
-    there = paths(said)
-    if expected is not None and checksum(said) != expected:
-        raise UserError(f"init_from.sha256={expected}: {some(map(str, there.values()), 2)} has changed, or is another file")
-    if "run" in said:
-        folder, which = starts.place_of(said["run"])
-        run = TrainedRun(Path(folder), which, packages)
-        missing = [side for side in nets if side == "discriminator" and run.discriminator is None]
-        if missing:
-            raise UserError(f"init_from.run={said['run']}: this run has no discriminator; say init_from.generator=FILE, its export")
-        weights = {side: plain_weights(run, side, packages) for side in nets}
-    else:
-        weights = {side: weights_in(there[side]) for side in SIDES if side in said}
-    for side, found in weights.items():
-        if side not in nets:
-            raise UserError(f"init_from.{side}: the architecture has no {side}")
-        if reasons := misfits(found, nets[side].state_dict()):
-            raise UserError(f"init_from: the weights of the {side} do not fit: {'; '.join(reasons)}")
-        nets[side].load_state_dict(found)
 
 
 def weights_in(path: Path) -> dict[str, Tensor]:

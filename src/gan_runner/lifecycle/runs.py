@@ -24,7 +24,7 @@ from gan_runner.errors import Diverged, Failed, Interrupted, UserError, some
 from gan_runner.execution import hardware
 from gan_runner.execution.hardware import devices_of
 from gan_runner.game.game import Game
-from gan_runner.lifecycle.initial import initial, recorded
+from gan_runner.lifecycle.initial import load, recorded
 from gan_runner.lifecycle.launch import launch
 from gan_runner.reporting import Reporter, log
 from gan_runner.schedules import Schedule
@@ -194,7 +194,7 @@ def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None,
             with distributed.translate_lost_peers():
                 if begun:
                     status.write("running", 0, 0)
-                assembly = assemble(config, packages, initial=initial(plain(config), packages) if start is None else None)
+                assembly = assemble(config, packages, initial=load if start is None else None)
                 hardware.determine(assembly.config["deterministic"])
                 hardware.use_threads(assembly.trainer.threads)
                 hardware.draw_apart(assembly.config["seed"])
