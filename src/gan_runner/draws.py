@@ -138,32 +138,18 @@ class NumberedDraws(Draws):
         return drawn[self.block_of, self.within].to(self.device)
 
 
-class Noise(Draws):
-    """Standard normal noise e (N E) in the place of random numbers: uniform ones on [0, 1) become Phi(e), differentiably.
+def to_normal(u: Tensor) -> Tensor:
+    """Map uniform numbers on [0, 1) to standard normal ones, Phi^-1(u), float64 and finite."""
+    return torch.special.ndtri(u.double().clamp(TINY, 1 - TINY))
 
-    So a prior, whatever its law, is a function of noise that is standard normal: who moves a latent moves this noise, whose log density is
-    -|e|^2 / 2. UserError for a prior that draws whole numbers.
-    """
 
-    def __init__(self, e: Tensor):
-        self.e, self.read = e, 0
+def to_uniform(e: Tensor, dtype: torch.dtype) -> Tensor:
+    """Map standard normal numbers to uniform ones, Phi(e), below 1 as those that are drawn. Differentiable."""
+    return torch.special.ndtr(e).to(dtype).clamp_max(1 - torch.finfo(dtype).eps / 2)
 
-    def again(self) -> Noise:
-        same = Noise(self.e)
-        same.read = self.read
-        return same
 
-    @property
-    def whole(self) -> Noise:
-        return self
-
-    def normal(self, *shape: int) -> Tensor:
-        start, self.read = self.read, self.read + math.prod(shape)
-        return self.e[:, start : self.read].unflatten(1, shape) if shape else self.e[:, start]
-
-    def uniform(self, *shape: int) -> Tensor:
-        e = self.normal(*shape)
-        return torch.special.ndtr(e).clamp_max(1 - torch.finfo(e.dtype).eps / 2)  # below 1, as what is drawn
+class _Movable(Draws):
+    """Numbers that can be moved, as whole numbers cannot. UserError for a prior that draws those."""
 
     def integers(self, high: int) -> Tensor:
         raise UserError(FIXED)
@@ -172,7 +158,26 @@ class Noise(Draws):
         raise UserError(FIXED)
 
 
-class _Noted(Draws):
+class Noise(_Movable):
+    """Standard normal noise e (N E) in the place of random numbers: uniform ones on [0, 1) become Phi(e), differentiably.
+
+    So a prior, whatever its law, is a function of noise that is standard normal: code that moves a latent moves this noise, whose log
+    density is -|e|^2 / 2. UserError for a prior that draws whole numbers.
+    """
+
+    def __init__(self, e: Tensor):
+        self.e, self.read = e, 0
+
+    def normal(self, *shape: int) -> Tensor:
+        start, self.read = self.read, self.read + math.prod(shape)
+        return self.e[:, start : self.read].unflatten(1, shape) if shape else self.e[:, start]
+
+    def uniform(self, *shape: int) -> Tensor:
+        e = self.normal(*shape)
+        return to_uniform(e, e.dtype)
+
+
+class _Noted(_Movable):
     """Some draws, and the standard normal noise of which they are a function."""
 
     def __init__(self, draws: Draws):
@@ -185,15 +190,8 @@ class _Noted(Draws):
 
     def uniform(self, *shape: int) -> Tensor:
         drawn = self.draws.uniform(*shape)
-        noise = torch.special.ndtri(drawn.double().clamp(TINY, 1 - TINY))
-        self.noise.append(noise.to(drawn.dtype).reshape(len(drawn), -1))
+        self.noise.append(to_normal(drawn).to(drawn.dtype).reshape(len(drawn), -1))
         return drawn
-
-    def integers(self, high: int) -> Tensor:
-        raise UserError(FIXED)
-
-    def number(self) -> Tensor:
-        raise UserError(FIXED)
 
 
 def noise_behind(draws: Draws, prior: Callable[[Draws], Tensor]) -> Tensor:

@@ -21,7 +21,7 @@ from gan_runner.errors import UserError
 from gan_runner.game.network import Discriminator, Generator
 from gan_runner.game.spec import Spec
 from gan_runner.sampling import subjects
-from gan_runner.sampling.subjects import Snapshot, Source
+from gan_runner.sampling.subjects import NO_SPEC, Generated, Snapshot, Source
 from gan_runner.storage import checkpoint, contents, directory, files
 from gan_runner.storage.older import with_law
 from gan_runner.training import provenance
@@ -76,8 +76,8 @@ class TrainedRun:
     def draw(self, n: int = 64, y: Tensor | int | str | None = None, seed: int = 0, batch_size: int = 500) -> tuple[Tensor, Tensor | None]:
         """Draw the same samples with their labels: N, indices in `spec.class_names`; None for an unconditional generator."""
         label = self.label_of(y) if isinstance(y, str) else y
-        made = subjects.drawn(self.generator, n, seed=seed, y=label, batch_size=batch_size, device=self.device, source=self.source)
-        x, labels = zip(*made, strict=True)
+        made = Generated(self.generator, n, NO_SPEC, seed=seed, y=label, device=self.device, source=self.source)
+        x, labels = zip(*made.batches(range(n), batch_size), strict=True)
         return torch.cat([part.cpu() for part in x]), None if labels[0] is None else torch.cat([part.cpu() for part in labels])
 
     @cached_property

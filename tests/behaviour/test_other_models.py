@@ -73,7 +73,8 @@ class Case(NamedTuple):
             **more,
         )
         samples = self.data()[1]
-        batches = Resident(samples, SIZE, **({"to_float": self.to_float} if self.to_float else {}))
+        batches = Resident(samples, SIZE)
+        batches.to_float = self.to_float or batches.to_float
         refuse_idle(game)
         if game.G.overrides("initialise"):
             game.initialise(batches.first_batch())

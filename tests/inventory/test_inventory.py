@@ -21,18 +21,6 @@ from write_runs import line, make
 FIGURES = (line(10, cs__lenet=2.0), line(20, cs__lenet=5.0), line(30, cs__lenet=None), line(40, cs__lenet=4.0))
 
 
-@pytest.fixture
-def shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """Types `gan-runs ...`: (exit code, stdout, stderr)."""
-
-    def type_it(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["gan-runs", *map(str, words)])
-        code = cli.runs()
-        return code, *capsys.readouterr()
-
-    return type_it
-
-
 def objects(out: str) -> dict[str, dict]:
     return {one["name"]: one for one in map(json.loads, out.splitlines())}
 

@@ -3,31 +3,18 @@
 import base64
 import json
 import re
-import sys
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gan_runner import cli
 from gan_runner.inventory import curves, page
 from gan_runner.inventory.tables import short_names
 from gan_runner.storage import records
 from write_runs import line, make, png
 
 EVIL = """</script><img src=x onerror=alert(1)>"'&`|[x](http://evil.example)$\\frac{{7*7}}{%raw%}"""
-
-
-@pytest.fixture
-def shown(capsys, monkeypatch):
-    """Types `gan-runs ...`: (exit code, stdout, stderr)."""
-
-    def type_it(*words):
-        monkeypatch.setattr(sys, "argv", ["gan-runs", *map(str, words)])
-        return cli.runs(), *capsys.readouterr()
-
-    return type_it
 
 
 @pytest.fixture

@@ -7,14 +7,12 @@ import re
 import shutil
 import statistics
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_runner import cli
 from gan_runner.inventory import summary
 from gan_runner.inventory.page import escaped
 from gan_runner.storage import records
@@ -30,18 +28,6 @@ class Counting(Summary):
 
     def reading(self, rows):
         return "1. *counted*"
-
-
-@pytest.fixture
-def shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """Types `gan-runs ...`: (exit code, stdout, stderr)."""
-
-    def type_it(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["gan-runs", *map(str, words)])
-        code = cli.runs()
-        return code, *capsys.readouterr()
-
-    return type_it
 
 
 def job(folder: Path, loss: str, seed: int, *lines: str, state: str = "finished", more: tuple[str, ...] = (), **given) -> Path:

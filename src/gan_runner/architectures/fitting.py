@@ -30,12 +30,6 @@ def scales(spec: Spec, maker: str) -> Scales:
     )
 
 
-def numbers(spec: Spec, maker: str) -> None:
-    """Raise ValueError where entries are symbols, which a network of numbers would take for sizes."""
-    if spec.symbols is not None:
-        raise ValueError(f"{maker} makes numbers, and the data are {spec.symbols} symbols: choose an architecture for symbols")
-
-
 def symbols(spec: Spec, maker: str) -> int:
     """Return the number of symbols; ValueError where entries are numbers."""
     if spec.symbols is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from gan_runner.draws import Draws
 from gan_runner.errors import UserError
 from gan_runner.game.network import Generator
 from gan_runner.game.spec import Spec
+from gan_runner.storage import starts
 
 
 class Trained(Generator):
@@ -24,10 +24,7 @@ class Trained(Generator):
 
     def __init__(self, spec: Spec, run: str, checkpoint: Literal["last", "best"] = "last", own_packages: Sequence[str] = ()):
         super().__init__()
-        if not Path(run, "config.yaml").is_file():
-            raise UserError(
-                f"this architecture is the generator of another run, and {run} is no run directory: has it been moved or deleted?"
-            )
+        starts.refuse_missing(run, "this architecture is the generator of")
         there = gan_runner.load(run, checkpoint, own_packages)
         resizable = spec.kind.bounded and there.spec.kind.bounded and spec.shape[0] == there.spec.shape[0]
         if (spec.shape, spec.symbols) != (there.spec.shape, there.spec.symbols) and not resizable:

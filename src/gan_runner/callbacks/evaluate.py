@@ -14,7 +14,7 @@ from gan_runner.datasets import Split
 from gan_runner.evaluation import findings
 from gan_runner.evaluation.reference import Reference
 from gan_runner.reporting import Countdown
-from gan_runner.sampling.subjects import Generated, source_of
+from gan_runner.sampling.subjects import Generated
 from gan_runner.storage import directory
 from gan_runner.storage.protocols import Protocol
 from gan_runner.storage.records import Evaluation, evaluations_of, settled
@@ -113,8 +113,8 @@ class Evaluate(Callback):
         return f" ({differs})" if differs else ""
 
     def subject(self, run: Run) -> Generated:
-        source = source_of(run.game.G, run.dataset)
-        return Generated(run.game.sampler, self.n, run.spec, seed=self.seed, device=run.device, discriminator=run.game.D, source=source)
+        game = run.game
+        return Generated(game.sampler, self.n, run.spec, seed=self.seed, device=run.device, discriminator=game.D, source=run.source)
 
     def after_round(self, run: Run, logs: Logs) -> None:
         if run.metrics and run.step % self.every_steps == 0:

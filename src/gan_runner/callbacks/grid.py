@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Grid(Callback):
     """A picture of the samples of fixed latents, every `every_steps` rounds and at the end: samples/step_N.png and samples/fixed_z.
 
-    Text, sound and other data have a file beside it, samples/step_N.txt or .wav. A generator that works on data is shown as rows of what it
-    was given, what it made, and the truth, for items of the test split.
+    Text, sound and other data have a file beside it, samples/step_N.txt or .wav. For a generator that works on data, the
+    picture shows for items of the test split, side by side, the input, the sample and the real answer.
     """
 
     def __init__(self, every_steps: Annotated[int, Ge(1)] = 1000, n: Annotated[int, Ge(1)] = 64, seed: int = 0):
@@ -39,8 +39,7 @@ class Grid(Callback):
             self.draw(run)
 
     def draw(self, run: Run) -> None:
-        source = subjects.source_of(run.game.G, run.dataset)
-        x, columns = subjects.gallery(run.game.sampler, self.n, seed=self.seed, device=run.device, source=source)
+        x, columns = subjects.gallery(run.game.sampler, self.n, seed=self.seed, device=run.device, source=run.source)
         picture = run.dataset.picture(x, columns)
         path = run.folder / "samples" / f"step_{run.step:08d}.png"
         directory.write_picture(path, picture, run.folder)

@@ -64,10 +64,10 @@ class Stream:
     fingerprint: Fingerprint
     """Of the samples, where `stream` made this."""
 
-    def __init__(
-        self, n: int, batch_size: int, seed: int, device: torch.device | str, flip: bool, to_float: Callable[[Tensor], Tensor] = to_float
-    ):
-        self.to_float = to_float
+    to_float: Callable[[Tensor], Tensor] = staticmethod(to_float)
+    """The conversion from samples as they are kept to samples as networks see them: that of the data set, where `stream` made this."""
+
+    def __init__(self, n: int, batch_size: int, seed: int, device: torch.device | str, flip: bool):
         self.order, self.batch_size, self.device, self.position = Order(n, seed, flip), batch_size, torch.device(device), 0
         self.share = distributed.share(batch_size, 1)
         self.first = distributed.rank() * self.share  # row of the batch
@@ -120,16 +120,9 @@ class Resident(Stream):
     """
 
     def __init__(
-        self,
-        samples: Samples,
-        batch_size: int,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        flip: bool = False,
-        ahead: int = AHEAD,
-        to_float: Callable[[Tensor], Tensor] = to_float,
+        self, samples: Samples, batch_size: int, seed: int = 0, device: torch.device | str = "cpu", flip: bool = False, ahead: int = AHEAD
     ):
-        super().__init__(len(samples), batch_size, seed, device, flip, to_float)
+        super().__init__(len(samples), batch_size, seed, device, flip)
         self.x, self.y = samples.x.to(device), None if samples.y is None else samples.y.to(device)
         n = len(samples)
         self.epochs = 2 + ahead * batch_size // n  # the one that is read, and as many as can be begun by then
@@ -204,16 +197,9 @@ class Streamed(Stream):
     """
 
     def __init__(
-        self,
-        items: Items,
-        batch_size: int,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        flip: bool = False,
-        workers: int = 0,
-        to_float: Callable[[Tensor], Tensor] = to_float,
+        self, items: Items, batch_size: int, seed: int = 0, device: torch.device | str = "cpu", flip: bool = False, workers: int = 0
     ):
-        super().__init__(len(items), batch_size, seed, device, flip, to_float)
+        super().__init__(len(items), batch_size, seed, device, flip)
         self.items, self.workers = items, workers
         self._batches: Iterator[Any] | None = None
         atexit.register(_close, weakref.ref(self))  # before multiprocessing waits for them
@@ -320,8 +306,8 @@ def stream(
     made: Resident | Streamed
     if items.nbytes <= dataset.resident_mb * 10**6:
         items = samples = items if isinstance(items, Samples) else Samples(*items.take(torch.arange(len(items))))
-        made = Resident(samples, batch_size, seed, device, flip, to_float=dataset.to_float)
+        made = Resident(samples, batch_size, seed, device, flip)
     else:
-        made = Streamed(items, batch_size, seed, device, flip, dataset.workers, dataset.to_float)
-    made.fingerprint = dataset.fingerprint(split, items)
+        made = Streamed(items, batch_size, seed, device, flip, dataset.workers)
+    made.fingerprint, made.to_float = dataset.fingerprint(split, items), dataset.to_float
     return made

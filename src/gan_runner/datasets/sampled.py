@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
 import gan_runner
 from gan_runner.datasets.dataset import Dataset, Samples, Split
-from gan_runner.errors import UserError
 from gan_runner.game.spec import Spec
+from gan_runner.storage import starts
 
 
 class Sampled(Dataset):
@@ -34,8 +33,7 @@ class Sampled(Dataset):
 
     @cached_property
     def there(self) -> Any:
-        if not Path(self.run, "config.yaml").is_file():
-            raise UserError(f"these data are samples of another run, and {self.run} is no run directory: has it been moved or deleted?")
+        starts.refuse_missing(self.run, "these data are samples of")
         return gan_runner.load(self.run, self.checkpoint, self.own_packages)
 
     @property

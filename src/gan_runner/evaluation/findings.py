@@ -51,7 +51,7 @@ class Findings(NamedTuple):
         return {key: value for figures in self.figures.values() for key, value in figures.items()}
 
     def line(self, step: int, images: int, **changed: Any) -> dict[str, Any]:
-        """Make the line of metrics.jsonl. changed: what it says instead of what was found."""
+        """Make the line of metrics.jsonl. changed: entries to replace or add."""
         return {"step": step, "images": images, "metrics": self.numbers, "better": self.better, "protocol": self.protocol} | changed
 
 
@@ -195,9 +195,10 @@ def directions(
 
 
 def aim(name: str, metrics: Mapping[str, Metric], extractor: Extractor | None) -> tuple[str, Direction | None] | None:
-    """Find (key, which way is better) of what best.pt or a search follows: a key, or the name of a metric. None: no metric measures it.
+    """Find the figure that best.pt or a search follows: (its key, which way is better). None: no metric measures it.
 
-    The key of a metric is that of its prefix, where this has a direction, else the first that has one.
+    name: a key, or the name of a metric. The key of a metric is that of its prefix, where this has a
+    direction, else the first that has one.
     """
     if (metric := metrics.get(name)) is not None:
         rests = sorted(metric.better, key=bool) if isinstance(metric.better, Mapping) else [""]

@@ -25,7 +25,7 @@ FACTOR = 10  # times the difference of two eager plays
 
 
 class Remembered:
-    """A copy of what objects hold, to restore it in place: attributes, items, values of tensors, states of generators."""
+    """Copy the contents of objects, to restore them in place: attributes, items, values of tensors, states of random generators."""
 
     def __init__(self, found: Iterable[Found]):
         self.holds: list[tuple[Any, Any]] = []

@@ -77,7 +77,11 @@ def parser() -> argparse.ArgumentParser:
     act.add_argument(
         "--report", metavar="OUT", type=Path, help="write a page: OUT.html with all in it, or OUT.md with pictures in OUT_files/"
     )
-    act.add_argument("--summary", action="store_true", help="write into DIR what the sweep in it comes to, as gan-train did when it ended")
+    act.add_argument(
+        "--summary",
+        action="store_true",
+        help="summarise the sweep in DIR and write its tables and plots into it, as gan-train did when it ended",
+    )
     act.add_argument("--prune", action="store_true", help="delete failed, diverged and dead runs, or those of --state, after a question")
     acts.add_argument("--plot", metavar="FILE", type=Path, help="with --compare: the curves they share, as png, pdf or svg")
     acts.add_argument("--packages", metavar="A,B", help="with --summary: packages of yours that the class of the summary may come from")

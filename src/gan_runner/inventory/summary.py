@@ -1,4 +1,4 @@
-"""What a sweep comes to: table.md, plot.png, page.md and a file for TensorBoard in its folder, from its run directories alone.
+"""Summarise a sweep from its run directories alone: table.md, plot.png, page.md and a file for TensorBoard in its folder.
 
 What gan-train was asked is in sweep.yaml beside the runs: the line, the jobs, and the summary. Everything in the folder may come from a
 stranger, and is read and escaped as such. Imports no torch.
@@ -44,7 +44,7 @@ class Sweep(NamedTuple):
 
 
 def record(folder: Path, line: Sequence[str], jobs: Sequence[str], summary: dict[str, Any]) -> None:
-    """Write down what a sweep was asked, for whoever sums it up later."""
+    """Write the command line, the jobs and the summary of a sweep into its folder, so that it can be summarised again later."""
     asked = {"line": list(line), "jobs": list(jobs), "summary": summary}
     files.write_bytes(folder / RECORD, yaml.safe_dump(asked, sort_keys=False, allow_unicode=True).encode(), folder)
 

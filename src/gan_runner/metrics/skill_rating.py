@@ -127,12 +127,13 @@ class SkillRating(Metric):
 
     def examine(self, subject: Subject) -> None:
         assert subject.snapshots is not None
+        self.couples = False
         fakes: dict[int, Shown] = {}
         for step, generator, discriminator in subject.snapshots():
             if discriminator is None:
                 raise UserError("skill_rating needs a discriminator beside every generator, and this run has none: ~metric.skill_rating")
             fakes[step] = self._fakes(generator, subject)
-            self.couples = discriminator.couples_in_evaluation
+            self.couples |= discriminator.couples_in_evaluation
         if len(fakes) < LEAST:
             raise UserError(
                 f"skill_rating needs at least {LEAST} snapshots of a run, and there are {len(fakes)}; train with a smaller "

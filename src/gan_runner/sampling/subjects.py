@@ -36,27 +36,14 @@ def samples(
     y: labels (N) or one label for all; None: uniform over the classes of a conditional generator. ValueError where it takes no labels, or
     not these. source: data that the samples are made for, where the generator needs them.
     """
-    return (x for x, _ in drawn(generator, n, seed=seed, y=y, batch_size=batch_size, device=device, source=source))
-
-
-def drawn(
-    generator: Generator,
-    n: int,
-    *,
-    seed: int = 0,
-    y: Tensor | int | None = None,
-    batch_size: int = 500,
-    device: torch.device | str = "cpu",
-    source: Source | None = None,
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Generate the same samples with their labels (N); None for an unconditional generator."""
-    return Generated(generator, n, NO_SPEC, seed=seed, y=y, device=device, source=source).batches(range(n), batch_size)
+    subject = Generated(generator, n, NO_SPEC, seed=seed, y=y, device=device, source=source)
+    return (x for x, _ in subject.batches(range(n), batch_size))
 
 
 def gallery(
     generator: Generator, n: int, *, seed: int = 0, y: Tensor | int | None = None, device: torch.device, source: Source | None = None
 ) -> Gallery:
-    """Make samples to look at. With a source: as many rows of (given, made, truth) as there are samples."""
+    """Make samples to look at. With a source: for each sample, side by side, its input, the sample and the real answer."""
     subject = Generated(generator, n, NO_SPEC, seed=seed, y=y, device=device, source=source)
     made = torch.cat([x.cpu() for x, _ in subject.batches(range(n), 500)])
     if source is None:

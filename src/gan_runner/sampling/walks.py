@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gan_runner.draws import TINY, Draws, NumberedDraws
+from gan_runner.draws import Draws, NumberedDraws, to_normal, to_uniform
 from gan_runner.errors import UserError
 from gan_runner.game.network import Generator
 from gan_runner.sampling.subjects import evaluating, labels_for
@@ -46,15 +46,16 @@ class Walk(Draws):
 
     def uniform(self, *shape: int) -> Tensor:
         u = self.ends.uniform(*shape)
-        e = torch.special.ndtri(u.double().clamp(TINY, 1 - TINY))
-        return torch.special.ndtr(self._arc(e)).to(u.dtype).clamp_max(1 - torch.finfo(u.dtype).eps / 2).to(self.device)
+        return to_uniform(self._arc(to_normal(u)), u.dtype).to(self.device)
 
     def integers(self, high: int) -> Tensor:
-        first, _ = self.ends.integers(high).chunk(2)
-        return first.repeat_interleave(self.columns, 0).to(self.device)
+        return self._first(self.ends.integers(high))
 
     def number(self) -> Tensor:
-        first, _ = self.ends.number().chunk(2)
+        return self._first(self.ends.number())
+
+    def _first(self, ends: Tensor) -> Tensor:
+        first, _ = ends.chunk(2)
         return first.repeat_interleave(self.columns, 0).to(self.device)
 
     def _arc(self, ends: Tensor) -> Tensor:

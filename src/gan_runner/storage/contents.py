@@ -16,7 +16,7 @@ RUN = (
     *FOLDERS, "config.yaml", "overrides.yaml", "env.json", "status.json", "metrics.jsonl", "changes.jsonl", "train.log", ".lock", ".*.part",
     "events.out.tfevents.*", "scalars.csv", "wandb.json", "mlflow.json", "trackio.json", "profile.pt.trace.json",
 )  # fmt: skip
-SUMMARY = ("sweep.yaml", "table.md", "plot.png", "page.md", "events.out.tfevents.summary")  # what a sweep was asked, and what it came to
+SUMMARY = ("sweep.yaml", "table.md", "plot.png", "page.md", "events.out.tfevents.summary")  # the command line of a sweep, and its summary
 SWEEP = (*SUMMARY, ".lock", "table.txt", "study.db*", "multirun.yaml", ".submitit", ".*.part")
 RATING = ("key.json", "score.json", "page", ".*.part")
 MOST = {"metrics.jsonl": 2**28, "scalars.csv": 2**28, "changes.jsonl": 2**22}  # bytes of what is read as a whole, and grows with a run

@@ -105,8 +105,8 @@ class Run:
     @cached_property
     def protocols(self) -> dict[str, Protocol]:
         """The protocol of each curve."""
-        lines = [(Protocol.of(line.protocol), line.figures) for line in self.evaluations]
-        return {name: protocol for protocol, figures in lines for key in figures if (name := self.named(key, protocol))}
+        every = ((line.measured, key) for line in self.evaluations for key in line.figures)
+        return {name: protocol for protocol, key in every if (name := self.named(key, protocol))}
 
     def named(self, key: str, protocol: Protocol) -> str | None:
         """Name a figure: `fd/lenet`, or `fd/lenet (n=500)` if the plain key belongs to another protocol.

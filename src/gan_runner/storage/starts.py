@@ -1,9 +1,12 @@
-"""The key `init_from`: from which weights a run starts. Imports no torch."""
+"""Other runs that a run starts from, or whose generator is a part of it. Imports no torch."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
+
+from gan_runner.errors import UserError
 
 KEYS = ("run", "generator", "discriminator", "sha256")
 
@@ -19,6 +22,12 @@ def place_of(run: str) -> tuple[str, str]:
     """Split `RUN_DIR:best` into the directory and the checkpoint; last where none is named."""
     folder, colon, which = run.rpartition(":")
     return (folder, which) if colon and which in ("last", "best") and not os.path.exists(run) else (run, "last")
+
+
+def refuse_missing(run: str, part: str) -> None:
+    """Raise UserError where `run`, from which a part of this run is made, is no run directory."""
+    if not Path(run, "config.yaml").is_file():
+        raise UserError(f"{part} another run, and {run} is no run directory: has it been moved or deleted?")
 
 
 def alike(config: Any) -> Any:

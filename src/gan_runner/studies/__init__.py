@@ -1,4 +1,4 @@
-"""Studies: what a sweep comes to.
+"""Studies: the tables and plots that summarise a sweep.
 
 For one version, also the old home of OptunaSweeper, which copies of hydra/sweeper/gan_optuna.yaml may name.
 """

@@ -71,7 +71,7 @@ class Row(NamedTuple):
 
 
 class Summary:
-    """What a sweep comes to. The base class; `Table` is the one that most sweeps need.
+    """The tables and plots that summarise a sweep. The base class; `Table` is the one that most sweeps need.
 
     question: what the sweep was played to find out. budget: what it is expected to cost, in words.
     """

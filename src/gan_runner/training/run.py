@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from gan_runner.errors import Diverged, UserError
 from gan_runner.execution import hardware
 from gan_runner.game.spec import Spec
 from gan_runner.reporting import Countdown, Reporter
+from gan_runner.sampling.subjects import Source, source_of
 from gan_runner.storage import checkpoint
 from gan_runner.trainer import Trainer
 from gan_runner.training import provenance
@@ -64,6 +66,11 @@ class Run:
         self.saved_at: int | None = None
         self.writer = checkpoint.Writer()
         self.objective: float | None = None  # the best value of the metric that best.pt follows
+
+    @cached_property
+    def source(self) -> Source | None:
+        """The data that samples are made for, the test split, where G works on data."""
+        return source_of(self.game.G, self.dataset)
 
     @property
     def pretrained(self) -> bool:
