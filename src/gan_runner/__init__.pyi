@@ -12,10 +12,12 @@ from gan_runner.game.penalty import Penalty as Penalty
 from gan_runner.game.play import Batch as Batch
 from gan_runner.game.play import DiscriminatorOutput as DiscriminatorOutput
 from gan_runner.game.play import Play as Play
+from gan_runner.game.prior import Prior as Prior
 from gan_runner.game.rule import Rule as Rule
 from gan_runner.game.spec import Exact as Exact
 from gan_runner.game.spec import Spec as Spec
 from gan_runner.game.term import Term as Term
+from gan_runner.game.trick import Augmentation as Augmentation
 from gan_runner.game.trick import Trick as Trick
 from gan_runner.schedules import Schedule as Schedule
 from gan_runner.trained import load as load

@@ -48,6 +48,11 @@ def handled(numbers: Iterable[int], handler: Handler) -> Iterator[None]:
 DONE, FAILED, WRONG, DIVERGED, KEYBOARD = 0, 1, 2, 3, 130  # exit codes
 
 
+def with_article(name: str) -> str:
+    """Return `a name`, or `an name` before a vowel."""
+    return f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
+
+
 def verdict(error: Exception) -> tuple[int, str]:
     """Return (exit code, message), and print the traceback of an unexpected error where GAN_RUNNER_DEBUG asks for one."""
     match error:

@@ -15,6 +15,7 @@ import torch
 from hydra.core.override_parser.types import Override
 
 from gan_runner import distributed
+from gan_runner.assembly.below import share_extractors
 from gan_runner.assembly.parts import PLAIN, SIDES, Part, locate, make, make_list, make_one, mistakes_in, parts_of, sides_of
 from gan_runner.assembly.signatures import mistyped, signature
 from gan_runner.config.command_line import parsed, says
@@ -59,8 +60,11 @@ def build_game(
     sides = sides_of(config)
     nets = {side: make(config["architecture"][side], packages, SIDES[side], f"architecture.{side}", spec=spec) for side in sides}
     loss, rule = make_one(config, packages, "loss"), make_one(config, packages, "rule")
-    terms = {"loss": loss, **make_list(config, packages, "penalty")}
+    penalties, tricks = (make_list(config, packages, group) for group in ("penalty", "trick"))
+    terms = {"loss": loss, **penalties}
     refuse_mismatch(nets, terms, rule, spec)
+    lists = {"architecture": nets, "penalty": penalties, "trick": tricks}
+    share_extractors({"loss": loss} | {f"{group}.{name}": part for group, parts in lists.items() for name, part in parts.items()}, spec)
     if initial is not None:
         initial(nets, config, packages)
     if trainer.sync_batch_norm and device.type == "cuda":
@@ -83,7 +87,7 @@ def build_game(
             optimizers,
             terms,
             rule,
-            make_list(config, packages, "trick"),
+            tricks,
             spec=spec,
             batch_size=config["batch_size"],
             steps=trainer.steps,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gan_runner.config.command_line import allowed_packages
-from gan_runner.errors import UserError
+from gan_runner.errors import UserError, with_article
 
 
 def locate(target: Any, base: type | tuple[type, ...], path: str, packages: Sequence[str]) -> type:
@@ -27,5 +27,5 @@ def locate(target: Any, base: type | tuple[type, ...], path: str, packages: Sequ
         ) from error
     if not (isinstance(found, type) and issubclass(found, base)):
         kinds = base if isinstance(base, tuple) else (base,)
-        raise UserError(f"{path}._target_={target} is not a {' or a '.join(kind.__name__ for kind in kinds)}")
+        raise UserError(f"{path}._target_={target} is not {' or '.join(with_article(kind.__name__) for kind in kinds)}")
     return found

@@ -12,6 +12,7 @@ from annotated_types import Ge
 from hydra.utils import instantiate
 from typing_extensions import TypedDict
 
+from gan_runner.assembly.below import leave_out_extractors
 from gan_runner.assembly.classes import locate
 from gan_runner.assembly.signatures import converted, misnamed, mistyped, signature
 from gan_runner.datasets import Dataset
@@ -24,7 +25,7 @@ from gan_runner.game.penalty import Penalty
 from gan_runner.game.prior import Prior
 from gan_runner.game.rule import Rule
 from gan_runner.game.term import Term
-from gan_runner.game.trick import Trick
+from gan_runner.game.trick import Augmentation, Trick
 from gan_runner.schedules import Schedule
 from gan_runner.storage.documents import MARK
 from gan_runner.trainer import Trainer
@@ -35,7 +36,11 @@ ONE: dict[str, type] = {"dataset": Dataset, "loss": Term, "rule": Rule, "trainer
 LIST: dict[str, type] = {"penalty": Penalty, "trick": Trick, "metric": Metric, "callback": Callback, "logger": Logger}
 OPTIONAL: dict[str, type] = {"extractor": Extractor}
 SIDES: dict[str, type] = {"generator": Generator, "discriminator": Discriminator}
-BELOW: tuple[type, ...] = (Balanced, Schedule, Prior)  # parts that may be below a part, where the annotation of its constructor names them
+# parts that may be below a part, where the annotation of its constructor names them
+BELOW: tuple[type, ...] = (Balanced, Schedule, Prior, Extractor, Augmentation)
+
+
+TAKEN = frozenset({"loss", *SIDES, *dir(torch.nn.ModuleDict())})  # names that a penalty or a trick cannot have
 
 
 class InitFrom(TypedDict):
@@ -85,6 +90,9 @@ def sides_of(config: dict[str, Any]) -> list[str]:
 def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
     """Yield all that the signature of the part's class says against its node."""
     path, node, base = part
+    group, _, name = path.partition(".")
+    if group in ("penalty", "trick") and name in TAKEN:
+        yield f"{path}: {name} is the name of something else; give this part another name"
     if not isinstance(node, dict) or "_target_" not in node:
         yield f"{path} is not chosen" if node is None else f"{path} has no _target_: it is not a part that can be built"
         return
@@ -144,7 +152,9 @@ def make(node: dict[str, Any], packages: Sequence[str], base: type | tuple[type,
     accepted = {name: value for name, value in given.items() if name in inspect.signature(cls.__init__).parameters}  # type: ignore[misc]
     typed = {key: converted(annotation, node[key]) for key, (annotation, _) in signature(cls).items() if key in node}
     try:
-        return instantiate({**node, **typed}, _convert_="all", **accepted)
+        made = instantiate({**node, **typed}, _convert_="all", **accepted)
+        leave_out_extractors(made)
+        return made
     except UserError:
         raise
     except Exception as error:

@@ -13,7 +13,7 @@ from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 from typing_extensions import Doc, is_typeddict
 
-from gan_runner.errors import did_you_mean
+from gan_runner.errors import did_you_mean, with_article
 
 GIVEN = frozenset({"self", "spec", "params", "own_packages"})  # what the build supplies itself
 NOUNS = {int: "a whole number", float: "a number", str: "a text", dict: "a mapping", list: "a list", tuple: "a list"}
@@ -106,7 +106,7 @@ def _alternatives(annotation: Any) -> list[str]:
     if is_typeddict(annotation):
         keys = typing.get_type_hints(annotation, include_extras=True)
         return ["{" + ", ".join(f"{key}: {expected(one)}" for key, one in keys.items()) + "}"]
-    other = f"a {annotation.__name__}" if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+    other = with_article(annotation.__name__) if isinstance(annotation, type) else str(annotation).replace("typing.", "")
     return [NOUNS.get(origin or annotation, other)]
 
 

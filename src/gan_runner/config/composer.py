@@ -32,7 +32,7 @@ from gan_runner.config.explain import exists, keys_of, leaves, listed, orphan, u
 from gan_runner.config.groups import LINE_ONLY, LISTS, PAIRS, PARTS, SINGLE, Names, chosen_names, config_dir, is_part
 from gan_runner.config.sources import Bounded, Repository, is_ours, refuse_placed, refuse_searchpath, settings_of
 from gan_runner.config.trust import refuse_foreign_code
-from gan_runner.errors import UserError, did_you_mean
+from gan_runner.errors import UserError, did_you_mean, with_article
 from gan_runner.storage.documents import refuse_covered, refuse_growth, rendered, texts
 
 
@@ -221,7 +221,7 @@ class Composer(ConfigLoaderImpl):
                 continue
             names = value if isinstance(value, list) and not override.is_delete() and group not in SINGLE else [value]
             if not all(isinstance(name, str) and (name.strip() or override.is_delete()) for name in names):
-                what = f"names, {group}=[A,B]" if group in LISTS else f"the name of {'an' if group[0] in 'aeo' else 'a'} {group}"
+                what = f"names, {group}=[A,B]" if group in LISTS else f"the name of {with_article(group)}"
                 mistakes.append(f"{text_of(override)}: expected {what}{self._available(group)}")
         if mistakes:
             raise UserError("\n".join(mistakes))

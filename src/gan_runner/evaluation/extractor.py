@@ -81,6 +81,14 @@ class Extractor(nn.Module):
         logits = [part.logits for part in parts if part.logits is not None]
         return Extracted(torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None)
 
+    def extract(self, x: Tensor) -> Extracted:
+        """Compute features and logits of samples as D sees them, images N C H W in [-1, 1], for a term of the objective.
+
+        Gradients flow through to x. Nothing is rounded, and the precision is that of training. UserError without usable weights.
+        """
+        self.load()
+        return self.embed((x + 1) * 127.5)
+
     def check(self, images: Tensor) -> None:
         """Raise an error unless these are uint8 images."""
         if images.dtype != torch.uint8:

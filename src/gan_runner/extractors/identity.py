@@ -17,4 +17,8 @@ class Identity(Extractor):
 
     def forward(self, images: Tensor) -> Extracted:
         """Flatten samples N ... to features N F."""
-        return Extracted(images.detach().flatten(1).float(), None)
+        return self.extract(images.detach().float())
+
+    def extract(self, x: Tensor) -> Extracted:
+        """Flatten samples N ... to features N F; may be differentiated."""
+        return Extracted(x.flatten(1), None)

@@ -18,5 +18,6 @@ from gan_runner.game.rule import Rule as Rule
 from gan_runner.game.spec import Exact as Exact
 from gan_runner.game.spec import Spec as Spec
 from gan_runner.game.term import Term as Term
+from gan_runner.game.trick import Augmentation as Augmentation
 from gan_runner.game.trick import Part as Part
 from gan_runner.game.trick import Trick as Trick

@@ -56,6 +56,13 @@ class Trick(nn.Module):
         return generator
 
 
+class Augmentation(Trick):
+    """A trick that changes what D is shown, and does nothing else. Another part may have one below it and call `augment` itself."""
+
+    def augment(self, sample: Sample, draws: Draws) -> Sample:
+        raise NotImplementedError
+
+
 def wrapped(
     tricks: Mapping[str, Trick], nets: dict[str, nn.Module], terms: dict[str, Term]
 ) -> tuple[dict[str, nn.Module], dict[str, Term]]:

@@ -1,3 +1,4 @@
+from gan_runner.game.trick import Augmentation as Augmentation
 from gan_runner.game.trick import Trick as Trick
 from gan_runner.tricks.clipping import GradientClip as GradientClip
 from gan_runner.tricks.clipping import WeightClip as WeightClip

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gan_runner import Penalty, Term, Trick, distributed, tree
+from gan_runner import Augmentation, Extractor, Penalty, Term, Trick, distributed, tree
 from gan_runner.losses import NonSaturating
 
 
@@ -119,6 +119,34 @@ class ApproximateR1(Penalty):
         moved = tree.map(lambda leaf: leaf + self.sigma * play.draws.normal(*leaf.shape[1:]), play.real)
         change = (play.judge(moved, play.y, like="real").logits - play.on_real.logits) / self.sigma
         return self.scaled(change.square().mean() / 2)
+
+
+class Perceptual(Penalty):
+    """G: the squared distance of the mean features of fakes to those of real samples. Salimans et al. 2016, through a frozen network."""
+
+    capturable = True
+
+    def __init__(self, through: Extractor, weight: float = 1.0, every: int = 1):
+        super().__init__(weight, every)
+        self.through = through
+
+    def generator(self, play):
+        fake, real = (self.through.extract(sample).features for sample in (play.fake, play.real))
+        return self.scaled((fake - real).square().sum(1).mean())
+
+
+class Consistency(Penalty):
+    """D: the squared change of its logit of a real sample under an augmentation. Zhang et al. 2020."""
+
+    capturable = True
+
+    def __init__(self, augmentation: Augmentation, weight: float = 10.0, every: int = 1):
+        super().__init__(weight, every)
+        self.augmentation = augmentation
+
+    def discriminator(self, play):
+        changed = self.augmentation.augment(play.real, play.draws)
+        return self.scaled((play.judge(changed, play.y, like="real").logits - play.on_real.logits).square().mean())
 
 
 class ADA(Trick):
