@@ -20,6 +20,9 @@ class Schedule(nn.Module):
     """True where a subclass of yours executes the same operations in every round, so that they may be replayed (docs/extending.md). A class
     that overrides a method says so itself."""
 
+    factor: float = 1.0
+    """What its number is multiplied by: a trick lowers the learning rate of a run that collapsed."""
+
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
@@ -34,9 +37,13 @@ class Schedule(nn.Module):
         """Whether the length of the run changes it."""
         return False
 
+    def scaled(self, step: int, run: int) -> float:
+        """Return the number that a round uses: that of the schedule, times the factor."""
+        return self.factor * self.at(step, run)
+
     def fill(self, step: int, run: int) -> None:
         """Put the number of this round where the round will read it: `value` on the device, `now` on the host."""
-        self.now = self.at(step, run)
+        self.now = self.scaled(step, run)
         self.value.fill_(self.now)
 
 
@@ -52,7 +59,8 @@ class Constant(Schedule):
         return self.number
 
     def fill(self, step: int, run: int) -> None:
-        """It is there already."""
+        if self.now != self.scaled(step, run):  # else it is there already
+            super().fill(step, run)
 
 
 class Ramp(Schedule):

@@ -15,10 +15,11 @@ from gan_runner.datasets import Resident, Ring8, Samples, Spec
 from gan_runner.draws import Draws, seeded
 from gan_runner.execution.engine import Engine
 from gan_runner.execution.replay import Replayed
+from gan_runner.extractors import Identity
 from gan_runner.losses import NonSaturating
 from gan_runner.rules import Alternate, Solo
 from gan_runner.schedules import schedule
-from gan_runner.tricks import EMA
+from gan_runner.tricks import EMA, InstanceNoise
 from other_models import models, sequences, terms
 from processes import spawn
 
@@ -105,6 +106,8 @@ CASES = {
     "ada": Case(tricks={"ada": terms.ADA}),
     "dragan": Case(terms={"loss": NonSaturating, "dragan": partial(terms.Dragan, 0.1)}, cut=False),
     "approximate_r1": Case(terms={"loss": NonSaturating, "r1": terms.ApproximateR1}, tricks={"ada": terms.ADA}),
+    "perceptual": Case(terms={"loss": NonSaturating, "near": lambda: terms.Perceptual(Identity())}),
+    "consistency": Case(terms={"loss": NonSaturating, "same": lambda: terms.Consistency(InstanceNoise())}, tricks={"ada": terms.ADA}),
     "frozen_d": Case(rule=Solo, tricks={"freeze": lambda: terms.Freeze(["discriminator"])}),
 }
 
@@ -214,7 +217,7 @@ def test_the_bound_of_a_vae_is_exact_where_the_encoder_is_the_posterior():
 
 def test_the_stage_of_a_growing_network_is_a_phase():
     game, _, _ = CASES["growing"].play(15)
-    assert game.phase == ("loss", 2)
+    assert game.phase == ("loss", 2, 1.0, 1.0)
     assert schedule(1.0).on_host is False
 
 

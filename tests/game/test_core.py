@@ -359,7 +359,7 @@ def test_rounds_of_other_operations_are_captured_apart():
         ends.append(flat(game))
     assert not said
     assert torch.equal(*ends)
-    assert game.phase == ("loss", 3)
+    assert game.phase == ("loss", 3, 1.0, 1.0)
 
 
 def test_a_number_that_changes_in_every_round_is_left_to_eager_execution():

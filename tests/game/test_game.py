@@ -1,6 +1,7 @@
 """The training step: what equals what, and what it promises."""
 
 import ast
+import copy
 import importlib
 from functools import partial
 from pathlib import Path
@@ -14,11 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from games import adam, everything, flat, images, make, play, sgd
 from gan_runner.architectures import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator, MSGDiscriminator, MSGGenerator
 from gan_runner.draws import Draws
+from gan_runner.execution.engine import Engine
+from gan_runner.execution.replay import Replayed
 from gan_runner.game import game as game_module
 from gan_runner.losses import Hinge, Minimax, NonSaturating, Term, Wasserstein
 from gan_runner.penalties import R1, AuxiliaryClassifier, FeatureMatching, GradientPenalty
-from gan_runner.rules import Alternate, Simultaneous
-from gan_runner.schedules import Linear
+from gan_runner.rules import Alternate, Simultaneous, Solo
+from gan_runner.schedules import Constant, Linear, Schedule
 from gan_runner.tricks import EMA, GradientClip, InstanceNoise, LabelSmoothing, SpectralNorm, Trick, WeightClip
 from processes import spawn
 
@@ -117,6 +120,64 @@ def test_schedules_reach_optimisers_that_are_not_fused(optimizer):
     assert torch.equal(flat(early.D, early.G), flat(scheduled.D, scheduled.G))  # rounds 5 and 6 had rate 0
     constant, _ = play(4, optimizer=partial(optimizer, lr=1e-2))
     assert not torch.equal(flat(early.D, early.G), flat(constant.D, constant.G))
+
+
+def lowered(rate, factor, engine=Engine, rounds=24, at=12):
+    """Play `rounds` rounds, and lower the learning rate of both before round `at`."""
+    game, batches = make(optimizer=rate, steps=rounds)
+    turn = engine(game, lambda line: None).turn
+    for i in range(rounds):
+        if i == at:
+            for player in game.players.values():
+                player.scale_rate(factor)
+        game.round(batches, turn)
+    return game, batches
+
+
+RATES = {
+    "constant": partial(adam, lr=1e-2),
+    "schedule": partial(adam, lr=Linear(1e-2, 1e-3)),
+    "constant schedule": partial(adam, lr=Constant(1e-2)),
+    "not fused": partial(torch.optim.SGD, lr=1e-1),
+    "schedule, not fused": partial(torch.optim.RMSprop, lr=Linear(1e-2, 1e-3)),
+}
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_a_lowered_rate_is_kept_by_schedules_states_and_replays(rate):
+    game, batches = lowered(copy.deepcopy(RATES[rate]), 0.25)
+    given = RATES[rate].keywords["lr"]
+    expected = 0.25 * (given.at(23, 24) if isinstance(given, Schedule) else given)
+    for player in game.players.values():
+        assert float(player.optimizer.param_groups[0]["lr"]) == pytest.approx(expected, rel=1e-6)
+    replayed, _ = lowered(copy.deepcopy(RATES[rate]), 0.25, Replayed)
+    assert torch.equal(flat(replayed), flat(game))
+    untouched, _ = lowered(copy.deepcopy(RATES[rate]), 1.0)
+    assert not torch.equal(flat(untouched), flat(game))
+
+    first, batches = lowered(copy.deepcopy(RATES[rate]), 0.25, rounds=24, at=12)
+    again, more = make(optimizer=copy.deepcopy(RATES[rate]), steps=24)
+    again.load_state_dict(copy.deepcopy(first.state_dict()))
+    more.load_state_dict(batches.state_dict())
+    first.round(batches)
+    again.round(more)
+    assert torch.equal(flat(first), flat(again))
+
+
+def test_a_lowered_rate_is_a_smaller_step_in_closed_form():
+    """One weight, whose gradient is 1: it moves by the sum of the rates."""
+
+    class Down(Term):
+        def generator(self, play):
+            return play.G.head.bias.sum()
+
+    for rate, moved in ((0.1, 0.1 + 0.05), (Linear(0.2, 0.0, 2), 0.2 + 0.05)):
+        game, batches = make({"loss": Down()}, Solo(), nets={"generator": MLPGenerator}, optimizer=partial(torch.optim.SGD, lr=rate))
+        before = game.G.head.bias.detach().clone()
+        game.round(batches)
+        game.players["generator"].scale_rate(0.5)
+        game.round(batches)
+        torch.testing.assert_close(before - game.G.head.bias.detach(), torch.full_like(before, moved))
 
 
 def test_watching_changes_nothing():

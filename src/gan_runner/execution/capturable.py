@@ -52,7 +52,7 @@ def parts_of(game: Game, dataset: Dataset | None = None) -> dict[str, Any]:
     parts |= {"rule": game.rule} | {f"trick.{name}": trick for name, trick in game.tricks.items()}
     for side, player in game.players.items():
         parts |= {f"optimizer.{side}": player.optimizer}
-        parts |= {f"optimizer.{side}.{key}": schedule for key, schedule in player.schedules.items()}
+        parts |= {f"optimizer.{side}.{key}": schedule for key, schedule in player.hyperparameters.schedules.items()}
     if dataset is not None:
         parts["dataset"] = dataset
     every = ((hooks_of_modules, "_global_"), (hooks_of_optimizers, "_global_optimizer_"))

@@ -191,7 +191,7 @@ class Graphed(CapturingEngine):
 
     def __init__(self, game: Game, say: Callable[[str], None], *more: Any):
         for player in game.players.values():
-            player.graphed = True
+            player.hyperparameters.graphed = True
         warnings.filterwarnings("ignore", message=".*capturable=True.*")  # of optimisers, in the first rounds
         self.played: Counter[Phase] = Counter()
         self.pool = torch.cuda.graph_pool_handle()
@@ -220,7 +220,7 @@ class Graphed(CapturingEngine):
 
     def stop(self) -> None:
         for player in self.game.players.values():
-            player.graphed = False
+            player.hyperparameters.graphed = False
         super().stop()
 
 
@@ -257,7 +257,7 @@ def uncapturable(game: Game, dataset: Dataset | None = None) -> str | None:
     if reason := refused(game, dataset):
         return reason
     for player in game.players.values():
-        if player.schedules and not player.on_device:
+        if player.hyperparameters.schedules and not player.hyperparameters.on_device:
             return f"the schedules of the {player.name}'s optimiser are read on the host, unless it has fused=true"
     return None
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gan_runner import distributed
 from gan_runner.draws import Draws, seeded
 from gan_runner.errors import UserError
+from gan_runner.game.hyperparameters import Hyperparameters
 from gan_runner.game.play import Batch, Batches, BatchLike, Logs, NoDiscriminator, Play
 from gan_runner.game.term import takes_discriminator
 from gan_runner.game.trick import wrapped
@@ -35,9 +36,8 @@ if TYPE_CHECKING:
     from gan_runner.game.trick import Trick
 
 
-Phase = tuple[
-    str | float, ...
-]  # the due terms of a round and the numbers of its schedules on the host: in a phase, operations are the same
+# the due terms of a round and the numbers on the host that it depends on: in a phase, every round has the same operations
+Phase = tuple[str | float, ...]
 
 
 class Objective(nn.Module):
@@ -80,12 +80,12 @@ class Player(nn.Module):
     ):
         super().__init__()
         self.name, self.objective, self.scaler = name, Objective(name, net, owned), scaler
-        self.schedules = nn.ModuleDict({key: value for key, value in optimizer.keywords.items() if isinstance(value, Schedule)})
-        self.graphed = False  # whether the optimiser may be part of a CUDA graph
-        self.on_device = bool(optimizer.keywords.get("fused"))  # others read the number on the host
+        self.hyperparameters = Hyperparameters(optimizer.keywords)
         weights = [p for p in self.objective.parameters() if p.requires_grad]
         self.can_move = bool(weights)
-        self.optimizer = optimizer(weights or [nn.Parameter(torch.zeros(()))], **self.scheduled(0, 1))  # it refuses an empty list
+        self.optimizer = optimizer(
+            weights or [nn.Parameter(torch.zeros(()))], **self.hyperparameters.scheduled(0, 1)
+        )  # it refuses an empty list
         self.evaluate, self.no_sync = distributed.parallel(self.objective)
 
     @property
@@ -96,28 +96,22 @@ class Player(nn.Module):
         """Yield the weights that its optimiser moves."""
         return (p for group in self.optimizer.param_groups for p in group["params"])
 
-    def scheduled(self, step: int, run: int) -> dict[str, Any]:
-        """Return the optimiser's scheduled hyper-parameters: device scalars that are filled elsewhere, or today's numbers."""
-        return {key: s.value if self.on_device else s.at(step, run) for key, s in self.schedules.items()}  # type: ignore[union-attr,operator]
-
-    def prepare(self, step: int, run: int) -> None:
-        """Tie the optimiser to its schedules: loading a state has put copies there."""
-        for group in self.optimizer.param_groups:
-            group.update(self.scheduled(step, run) | self.capturing(group))
-
-    def capturing(self, group: Mapping[str, Any]) -> dict[str, bool]:
-        return {"capturable": self.graphed} if "capturable" in group else {}
+    def scale_rate(self, factor: float) -> None:
+        """Multiply the learning rate by `factor` from the next round on, for the rest of the run, under a schedule as well."""
+        self.hyperparameters.scale_rate(self.optimizer, factor)
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        factor = self.hyperparameters.rate_factor
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "rate_factor": factor}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         saved = state["optimizer"]  # the groups say where the optimiser counts its steps: on this device, not on that of the file
-        groups = [group | self.capturing(group) for group in saved["param_groups"]]
+        groups = [group | self.hyperparameters.capturing(group) for group in saved["param_groups"]]
         self.optimizer.load_state_dict(saved | {"param_groups": groups})
         for p, of_p in self.optimizer.state.items():  # fused kernels need weight and state in the same memory layout
             of_p.update({key: torch.empty_like(p, dtype=t.dtype).copy_(t) for key, t in of_p.items() if t.shape == p.shape != ()})
         self.scaler.load_state_dict(state["scaler"])
+        self.hyperparameters.restore(state.get("rate_factor", 1.0))  # older states have none
 
 
 class Game(nn.Module):
@@ -217,9 +211,10 @@ class Game(nn.Module):
     def prepare(self, batches: Batches) -> None:
         self.fill_schedules(self.step)
         for player in self.players.values():
-            player.prepare(self.step, self.steps)
+            player.hyperparameters.apply(player.optimizer, self.step, self.steps)
         self.due = {name: term for name, term in self.terms.items() if term.due(self.step)}
-        self.phase = (*self.due, *(schedule.now for schedule in self.schedules if schedule.on_host))
+        on_host = (schedule.now for schedule in self.schedules if schedule.on_host)
+        self.phase = (*self.due, *on_host, *(player.hyperparameters.rate_factor for player in self.players.values()))
         batches.prepare()
 
     def fill_schedules(self, step: int) -> None:
