@@ -8,9 +8,11 @@ import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 from torch.distributions import Uniform as TorchUniform
 
+from gan_runner import priors
 from gan_runner.architectures import DCGANGenerator, MLPGenerator
 from gan_runner.assembly import parts
 from gan_runner.config.composer import compose
+from gan_runner.config.groups import config_dir
 from gan_runner.datasets import Spec
 from gan_runner.draws import Draws, Noise, NumberedDraws, noise_behind, seeded
 from gan_runner.errors import UserError
@@ -159,6 +161,44 @@ def test_a_prior_is_chosen_on_the_line():
     assert 2.9 < generator.prior(draws()).abs().max() <= 3
     assert type(built().law) is Prior
     assert built("architecture.generator.prior=uniform").law.high == math.sqrt(3)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (config_dir() / "prior").glob("*.yaml")))
+@pytest.mark.parametrize("architecture", sorted({path.stem for path in (config_dir() / "architecture").glob("*.yaml")} - {"trained"}))
+def test_every_generator_takes_every_prior_by_name(architecture, name):
+    """With the values of its file, which are the defaults of its class."""
+    config = compose(
+        [f"architecture={architecture}", f"prior={name}", "architecture.generator.width=8", "architecture.generator.latent=16"]
+    )
+    part = next(part for part in parts.parts_of(config.plain()) if part.path == "architecture.generator")
+    assert list(parts.mistakes_in(part, ())) == []
+    generator = parts.make(part.node, (), Generator, part.path, spec=Spec((1, 8, 8)))
+    given = getattr(priors, part.node["prior"]["_target_"].rpartition(".")[2])
+    law = given([10], 2) if name == "codes" else given()
+    assert type(generator.law) is type(law)
+    assert torch.equal(generator.prior(draws()), law.draw(draws(), 16))
+
+
+@pytest.mark.parametrize("none", ["prior=null", "~prior"])
+def test_no_prior_is_that_of_the_architecture(none):
+    assert compose([none]).plain()["architecture"]["generator"]["prior"] is None
+
+
+def test_a_value_of_the_chosen_prior_is_set_where_the_part_is():
+    assert built("prior=mixture", "architecture.generator.prior.k=3").law.centres.shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("prior=mixtur", r"there is no prior mixtur \(did you mean mixture\?\)"),
+        ("+prior=mixture", r"exactly one prior is chosen, so it is replaced, not added: prior=mixture"),
+        ("prior=[mixture,codes]", r"expected the name of a prior"),
+    ],
+)
+def test_a_wrong_name_of_a_prior_is_one_line(line, said):
+    with pytest.raises(UserError, match=said):
+        compose([line])
 
 
 @pytest.mark.parametrize(

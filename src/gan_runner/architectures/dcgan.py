@@ -8,8 +8,8 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from gan_runner.architectures import fitting
-from gan_runner.draws import Draws
-from gan_runner.game.network import Discriminator, Generator
+from gan_runner.architectures.latents import LatentGenerator
+from gan_runner.game.network import Discriminator
 from gan_runner.game.play import DiscriminatorOutput
 from gan_runner.game.prior import Prior
 from gan_runner.game.spec import Spec
@@ -25,7 +25,7 @@ def initialise(net: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-class DCGANGenerator(Generator):
+class DCGANGenerator(LatentGenerator):
     """A linear layer to 4x4 (or 7x7), then strided transposed convolutions; batch norm and ReLU between, tanh at the end.
 
     width: channels at half the final side; they double towards the coarse end (32x32: 256-128-64). prior: the law of z; None:
@@ -40,8 +40,7 @@ class DCGANGenerator(Generator):
         conditional: bool = False,
         prior: Prior | None = None,
     ):
-        super().__init__()
-        self.latent, self.law = latent, fitting.law(prior, latent)
+        super().__init__(latent, prior)
         self.classes = fitting.classes(spec, conditional, "the generator of dcgan")
         side, doublings = fitting.scales(spec, "dcgan")
         widths = [width << i for i in reversed(range(doublings))]
@@ -57,9 +56,6 @@ class DCGANGenerator(Generator):
         self.body = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.ConvTranspose2d(widths[-1], spec.shape[0], 4, 2, 1), nn.Tanh())
         initialise(self)
-
-    def prior(self, draws: Draws) -> Tensor:
-        return self.law.draw(draws, self.latent)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Sample:
         return self.head(self.body(self.start(fitting.with_labels(z, y, self.classes))))

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from gan_runner.game.network import one_hot
-from gan_runner.game.prior import Prior
 from gan_runner.game.spec import Spec
 
 
@@ -37,13 +36,6 @@ def symbols(spec: Spec, maker: str) -> int:
             f"{maker} makes symbols, and the data are numbers of shape {'x'.join(map(str, spec.shape))}: choose a data set of symbols"
         )
     return spec.symbols
-
-
-def law(prior: Prior | None, latent: int) -> Prior:
-    """Return the prior, standard normal where none is given. ValueError where it cannot draw so many numbers."""
-    prior = Prior() if prior is None else prior
-    prior.check(latent)
-    return prior
 
 
 def classes(spec: Spec, conditional: bool, maker: str) -> int | None:

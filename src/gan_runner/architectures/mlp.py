@@ -8,8 +8,8 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from gan_runner.architectures import fitting
-from gan_runner.draws import Draws
-from gan_runner.game.network import Discriminator, Generator
+from gan_runner.architectures.latents import LatentGenerator
+from gan_runner.game.network import Discriminator
 from gan_runner.game.play import DiscriminatorOutput
 from gan_runner.game.prior import Prior
 from gan_runner.game.spec import Spec
@@ -28,7 +28,7 @@ def hidden(inputs: int, width: int, depth: int, activation: Activation) -> nn.Se
     return nn.Sequential(*layers)
 
 
-class MLPGenerator(Generator):
+class MLPGenerator(LatentGenerator):
     """Fully connected layers from the latent to a sample; tanh at the end where the sample is an image. Goodfellow et al. 2014.
 
     prior: the law of z; None: N(0, I). The paper's code has a uniform one of variance 1, from -sqrt 3 to sqrt 3.
@@ -45,15 +45,12 @@ class MLPGenerator(Generator):
         conditional: bool = False,
         prior: Prior | None = None,
     ):
-        super().__init__()
-        self.latent, self.shape, self.law = latent, spec.shape, fitting.law(prior, latent)
+        super().__init__(latent, prior)
+        self.shape = spec.shape
         self.classes = fitting.classes(spec, conditional, "the generator of mlp")
         self.body = hidden(latent + (self.classes or 0), width, depth, activation)
         self.head = nn.Linear(width, math.prod(spec.shape))
         self.squash = nn.Tanh() if spec.kind.bounded else nn.Identity()
-
-    def prior(self, draws: Draws) -> Tensor:
-        return self.law.draw(draws, self.latent)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Sample:
         return self.squash(self.head(self.body(fitting.with_labels(z, y, self.classes)))).unflatten(1, self.shape)

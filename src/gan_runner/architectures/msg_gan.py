@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from gan_runner.architectures import fitting
+from gan_runner.architectures.latents import LatentGenerator
 from gan_runner.draws import Draws
-from gan_runner.game.network import Discriminator, Generator
+from gan_runner.game.network import Discriminator
 from gan_runner.game.play import DiscriminatorOutput
+from gan_runner.game.prior import Prior
 from gan_runner.game.spec import Spec
 from gan_runner.tree import Sample
 
@@ -91,16 +93,22 @@ class GeneratorBlock(nn.Module):
         return pixel_norm(activate(self.conv2(x)))
 
 
-class MSGGenerator(Generator):
+class MSGGenerator(LatentGenerator):
     """Emits an image at every scale, coarse to fine, by a 1x1 convolution (no tanh, as in the paper) on the features of that scale.
 
     width: channels of the four coarsest scales, at least 2. Real data are viewed as the pyramid of their averages; the finest image is
-    shown, clamped to [-1, 1]. Labels are joined to the latent as one-hot vectors.
+    shown, clamped to [-1, 1]. Labels are joined to the latent as one-hot vectors. prior: the law of z; None: N(0, I).
     """
 
-    def __init__(self, spec: Spec, latent: Annotated[int, Gt(0)] = 512, width: Width = 512, conditional: bool = False):
-        super().__init__()
-        self.latent = latent
+    def __init__(
+        self,
+        spec: Spec,
+        latent: Annotated[int, Gt(0)] = 512,
+        width: Width = 512,
+        conditional: bool = False,
+        prior: Prior | None = None,
+    ):
+        super().__init__(latent, prior)
         self.classes = fitting.classes(spec, conditional, "the generator of msg_gan")
         side, self.doublings = fitting.scales(spec, "msg_gan")
         channels = widths(width, self.doublings)

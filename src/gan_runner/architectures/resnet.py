@@ -13,9 +13,11 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from gan_runner.architectures import fitting
+from gan_runner.architectures.latents import LatentGenerator
 from gan_runner.draws import Draws
-from gan_runner.game.network import Discriminator, Generator
+from gan_runner.game.network import Discriminator
 from gan_runner.game.play import DiscriminatorOutput
+from gan_runner.game.prior import Prior
 from gan_runner.game.spec import Spec
 from gan_runner.tree import Sample
 
@@ -102,11 +104,12 @@ def halved_conv3(x: Tensor, layer: Layer) -> Tensor:
     return F.conv2d(x, F.avg_pool2d(layer.weight, 2, stride=1, padding=1), layer.bias, stride=2, padding=1)
 
 
-class ResNetGenerator(Generator):
+class ResNetGenerator(LatentGenerator):
     """A linear layer to 4x4 (or 7x7), one residual block per doubling, batch norm, ReLU, convolution, tanh.
 
     width: 256 in SNGAN, 128 in WGAN-GP. conditional: batch norms of the blocks conditioned on the label. dequantisation: real data get
     noise U(0, dequantisation) per pixel, which fills the steps between the grey levels (WGAN-GP: 1/128); 0 for none.
+    prior: the law of z; None: N(0, I).
     """
 
     def __init__(
@@ -116,9 +119,10 @@ class ResNetGenerator(Generator):
         width: Annotated[int, Gt(0)] = 256,
         conditional: bool = False,
         dequantisation: Annotated[float, Ge(0)] = 0.0,
+        prior: Prior | None = None,
     ):
-        super().__init__()
-        self.latent, self.dequantisation = latent, dequantisation
+        super().__init__(latent, prior)
+        self.dequantisation = dequantisation
         self.classes = fitting.classes(spec, conditional, "the generator of resnet")
         side, doublings = fitting.scales(spec, "resnet")
         self.start = nn.Sequential(glorot(nn.Linear(latent, width * side**2), PLAIN), nn.Unflatten(1, (width, side, side)))

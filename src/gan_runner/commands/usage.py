@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from gan_runner.config.groups import LISTS, SINGLE, config_dir
+from gan_runner.config.groups import LISTS, ONE, config_dir
 from gan_runner.errors import printable
 from gan_runner.storage.untrusted import read_bounded
 
@@ -41,7 +41,7 @@ Experiments (+experiment=NAME)
 {_table(list(experiments.items()))}
 
 Parts, one of each (GROUP=OPTION; the values of an option: GROUP.KEY=VALUE)
-{options(SINGLE)}
+{options(ONE)}
 
 Parts, any number of each (GROUP=[A,B], or +GROUP=A to add one, ~GROUP.A to take one away; values: GROUP.A.KEY=VALUE)
 {options(LISTS)}

@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gan_runner.config.command_line import named_packages, parsed, recorded, text_of
 from gan_runner.config.composed import Composed, without_line_keys
 from gan_runner.config.explain import exists, keys_of, leaves, listed, orphan, unknown_key
-from gan_runner.config.groups import LINE_ONLY, LISTS, PAIRS, PARTS, SINGLE, Names, chosen_names, config_dir, is_part
+from gan_runner.config.groups import LINE_ONLY, LISTS, ONE, OPTIONAL, PAIRS, PARTS, SINGLE, Names, chosen_names, config_dir, is_part
 from gan_runner.config.sources import Bounded, Repository, is_ours, refuse_placed, refuse_searchpath, settings_of
 from gan_runner.config.trust import refuse_foreign_code
 from gan_runner.errors import UserError, did_you_mean, with_article
@@ -182,16 +182,16 @@ class Composer(ConfigLoaderImpl):
         added: dict[str, list[str]] = {}
         for override in line:
             group = override.key_or_group
-            if not self._chooses(override) or group not in PARTS or override.is_sweep_override():
+            if not self._chooses(override) or group not in (*ONE, *LISTS) or override.is_sweep_override():
                 written.append(text_of(override))
-            elif group in SINGLE and override.is_add():
+            elif group in ONE and override.is_add():
                 raise UserError(
                     f"{text_of(override)}: exactly one {group} is chosen, so it is replaced, not added: {text_of(override)[1:]}"
                 )
             elif group in LISTS and (override.is_delete() or override.value() is None):
                 written.append(f"{group}=[]" if override.value() in (None, "") else f"~{group}.{override.value()}")
-            elif group == "extractor" and override.value() is None:
-                written.append("~extractor")  # Hydra has no other word for it
+            elif group in OPTIONAL and override.value() is None:
+                written.append(f"~{group}")  # Hydra has no other word for it
             elif group in LISTS and override.is_add():
                 value = override.value()
                 added.setdefault(group, []).extend(map(str, value if isinstance(value, list) else [value]))
@@ -217,9 +217,9 @@ class Composer(ConfigLoaderImpl):
         mistakes = []
         for override in choosers:
             group, value = override.key_or_group, override.value()
-            if override.is_sweep_override() or (value is None and (override.is_delete() or group in (*LISTS, "extractor"))):
+            if override.is_sweep_override() or (value is None and (override.is_delete() or group in (*LISTS, *OPTIONAL))):
                 continue
-            names = value if isinstance(value, list) and not override.is_delete() and group not in SINGLE else [value]
+            names = value if isinstance(value, list) and not override.is_delete() and group not in ONE else [value]
             if not all(isinstance(name, str) and (name.strip() or override.is_delete()) for name in names):
                 what = f"names, {group}=[A,B]" if group in LISTS else f"the name of {with_article(group)}"
                 mistakes.append(f"{text_of(override)}: expected {what}{self._available(group)}")
