@@ -156,6 +156,17 @@ def test_the_identity_hands_on_gradients():
     assert torch.equal(x.grad, torch.ones(3, 2))
 
 
+def test_a_loss_that_takes_no_weight_may_take_the_place_of_a_shipped_one():
+    """`loss._target_=mine.Loss` keeps the values of the shipped file; a weight that changes something is refused."""
+    for weight, said in ((1.0, None), (0.5, "unknown key loss.generator_weight; Plain takes no keys")):
+        config = composed("loss=hinge", "loss._target_=other_models.terms.Plain", f"loss.generator_weight={weight}")
+        part = next(part for part in parts_of(config) if part.path == "loss")
+        found = list(mistakes_in(part, MINE))
+        assert (found == []) if said is None else said in found[0]
+    game = built("loss=hinge", "loss._target_=other_models.terms.Plain")
+    game.round(Stream(IMAGES))
+
+
 @pytest.mark.parametrize("name", ["to", "loss", "generator", "values", "forward"])
 def test_a_penalty_or_trick_cannot_take_the_name_of_something_else(name):
     config = composed(f"+penalty.{name}={{_target_: gan_runner.penalties.R1}}", f"+trick.{name}={{_target_: gan_runner.tricks.EMA}}")

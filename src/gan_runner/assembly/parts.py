@@ -101,7 +101,7 @@ def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
     except UserError as error:
         yield str(error)
         return
-    known = signature(cls)
+    known, node = signature(cls), without_weight(cls, node)
     yield from misnamed(path, cls, node)
     values: dict[str, Any] = {}
     for key, value in node.items():
@@ -121,6 +121,12 @@ def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
         else:
             values[key] = value
     yield from mistyped(path, {key: known[key][0] for key in values}, values)
+
+
+def without_weight(cls: type, node: dict[str, Any]) -> dict[str, Any]:
+    """Return the node of a loss without `generator_weight: 1.0`, which files of losses say, where its class is a Term that has none."""
+    drop = issubclass(cls, Term) and "generator_weight" not in signature(cls) and node.get("generator_weight") == 1.0
+    return {key: value for key, value in node.items() if key != "generator_weight"} if drop else node
 
 
 def below(annotation: Any) -> tuple[type, ...]:
@@ -147,6 +153,7 @@ def refuse_hidden(value: Any, packages: Sequence[str], path: str) -> None:
 def make(node: dict[str, Any], packages: Sequence[str], base: type | tuple[type, ...], path: str, **given: Any) -> Any:
     """Build one part; the only call of Hydra's instantiate."""
     cls = locate(node["_target_"], base, path, packages)
+    node = without_weight(cls, node)
     refuse_hidden(node, packages, path)
     given = {"own_packages": tuple(packages), **given}
     accepted = {name: value for name, value in given.items() if name in inspect.signature(cls.__init__).parameters}  # type: ignore[misc]

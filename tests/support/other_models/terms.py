@@ -24,6 +24,19 @@ class Likelihood(Term):
         return -play.G.log_prob(play.x, play.y, play.draws).mean() / play.x[0].numel()
 
 
+class Plain(Term):
+    """The loss of a Wasserstein critic, without the weight that `gan_runner.losses.Loss` has."""
+
+    capturable = True
+
+    def discriminator(self, play):
+        real, fake = play.on_both
+        return fake.logits.mean() - real.logits.mean()
+
+    def generator(self, play):
+        return -play.on_fake.logits.mean()
+
+
 class Bidirectional(NonSaturating):
     """G's encoder and decoder both answer D. Dumoulin et al. 2017."""
 
