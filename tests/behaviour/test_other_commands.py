@@ -50,6 +50,32 @@ def events(folder):
     return EventAccumulator(str(folder), size_guidance={"tensors": 0, "audio": 0, "images": 0}).Reload()
 
 
+def shown(folder):
+    """What the pages of TensorBoard list: plugin -> tags. A tag belongs to the first plugin that wrote it."""
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+    from tensorboard.context import RequestContext
+
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(folder))
+    multiplexer.Reload()
+    provider = MultiplexerDataProvider(multiplexer, str(folder))
+    found = {}
+    for plugin in ("images", "audio", "text"):
+        listing = provider.list_tensors if plugin == "text" else provider.list_blob_sequences
+        runs = listing(RequestContext(), experiment_id="", plugin_name=plugin)
+        found[plugin] = {tag for tags in runs.values() for tag in tags}
+    return found
+
+
+def test_pictures_texts_and_sounds_have_pages_in_tensorboard(gan):
+    for name in ("text", "sound", "walks"):
+        assert gan("train", *RECIPES[name], *SMALL, f"hydra.run.dir={name}")[0] == 0
+        found = shown(name)
+        assert found["images"] == {"data/real", "samples/fixed_z"}
+        assert found["text"] == {"config/text_summary"} | ({"samples/fixed_z/text_summary"} if name == "text" else set())
+        assert found["audio"] == ({"samples/fixed_z/audio"} if name == "sound" else set())
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_run_is_the_same_when_it_is_stopped_and_resumed(gan, name):
     assert gan("train", *RECIPES[name], *SMALL, "hydra.run.dir=whole")[0] == 0
@@ -81,7 +107,7 @@ def test_sound_is_a_file_and_is_played_by_tensorboard(gan):
     path = Path("run/samples/step_00000004.wav")
     with wave.open(str(path)) as file:
         assert (file.getframerate(), file.getnframes()) == (8000, 6 * 256)
-    (heard,) = [event for event in events("run").Audio("samples/fixed_z") if event.step == 4]
+    (heard,) = [event for event in events("run").Audio("samples/fixed_z/audio") if event.step == 4]
     assert heard.encoded_audio_string == path.read_bytes()
     assert heard.sample_rate == 8000
     assert load("run", packages=["other_models"]).sample(2).abs().max() <= 1

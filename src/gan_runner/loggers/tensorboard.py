@@ -43,7 +43,7 @@ def report_unless_written_by_tensorboard(args: threading.ExceptHookArgs) -> None
 
 
 def sound(name: str, content: bytes) -> Summary:
-    """Convert a wav file to a summary that TensorBoard plays."""
+    """Convert a wav file to a summary that TensorBoard plays. Its tag ends in /audio: one that has pictures would hide the sound."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     with wave.open(io.BytesIO(content)) as file:
@@ -54,7 +54,7 @@ def sound(name: str, content: bytes) -> Summary:
             encoded_audio_string=content,
             content_type="audio/wav",
         )
-    return Summary(value=[Summary.Value(tag=name, audio=audio)])
+    return Summary(value=[Summary.Value(tag=f"{name}/audio", audio=audio)])
 
 
 @contextmanager
