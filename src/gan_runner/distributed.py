@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,6 +85,7 @@ def leave() -> None:
     global _control
     if dist.is_initialized():
         dist.barrier(_control)
+        gc.collect()  # what holds a group keeps its threads, and these may abort the process while Python ends
         dist.destroy_process_group()
     _control = None
 

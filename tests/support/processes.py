@@ -1,5 +1,6 @@
 """Functions of a test file, and the command, in processes of their own."""
 
+import gc
 import importlib.util
 import os
 import subprocess
@@ -28,6 +29,7 @@ def call(rank: int, size: int, file: str, name: str, folder: str, arguments: tup
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous_{name}", rank=rank, world_size=size)
     getattr(module, name)(rank, folder, *arguments)
     torch.distributed.barrier()
+    gc.collect()  # as in distributed.leave
     torch.distributed.destroy_process_group()
 
 
