@@ -41,6 +41,8 @@ EXPECTED = {
     "fd/own": "min", "intra_fd/own": "min", "intra_fd/own/0": "min", "intra_fd/own/1": "min",
     "fd_infinity/own": "min", "fd_infinity/own/slope": None, "fd_infinity/own/standard_error": None,
     "mmd/own": "min", "mmd/own/std": None, "cs/own": "max", "cs/own/std": None, "geometry/own": "min",
+    "fd_ratio/own": "min", "fd_ratio/own/n": None, "cmmd/own": "min", "mind/own": "min", "swd/own": "min", "vendi/own": "max",
+    "authenticity/own": None, "ct/own": None, "fld/own": "min",
     "pr/own/precision": "max", "pr/own/recall": "max", "dc/own/density": None, "dc/own/coverage": "max", "prd/own/f8": "max",
     "prd/own/f1_8": "max", "c2st/own/accuracy": "min", "c2st/own/p_value": None,
     "flaws/own/count": "min", "flaws/own/1/excess": None, "flaws/own/1/accuracy": None, "flaws/own/1/p_value": None,

@@ -2,11 +2,16 @@ from gan_runner.evaluation.metric import Metric as Metric
 from gan_runner.evaluation.moments import Moments as Moments
 from gan_runner.metrics.adversarial_probing import AdversarialProbing as AdversarialProbing
 from gan_runner.metrics.annealed_importance import AnnealedImportance as AnnealedImportance
+from gan_runner.metrics.authenticity import Authenticity as Authenticity
 from gan_runner.metrics.birthday import Birthday as Birthday
 from gan_runner.metrics.classifier import ClassifierScore as ClassifierScore
 from gan_runner.metrics.classifier import classifier_score as classifier_score
+from gan_runner.metrics.cmmd import CMMD as CMMD
+from gan_runner.metrics.ct import CT as CT
 from gan_runner.metrics.diversity import MSSSIM as MSSSIM
+from gan_runner.metrics.fd_ratio import FrechetRatio as FrechetRatio
 from gan_runner.metrics.flaws import FlawCritics as FlawCritics
+from gan_runner.metrics.fld import FLD as FLD
 from gan_runner.metrics.frechet_distance import FrechetDistance as FrechetDistance
 from gan_runner.metrics.frechet_distance import IntraClassFrechet as IntraClassFrechet
 from gan_runner.metrics.frechet_distance import frechet as frechet
@@ -18,6 +23,7 @@ from gan_runner.metrics.manifold import PrecisionRecall as PrecisionRecall
 from gan_runner.metrics.manifold import density_coverage as density_coverage
 from gan_runner.metrics.manifold import precision_recall as precision_recall
 from gan_runner.metrics.memorisation import Memorisation as Memorisation
+from gan_runner.metrics.mind import MIND as MIND
 from gan_runner.metrics.mmd import KernelDistance as KernelDistance
 from gan_runner.metrics.mmd import kernel_distance as kernel_distance
 from gan_runner.metrics.mode_coverage import ModeCoverage as ModeCoverage
@@ -26,5 +32,7 @@ from gan_runner.metrics.mode_coverage import nearest_mode as nearest_mode
 from gan_runner.metrics.parzen import Parzen as Parzen
 from gan_runner.metrics.prd import PRD as PRD
 from gan_runner.metrics.skill_rating import SkillRating as SkillRating
+from gan_runner.metrics.sliced_wasserstein import SlicedWasserstein as SlicedWasserstein
 from gan_runner.metrics.support_precision import SupportPrecisionRecall as SupportPrecisionRecall
 from gan_runner.metrics.two_sample import TwoSampleTest as TwoSampleTest
+from gan_runner.metrics.vendi import Vendi as Vendi
