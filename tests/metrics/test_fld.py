@@ -25,32 +25,43 @@ def test_the_density_is_that_of_an_equal_mixture_of_normals():
     assert torch.allclose(kernels.log_likelihood(rows), mixture(kernels.centres, kernels.variance).log_prob(rows), rtol=1e-10)
 
 
-def test_one_kernel_has_the_mean_square_as_its_variance():
-    centre, rows = normal(1, 3, dtype=DOUBLE), normal(500, 3, 1, DOUBLE) + 1
-    assert float(Kernels(centre).fit(rows).variance) == pytest.approx(float((rows - centre).square().mean()), rel=1e-12)
+def test_rows_out_of_reach_are_left_to_a_broad_normal():
+    """A kernel has the mean square of the rows near it as its variance, and the broad normal that of the others about the mean of all."""
+    centre, near = normal(1, 3, dtype=DOUBLE), normal(500, 3, 1, DOUBLE)
+    rows = torch.cat([near, normal(300, 3, 2, DOUBLE) + 1000])
+    kernels = Kernels(centre).fit(rows)
+    assert float(kernels.variance) == pytest.approx(float((near - centre).square().mean()), rel=1e-3)
+    assert float(kernels.broad) == pytest.approx(0.81 * float((rows[500:] - rows.mean(0)).square().mean()), rel=1e-3)
 
 
 def test_far_clusters_have_a_variance_each():
     centres = 1000 * torch.eye(3, dtype=DOUBLE)
     rows = torch.cat([centre + s * normal(200, 3, i, DOUBLE) for i, (centre, s) in enumerate(zip(centres, (0.1, 1, 5)))])
     want = [float((part - centre).square().mean()) for part, centre in zip(rows.split(200), centres)]
-    assert Kernels(centres).fit(rows).variance.tolist() == pytest.approx(want, rel=1e-9)
+    assert Kernels(centres).fit(rows).variance.tolist() == pytest.approx(want, rel=1e-3)
 
 
 def test_the_fit_is_a_maximum_of_the_likelihood():
-    """Of variances that overlap; against a general optimiser from the same start, and by the slope."""
+    """Of variances that overlap, by a general optimiser; rows are nearer to the broad normal by a factor of 0.9, beside which it is one."""
     optimize = pytest.importorskip("scipy.optimize")
     centres, rows = normal(12, 2, dtype=DOUBLE), normal(400, 2, 1, DOUBLE)
     kernels = Kernels(centres).fit(rows)
 
+    def objective(log_variance):
+        broad = torch.distributions.Normal(0.9 * rows.mean(0), (log_variance[-1] / 2).exp())
+        beside = broad.log_prob(0.9 * rows).sum(1)
+        return torch.logaddexp(mixture(centres, log_variance[:-1].exp()).log_prob(rows), beside).mean()
+
     def loss(log_variance):
         log_variance = torch.tensor(log_variance, dtype=DOUBLE, requires_grad=True)
-        value = -mixture(centres, log_variance.exp()).log_prob(rows).mean()
+        value = -objective(log_variance)
         value.backward()
         return value.item(), log_variance.grad.numpy()
 
-    best = optimize.minimize(loss, kernels.variance.log().numpy(), jac=True, method="L-BFGS-B")
-    assert float(kernels.log_likelihood(rows).mean()) == pytest.approx(-best.fun, abs=2e-3)
+    found = torch.cat([kernels.variance, kernels.broad[None]]).log()
+    best = optimize.minimize(loss, found.numpy(), jac=True, method="L-BFGS-B")
+    assert float(objective(found)) == pytest.approx(-best.fun, abs=2e-3)
+    assert float(objective(found)) > float(objective(torch.zeros(13, dtype=DOUBLE))) + 0.03
 
 
 def test_a_kernel_at_a_copy_shrinks_upon_it():
@@ -59,6 +70,7 @@ def test_a_kernel_at_a_copy_shrinks_upon_it():
     variance = Kernels(centres).fit(rows).variance
     assert variance[:5].max() < 1e-5
     assert variance[5:].min() > 0.01
+    assert Kernels(rows[:5]).fit(rows).variance.max() < 1e-5, "although they are the only ones"
 
 
 def test_the_figure_is_a_difference_of_two_densities():
@@ -96,7 +108,7 @@ def test_noise_copies_and_dropped_modes_make_it_worse():
     assert abs(good) < 3
     for worse in (noisy, dropped, copied):
         assert good < worse[0] < worse[1]
-    assert measured(FLD(), real, train)[""] > 1e5, "copies of all"
+    assert measured(FLD(), real, train[:400])[""] > 1e5, "nothing but copies"
 
 
 def test_figures_do_not_depend_on_batches_nor_on_constant_features():
