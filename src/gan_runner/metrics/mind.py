@@ -1,4 +1,4 @@
-"""The mean squared transport distance of features along random directions, scaled to that of normals: MIND."""
+"""The mean squared transport distance of features along random directions: MIND, as torch-fidelity defines it."""
 
 from __future__ import annotations
 
