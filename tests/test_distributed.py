@@ -150,8 +150,8 @@ CASES |= {
 }
 BATCH_NORM = ["dataset=triangles", "dataset.n_train=64", "dataset.n_test=4", "dataset.resolution=16", "architecture=dcgan"]
 BATCH_NORM += ["architecture.generator.width=8", "architecture.discriminator.width=8"]
-JUDGED = [*POINTS, "extractor=identity", "metric=[mode_coverage,frechet_distance,kernel_distance,precision_recall,density_coverage]"]
-JUDGED += ["metric.kernel_distance.subset_size=100"]
+SETS = "kernel_distance,precision_recall,density_coverage,fd_ratio,cmmd,mind,sliced_wasserstein,vendi,authenticity,ct,fld"
+JUDGED = [*POINTS, "extractor=identity", f"metric=[mode_coverage,frechet_distance,{SETS}]", "metric.kernel_distance.subset_size=100"]
 
 
 def play(config, folder):

@@ -23,6 +23,13 @@ METRICS = {
     "FlawCritics": metrics.FlawCritics,
     "Memorisation": metrics.Memorisation,
     "Birthday": metrics.Birthday,
+    "FrechetRatio": metrics.FrechetRatio,
+    "CMMD": metrics.CMMD,
+    "MIND": metrics.MIND,
+    "SlicedWasserstein": metrics.SlicedWasserstein,
+    "Authenticity": metrics.Authenticity,
+    "CT": metrics.CT,
+    "FLD": metrics.FLD,
 }
 
 
@@ -69,10 +76,20 @@ def test_what_is_not_finite_is_refused(name, bad, side):
         ("PRD", {"f8": 1, "f1_8": 1}),
         ("FlawCritics", {"count": 0}),
         ("Memorisation", {"closer_to_train": 0.5, "p_value": 1, "distance_ratio": 1, "near_duplicates": 0.01}),
+        ("CMMD", {"": 0}),
+        ("MIND", {"": 0}),
+        ("SlicedWasserstein", {"": 0}),
+        ("Authenticity", {"": 0}),
+        ("CT", {"": 0}),  # the test samples are copies as well
+        ("FrechetRatio", "are they the same"),
     ],
 )
 def test_identical_sets(name, want):
-    assert figures(name, normal(), normal()) == pytest.approx(want, abs=1e-9)
+    if isinstance(want, str):
+        with pytest.raises(UserError, match=want):
+            figures(name, normal(), normal())
+    else:
+        assert figures(name, normal(), normal()) == pytest.approx(want, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +105,13 @@ def test_identical_sets(name, want):
         ("TwoSampleTest", {"accuracy": 0.5, "p_value": 0.5}),
         ("FlawCritics", "all have the same features"),
         ("Memorisation", {"closer_to_train": 0.5, "p_value": 1, "distance_ratio": 1, "near_duplicates": 0.01}),
+        ("FrechetRatio", "are they the same"),
+        ("CMMD", {"": 0}),
+        ("MIND", {"": 0}),
+        ("SlicedWasserstein", {"": 0}),
+        ("Authenticity", {"": 0}),
+        ("CT", {"": 0}),
+        ("FLD", "all have the same features"),
     ],
 )
 def test_one_image_over_and_over_on_both_sides(name, want):

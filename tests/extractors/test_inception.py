@@ -12,7 +12,7 @@ import torchvision
 
 from gan_runner.errors import UserError
 from gan_runner.evaluation.moments import Moments
-from gan_runner.extractors import InceptionV3TF, downloads, inception
+from gan_runner.extractors import InceptionV3Spatial, InceptionV3TF, downloads, inception
 from gan_runner.extractors.inception import FILES, SHA256, VARIABLE, Convolution, tf1_matrix, tf1_resize
 from gan_runner.metrics.classifier import classifier_score
 from gan_runner.metrics.frechet_distance import frechet
@@ -147,6 +147,21 @@ def test_features_on_cuda_are_plain_float32_although_tf32_is_asked_for(weights, 
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
     assert same([part.cpu() for part in found], want)
+
+
+def test_spatial_features_are_those_of_the_reference(weights):
+    digits = hashlib.sha256(weights.read_bytes()).hexdigest()
+    spatial, theirs, found = InceptionV3Spatial(str(weights), sha256=digits), reference(weights), []
+    theirs.Mixed_6d.branch1x1.register_forward_hook(lambda module, given, output: found.append(output))
+    theirs(NOISE[:2])
+    features, logits = spatial(NOISE[:2])
+    assert logits is None
+    assert features.shape == (2, spatial.features) == (2, 2023)
+    assert same([features], [found[0][:, :7].flatten(1)])
+    assert spatial.name == f"inception_v3_spatial_custom_{digits[:8]}"
+    published = InceptionV3Spatial()
+    assert published.named("fd", "fid") == "fd/inception_v3_spatial_tf", "which is not FID"
+    assert "inception_v3_spatial_custom_" in InceptionV3Spatial(str(weights)).available()
 
 
 # ---- its name -----------------------------------------------------------------------------------------------------------------------

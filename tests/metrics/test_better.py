@@ -32,6 +32,7 @@ SMALL = {
     "geometry_score": {"draws": 2, "landmarks": 8},
     "kernel_distance": {"subset_size": 10, "subsets": 2},
     "ms_ssim": {"pairs": 4},
+    "perceptual_path_length": {"n": 4},
     "prd": {"clusters": 4, "runs": 1},
     "skill_rating": {"n_games": 20},
     "support_precision_recall": {"n_precision": 10, "n_recall": 2, "restarts": 1, "steps": 1},
@@ -41,6 +42,8 @@ EXPECTED = {
     "fd/own": "min", "intra_fd/own": "min", "intra_fd/own/0": "min", "intra_fd/own/1": "min",
     "fd_infinity/own": "min", "fd_infinity/own/slope": None, "fd_infinity/own/standard_error": None,
     "mmd/own": "min", "mmd/own/std": None, "cs/own": "max", "cs/own/std": None, "geometry/own": "min",
+    "fd_ratio/own": "min", "fd_ratio/own/n": None, "cmmd/own": "min", "mind/own": "min", "swd/own": "min", "vendi/own": "max",
+    "ppl/own": "min", "ppl/own/standard_error": None, "authenticity/own": None, "ct/own": None, "fld/own": "min",
     "pr/own/precision": "max", "pr/own/recall": "max", "dc/own/density": None, "dc/own/coverage": "max", "prd/own/f8": "max",
     "prd/own/f1_8": "max", "c2st/own/accuracy": "min", "c2st/own/p_value": None,
     "flaws/own/count": "min", "flaws/own/1/excess": None, "flaws/own/1/accuracy": None, "flaws/own/1/p_value": None,
@@ -72,9 +75,12 @@ class Own(Extractor):
     def checksum(self):
         return None
 
-    def forward(self, x):
-        rows = x.flatten(1)[:, :8].float()
+    def embed(self, images):
+        rows = images.flatten(1)[:, :8].float()
         return Extracted(rows, rows[:, :2])
+
+    def forward(self, images):
+        return self.embed(images)
 
 
 class G(Generator):

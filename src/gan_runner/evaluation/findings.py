@@ -61,7 +61,7 @@ def unmeasurable(
     """Return the metrics that cannot be computed: name -> reason."""
     reasons: dict[str, str] = {}
     for name, metric in metrics.items():
-        lacking = [reason for need in sorted(metric.needs) if (reason := missing(need, subject, reference)) is not None]
+        lacking = [reason for need in sorted(metric.needs - {"extractor"}) if (reason := missing(need, subject, reference)) is not None]
         if metric.extracts and extractor is None:
             lacking.append("no extractor is chosen (extractor=...)")
         elif metric.extracts and extractor is not None and (reason := extractor.available() or unfit(extractor, subject.spec)):
@@ -139,20 +139,23 @@ def evaluate(
         metric.to(home)
         if "reference" in metric.needs:
             metric.reference = reference  # type: ignore[assignment]
+        if "extractor" in metric.needs:
+            metric.extractor = extractor  # type: ignore[assignment]
     extracting = extractor if any(metric.extracts for metric in measured.values()) else None
     if extracting is not None:
         extracting.load()
         extracting.to(device)
     seen, broken, dark, kind = 0, False, True, subject.spec.kind
     notes: list[str] = []
+    seen_through = extracting if any({"features", "logits"} & set(metric.reads) for metric in measured.values()) else None
     if any(metric.reads for metric in measured.values()):
         rows = distributed.rows(subject.n)
         for x, y in subject.batches(rows, batch_size):
             broken |= not x.isfinite().all()
             dark &= kind.nearly_black(x)
             values: dict[str, Any] = {"samples": x, "y": y}
-            if extracting is not None and not broken:
-                values |= extracting(kind.as_bytes(x))._asdict()
+            if seen_through is not None and not broken:
+                values |= seen_through(kind.as_bytes(x))._asdict()
             for name, metric in {} if broken else measured.items():  # of samples that are not finite there is no figure
                 metric.update(*[given(values, field, name).to(home) for field in metric.reads])
             seen += len(x)

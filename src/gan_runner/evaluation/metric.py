@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Told = Callable[[int, int], None]  # how many are done, of how many
 Field = Literal["samples", "y", "features", "logits"]
 COUPLED = "D compares the samples of a batch with each other, so that its logit is not of one sample alone"
-Need = Literal["reference", "labels", "generator", "log_prob", "encoder", "discriminator", "snapshots", "clock"]
+Need = Literal["reference", "extractor", "labels", "generator", "log_prob", "encoder", "discriminator", "snapshots", "clock"]
 Direction = Literal["min", "max"]  # which way a figure is better
 
 
@@ -76,10 +76,10 @@ class Metric(nn.Module):
 
     A subclass says in `reads` what it is fed for N samples, in the order in which `update` takes it: `samples` as data (N ...; images in
     [-1, 1], quantised to 256 levels), their labels `y` (N), the `features` (N F) or `logits` (N K) that the extractor gives. It says in
-    `needs` what else there must be: the real samples to compare with (`reference`), labels of real and fake samples, a generator, one that
-    tells how probable data are (`log_prob`) or from which latents they come (`encoder`), a discriminator, the snapshots of a run, or a
-    clock, which gan-eval alone gives; what is missing makes its figures null, with the reason. A metric that needs to know the data takes
-    `spec` first in its constructor.
+    `needs` what else there must be: the real samples to compare with (`reference`), the extractor itself, labels of real and fake samples,
+    a generator, one that tells how probable data are (`log_prob`) or from which latents they come (`encoder`), a discriminator, the
+    snapshots of a run, or a clock, which gan-eval alone gives; what is missing makes its figures null, with the reason. A metric that needs
+    to know the data takes `spec` first in its constructor.
     """
 
     reads: tuple[Field, ...] = ()
@@ -91,6 +91,9 @@ class Metric(nn.Module):
 
     reference: Reference
     """The real samples; there while update, examine, compute and pictures are called, where `needs` names it."""
+
+    extractor: Extractor
+    """The network that `extractor=...` names, loaded; there like the reference, where `needs` names it."""
 
     tick: Told = staticmethod(told_nobody)
     """To be called in a long examine or compute: so many of n are done."""
@@ -168,7 +171,7 @@ class Metric(nn.Module):
     @property
     def extracts(self) -> bool:
         """Whether it uses an extractor."""
-        return bool({"features", "logits"} & set(self.reads))
+        return bool({"features", "logits", "extractor"} & {*self.reads, *self.needs})
 
     def prefix(self, extractor: Extractor | None) -> str:
         """Return the key of its figures in metrics.jsonl, for this extractor (None: it needs none): "modes", "cs/lenet"."""

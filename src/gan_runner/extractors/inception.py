@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 PUBLISHED = Remote(f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILES[0]}", 95_628_359, SHA256)
 VARIABLE = "GAN_RUNNER_INCEPTION"
 SIDE, FEATURES, CLASSES = 299, 2048, 1008
+SPATIAL = 7  # channels of a map that are looked at
 EPSILON = 0.001  # of its batch norms
 
 # ---- the network --------------------------------------------------------------------------------------------------------------------
@@ -175,6 +176,7 @@ class InceptionV3TF(Extractor):
     preprocessing = "resize tf1-bilinear 299, (x-128)/128"
     features = FEATURES
     chunk = 32
+    network = "inception_v3"  # in its name
 
     def __init__(self, weights: str | None = None, download: bool = True, sha256: str | None = SHA256):
         if sha256 is not None and not re.fullmatch("[0-9a-f]{64}", sha256):
@@ -182,7 +184,7 @@ class InceptionV3TF(Extractor):
         super().__init__(weights)
         self.download, self.sha256 = download, sha256
         self.standard = sha256 == SHA256  # no other file is ever read then
-        self.name = "inception_v3_tf" if self.standard else "inception_v3_custom" + (f"_{sha256[:8]}" if sha256 else "")
+        self.name = f"{self.network}_tf" if self.standard else f"{self.network}_custom" + (f"_{sha256[:8]}" if sha256 else "")
         with torch.device("meta"):  # weights are still to come
             self.trunk, self.fc = trunk(), nn.Linear(FEATURES, CLASSES, bias=False)
         self.to_empty(device="cpu")
@@ -215,7 +217,7 @@ class InceptionV3TF(Extractor):
         if self.sha256 not in (None, checksum):
             raise UserError(
                 f"{path} is not the file that extractor {self.name} asks for: its SHA-256 is {checksum} and should be {self.sha256}. Put "
-                f"the right one there, or use this one, named inception_v3_custom_{checksum[:8]}, by extractor.sha256={checksum}"
+                f"the right one there, or use this one, named {self.network}_custom_{checksum[:8]}, by extractor.sha256={checksum}"
             )
 
     def own(self, content: Any) -> dict[str, Tensor]:
@@ -239,7 +241,29 @@ class InceptionV3TF(Extractor):
         if self.sha256 is None:
             self.name += f"_{str(self._checksum)[:8]}"
 
+    def seen(self, images: Tensor) -> Tensor:
+        """Return the input of the first layer, N 3 299 299."""
+        return colour(tf1_resize((images.float() - 128) / 128, SIDE)).contiguous(memory_format=torch.channels_last)
+
     def embed(self, images: Tensor) -> Extracted:
-        h = colour(tf1_resize((images.float() - 128) / 128, SIDE)).contiguous(memory_format=torch.channels_last)
-        features = self.trunk(h)
+        features = self.trunk(self.seen(images))
         return Extracted(features, self.fc(features))
+
+
+class InceptionV3Spatial(InceptionV3TF):
+    """A map of features in the middle of that network, in which they have a place in the image: the Frechet distance of these is sFID.
+
+    The first 7 channels after branch1x1 of Mixed_6d, 7 x 17 x 17 = 2023 features (TensorFlow's mixed_6/conv). Nash et al. 2021. Weights and
+    preprocessing are those of InceptionV3TF. Figures are named fd/inception_v3_spatial_tf, as fid/ is that of other features; no logits.
+    """
+
+    features = SPATIAL * 17 * 17
+    network = "inception_v3_spatial"
+
+    def named(self, own: str, published: str) -> str:
+        return f"{own}/{self.name}"
+
+    def embed(self, images: Tensor) -> Extracted:
+        before = [published for published, *_ in MIXED].index("Mixed_6d") - len(MIXED) - 2  # from the end, where two layers follow
+        branch = cast(Beside, self.trunk[before])[0]
+        return Extracted(branch(self.trunk[:before](self.seen(images)))[:, :SPATIAL].flatten(1), None)

@@ -23,6 +23,15 @@ def last_part(figures: Mapping[str, float | None]) -> dict[str, float | None]:
     return {key.rpartition("/")[2]: value for key, value in figures.items()}
 
 
+def unit_rows(rows: Tensor) -> Tensor:
+    """Scale rows (N F) to length 1, in float64. UserError if a row is 0, as it has no direction."""
+    rows = rows.double()
+    length = rows.norm(dim=1, keepdim=True)
+    if not bool((length > 0).all()):
+        raise UserError("features that are all 0 cannot be scaled to unit length, and some samples have such; choose another extractor")
+    return rows / length
+
+
 class FeatureSets(Metric):
     """Collects the features of the samples. Memory: N F float32, shared by all such metrics during the update."""
 
