@@ -267,6 +267,21 @@ def test_clip_is_the_network_of_another_library(tmp_path):
     assert (extractor(x).features - want).abs().max() <= 1e-5 * want.abs().max()
 
 
+@pytest.mark.parametrize("pair", ["clip_vitb32"], indirect=True)
+def test_clip_may_see_files_as_programs_for_cmmd_read_them(pair):
+    _, net, path = pair
+    extractor, x = Clip("vitb32", resize="pillow", weights=str(path)), images(2, 60, 91)
+    seen = []
+    for image in x:
+        square = Image.fromarray(image.permute(1, 2, 0).numpy()).crop((15, 0, 75, 60)).resize((224, 224), Image.Resampling.BICUBIC)
+        seen.append(torch.from_numpy(np.array(square)).permute(2, 0, 1).float())
+    with torch.no_grad():
+        want = F.normalize(net(extractor.normalised(torch.stack(seen))), dim=1)
+    assert extractor.name == "clip_vitb32_pillow"
+    assert extractor.preprocessing.startswith("resize centre square, pillow-bicubic antialiased 224 rounded, (x/255-[0.4814")
+    assert (extractor(x).features - want).abs().max() <= 1e-5 * want.abs().max()
+
+
 def test_convnext_reads_the_published_form(tmp_path):
     """The authors number their layers otherwise, and keep their weights below a name."""
     net = timm.create_model("convnext_tiny.fb_in22k", num_classes=0).eval()

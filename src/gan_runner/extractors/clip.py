@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gan_runner.evaluation.extractor import Extracted, colour
 from gan_runner.extractors.downloads import Remote
+from gan_runner.extractors.pillow import pillow_resize
 from gan_runner.extractors.timm_network import TimmNetwork, library
 
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -41,22 +42,35 @@ class Clip(TimmNetwork):
     model: vitl14_336, 768 features, the network of CMMD (the file has CLIP's text network as well: 1.7 GB); vitb32, 512 features, cheaper.
     weights, download: see TimmNetwork. The file has the names of the published one (transformers' CLIPModel) or timm's.
 
-    Images N C H W of any size are resized to 336 x 336 (vitb32: 224 x 224), bicubic (a = -0.75) without antialiasing and without rounding,
-    and normalised by CLIP's mean and deviation. Embeddings are divided by their length here, because both published programs of CMMD do it
-    in their embedding model: google-research/cmmd (in JAX), and sayakpaul/cmmd-pytorch, which this follows. The former resizes with
-    antialiasing (a = -0.5), which is the same function only where images are not resized. Both programs resize images to 336 when they
-    read files, by Pillow's antialiased bicubic resizing, if they are told a size: published figures may have been measured so.
+    resize: how images N C H W of any size become 336 x 336 (vitb32: 224 x 224). bicubic is the embedding model of sayakpaul/cmmd-pytorch:
+    the whole image, a = -0.75, without antialiasing and without rounding. pillow is what that program and google-research/cmmd do to files
+    before, so that their embedding model has nothing left to resize: the square in the centre, by Pillow's antialiased bicubic resizing,
+    rounded to whole numbers. To compare with figures that these programs gave for files, choose pillow; its figures are named
+    .../clip_vitl14_336_pillow. Images of 336 x 336 are unchanged by both.
+
+    Pixels are normalised by CLIP's mean and deviation. Embeddings are divided by their length here, because both programs do it in their
+    embedding model.
 
     Memory: 1.2 GB of weights (vitl14_336), and about 0.6 GB for 32 images at once.
     """
 
     chunk = 32
 
-    def __init__(self, model: Literal["vitl14_336", "vitb32"] = "vitl14_336", weights: str | None = None, download: bool = True):
+    def __init__(
+        self,
+        model: Literal["vitl14_336", "vitb32"] = "vitl14_336",
+        resize: Literal["bicubic", "pillow"] = "bicubic",
+        weights: str | None = None,
+        download: bool = True,
+    ):
         super().__init__(weights, download)
         name, self.features, self.side, repository, revision, size, sha256 = FILES[model]
-        self.name = f"clip_{model}"
-        self.preprocessing = f"resize bicubic {self.side} without antialiasing, (x/255-{list(MEAN)})/{list(DEVIATION)}"
+        self.pillow = resize == "pillow"
+        self.name = f"clip_{model}" + ("_pillow" if self.pillow else "")
+        how = (
+            f"centre square, pillow-bicubic antialiased {self.side} rounded" if self.pillow else f"bicubic {self.side} without antialiasing"
+        )
+        self.preprocessing = f"resize {how}, (x/255-{list(MEAN)})/{list(DEVIATION)}"
         with torch.device("meta"):  # weights are still to come
             net = library().create_model(name, num_classes=self.features)
         published = Remote(f"https://huggingface.co/{repository}/resolve/{revision}/pytorch_model.bin", size, sha256)
@@ -66,8 +80,14 @@ class Clip(TimmNetwork):
         return super().own(to_timm(content) if "visual_projection.weight" in content else content)
 
     def embed(self, images: Tensor) -> Extracted:
-        x = F.interpolate(colour(images).float(), (self.side, self.side), mode="bicubic", align_corners=False)
-        return Extracted(F.normalize(self.net(self.normalised(x)), dim=1), None)
+        if self.pillow:
+            height, width = images.shape[2:]
+            square = min(height, width)
+            top, left = (height - square) // 2, (width - square) // 2
+            x = pillow_resize(images[:, :, top : top + square, left : left + square], self.side, self.side)
+        else:
+            x = F.interpolate(images.float(), (self.side, self.side), mode="bicubic", align_corners=False)
+        return Extracted(F.normalize(self.net(self.normalised(colour(x))), dim=1), None)
 
 
 def to_timm(content: dict[str, Tensor]) -> dict[str, Tensor]:
