@@ -50,7 +50,14 @@ TINY = {
     "metric.support_precision_recall.restarts": 2,
     "metric.support_precision_recall.steps": 2,
 }
-TRACKERS = ("mlflow", "trackio", "wandb")  # loggers that are named as the packages they need, which only an extra brings
+EXTRAS = {
+    "mlflow": "mlflow",
+    "trackio": "trackio",
+    "wandb": "wandb",
+    "dinov2": "timm",
+    "clip": "timm",
+    "convnext": "timm",
+}  # what parts need
 NULL = {  # metrics that are null here, and why
     "skill_rating": "checkpoints of a whole run",
     "classifier_score": "no file",
@@ -219,8 +226,8 @@ def around(group, name):
 @pytest.mark.parametrize(("group", "name"), [part for part in PARTS if part[1] not in ELSEWHERE], ids=lambda value: value)
 def test_every_part_is_built_and_played(tmp_path, monkeypatch, group, name):
     choice = f"{group}=[{name}]" if group in groups.LISTS else f"{group}={name}"
-    if name in TRACKERS:
-        pytest.importorskip(name)
+    if name in EXTRAS:
+        pytest.importorskip(EXTRAS[name])
     monkeypatch.chdir(tmp_path)  # MLflow keeps its database and its pictures there
     composed = tiny(choice, *around(group, name))
     build.check(composed)

@@ -54,7 +54,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_every_configuration_module_and_page(wheel: Path):
     inside = set(zipfile.ZipFile(wheel).namelist())
     configs = {f"gan_runner/configs/{file.relative_to(ROOT / 'configs').as_posix()}" for file in (ROOT / "configs").rglob("*.yaml")}
-    files = {file for suffix in ("py", "pyi", "html", "jinja") for file in (ROOT / "src").rglob(f"*.{suffix}")}
+    files = {file for suffix in ("py", "pyi", "html", "jinja", "safetensors") for file in (ROOT / "src").rglob(f"*.{suffix}")}
     modules = {file.relative_to(ROOT / "src").as_posix() for file in files}
     assert {"gan_runner/configs/train.yaml", "gan_runner/cli.py", "hydra_plugins/gan_runner_launchers.py"} <= configs | modules
     assert (configs | modules) - inside == set()

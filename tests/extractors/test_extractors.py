@@ -5,6 +5,7 @@ import os
 import pickle
 
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -220,6 +221,16 @@ def test_a_flipped_bit_of_weights_is_found(tmp_path):
     content[len(content) // 2] ^= 8
     path.write_bytes(content)
     assert f"{path} is damaged: the checksum of" in LeNet(str(path)).available()
+
+
+def test_weights_may_be_in_a_file_of_safetensors(tmp_path):
+    extractor, path = with_random_weights("lenet", tmp_path)
+    other = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(torch.load(path, weights_only=True), other)
+    assert torch.equal(LeNet(str(other))(IMAGES).features, extractor(IMAGES).features)
+    assert LeNet(str(other)).checksum == hashlib.sha256(other.read_bytes()).hexdigest()
+    other.write_bytes(path.read_bytes())  # whose name says what it is not
+    assert f"{other} does not hold the weights of lenet" in LeNet(str(other)).available()
 
 
 def test_a_weights_file_cannot_run_code(tmp_path):

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, BinaryIO, NamedTuple, Self, cast
 
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -114,7 +115,10 @@ class Extractor(nn.Module):
         """Raise UserError if the file with this SHA-256 must not be used. By default every file is accepted."""
 
     def load(self) -> None:
-        """Read the weights once; UserError if the file is missing, unreadable or of another network."""
+        """Read the weights once, from a file of torch.save or .safetensors; no code in it is executed.
+
+        UserError if the file is missing, unreadable or of another network.
+        """
         if self.loaded:
             return
         path = self.find()
@@ -122,12 +126,7 @@ class Extractor(nn.Module):
             with path.open("rb") as file:
                 checksum = hashlib.file_digest(file, "sha256").hexdigest()
                 self.verify(path, checksum)
-                if zipfile.is_zipfile(file):
-                    with zipfile.ZipFile(file) as parts:
-                        if altered := parts.testzip():  # torch.load does not look at checksums
-                            raise UserError(f"{path} is damaged: the checksum of {altered} is wrong; replace the file")
-                file.seek(0)  # the very bytes that were summed
-                self.load_state_dict(self.own(torch.load(file, map_location="cpu", weights_only=True)))
+                self.load_state_dict(self.own(content_of(file, path)))
         except UserError:
             raise
         except OSError as error:
@@ -157,6 +156,21 @@ class Extractor(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode."""
         return super().train(False)
+
+
+def content_of(file: BinaryIO, path: Path) -> Any:
+    """Read what an open file of weights holds, from its beginning: tensors by name (.safetensors), or what torch.save wrote, where names of
+    classes other than those of tensors are refused. UserError if a part of an archive has another checksum than the archive says.
+    """
+    file.seek(0)  # the very bytes that were summed
+    if path.suffix == ".safetensors":
+        return safetensors.torch.load(file.read())
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as parts:
+            if altered := parts.testzip():  # torch.load does not look at checksums
+                raise UserError(f"{path} is damaged: the checksum of {altered} is wrong; replace the file")
+    file.seek(0)
+    return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def aside() -> AbstractContextManager[None]:

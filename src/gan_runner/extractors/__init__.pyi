@@ -1,6 +1,10 @@
 from gan_runner.evaluation.extractor import Extracted as Extracted
 from gan_runner.evaluation.extractor import Extractor as Extractor
 from gan_runner.extractors.cifar_resnet import CifarResNet as CifarResNet
+from gan_runner.extractors.clip import Clip as Clip
+from gan_runner.extractors.convnext import ConvNeXt as ConvNeXt
+from gan_runner.extractors.digits import Digits as Digits
+from gan_runner.extractors.dinov2 import Dinov2 as Dinov2
 from gan_runner.extractors.identity import Identity as Identity
 from gan_runner.extractors.inception import InceptionV3Spatial as InceptionV3Spatial
 from gan_runner.extractors.inception import InceptionV3TF as InceptionV3TF
