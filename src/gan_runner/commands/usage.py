@@ -104,11 +104,22 @@ def evaluate_help() -> str:
         return textwrap.indent(_table(list(groups[group].items())), "  ")
 
     return f"""\
-gan-eval measures the samples of a run, or images from any source, and says by which protocol.
+gan-eval measures the samples of a run, or samples from any source, and says by which protocol.
 
 Usage
   gan-eval run=RUN_DIR [metric=[A,B]] [extractor=NAME] [KEY=VALUE ...]
-  gan-eval samples=FOLDER_OR_NPZ reference=DATASET_OR_FOLDER_OR_NPZ metric=[A,B] [extractor=NAME] [KEY=VALUE ...]
+  gan-eval samples=SOURCE reference=SOURCE metric=[A,B] [extractor=NAME] [KEY=VALUE ...]
+
+Sources (samples=SOURCE reference=SOURCE)
+  FOLDER                  images, one folder for each class or all together; or folders train and test of these
+  FILE.zip                the same, packed; it is read where it is, nothing is unpacked
+  FILE.parquet, .arrow    a column of encoded images (several: column=NAME), and one of labels: label, labels or class, where there is one
+  FILE.npz                images or points as samples, images or arr_0; labels and class_names, where there are any
+  FILE.npy                images of whole numbers 0 ... 255, N C H W or N H W C, or points, N D
+  NAME                    a data set (below); a file or folder of that name comes first
+
+Data sets (reference=NAME; values: dataset.KEY=VALUE)
+{options("dataset")}
 
 Metrics (metric=[A,B]; values: metric.A.KEY=VALUE)
 {options("metric")}
