@@ -254,17 +254,19 @@ def _sample(argv: list[str]) -> int:
 def _evaluate(argv: list[str]) -> int:
     dirs = [] if {"--help", "-h"} & {*argv} else _config_dirs(_arguments(argv))
     named = {key: name for key in ("samples", "reference") if (name := _dataset_of(argv, key, dirs))}
-    line = [*argv, *([f"dataset={named['reference']}"] if "reference" in named else [])]
+    real = [f"dataset={named['reference']}"] if "reference" in named else []
+    of_samples = [] if real or "samples" not in named else [word for word in argv if word.startswith("dataset.")]
+    line = [word for word in argv if word not in of_samples] + real
     if (keys := _composed("gan-eval", line, "evaluate", "say what to judge")) is not None:
         from gan_runner.commands.settings import Evaluate, read
 
         settings = read(Evaluate, keys)
-        samples = _dataset(argv, named["samples"]) if "samples" in named else None
+        roots = [word for word in argv if word.startswith("dataset.root=")]
+        samples = _dataset(argv, named["samples"], of_samples or roots) if "samples" in named else None
 
         from gan_runner.commands.evaluate import main
 
-        roots = [word.removeprefix("dataset.root=") for word in argv if word.startswith("dataset.root=")]
-        main(settings, roots[-1] if roots else None, samples)
+        main(settings, roots[-1].removeprefix("dataset.root=") if roots else None, samples)
     return DONE
 
 
@@ -290,15 +292,18 @@ def _dataset_of(argv: list[str], key: str, dirs: list[str]) -> str | None:
     return name if name and ".." not in name and known and not Path(name).exists() else None
 
 
-def _dataset(argv: list[str], name: str) -> dict[str, Any]:
-    """Compose a data set as its file has it, with the folder of the data of the line. UserError where it needs more than that."""
+def _dataset(argv: list[str], name: str, words: list[str]) -> dict[str, Any]:
+    """Compose a data set of samples. words: those of the line for its keys. UserError where it needs more than that."""
     from omegaconf import OmegaConf
 
     arguments = _arguments(argv)
-    roots = [word for word in arguments.overrides if word.startswith(("dataset.root=", "packages="))]
-    composed = _composer(arguments).compose([f"dataset={name}", *roots], "evaluate")
+    packages = [word for word in arguments.overrides if word.startswith("packages=")]
+    composed = _composer(arguments).compose([f"dataset={name}", *words, *packages], "evaluate")
     if missing := sorted(OmegaConf.missing_keys(composed.config)):
-        raise UserError(f"samples={name}: that data set needs {missing[0]}; give the folder or the file itself, or say reference={name}")
+        raise UserError(
+            f"samples={name}: {missing[0]} has no value: that data set needs one; where reference= names a data set, {missing[0]} is of "
+            "that one, and samples= takes a folder or file itself"
+        )
     return composed.plain()["dataset"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ import torch
 
 from gan_runner.assembly import build, parts
 from gan_runner.assembly.signatures import signature
+from gan_runner.commands.printed import Printed
 from gan_runner.commands.settings import Evaluate
 from gan_runner.datasets import Dataset
 from gan_runner.datasets.stored import Stored
@@ -52,6 +52,7 @@ def main(settings: Evaluate, root: str | None, samples: dict[str, Any] | None = 
     if (settings.run is None) == (settings.samples is None):
         raise UserError("say what to judge: either run=RUN_DIR or samples=FOLDER_OR_FILE")
     hardware.use_threads(settings.threads)
+    printed = Printed(settings.format, sys.stdout)
     device, packages = hardware.device_of(settings.accelerator), settings.packages
     place = settings.out or settings.run
     out = Path(place) if place else None
@@ -80,7 +81,7 @@ def main(settings: Evaluate, root: str | None, samples: dict[str, Any] | None = 
                         n=settings.n_real, device=device, batch_size=settings.batch_size, tick=countdown.at,
                         order=first.spec if first.labelled else None,
                     )  # fmt: skip
-            measure(judged, metrics, extractor, reference, replace(settings, metric=config["metric"]), out, reporter)
+            measure(judged, metrics, extractor, reference, replace(settings, metric=config["metric"]), out, reporter, printed)
 
 
 def chosen(settings: Evaluate, root: str | None, saved: dict[str, Any]) -> dict[str, Any]:
@@ -135,7 +136,10 @@ def known(dataset: Dataset | None, subject: Subject) -> Spec:
         return spec
     there = dataset.spec
     if there.shape != spec.shape:
-        raise UserError(f"the samples have the shape {spec.shape} and those of {dataset.name} {there.shape}: they cannot be compared")
+        way_out = "; resize=SIDE makes images of files one size" if len(spec.shape) == len(there.shape) == 3 else ""
+        raise UserError(
+            f"the samples have the shape {spec.shape} and those of {dataset.name} {there.shape}: they cannot be compared{way_out}"
+        )
     return there._replace(classes=spec.classes, class_names=spec.class_names or there.class_names) if subject.labelled else there
 
 
@@ -149,11 +153,9 @@ def subjects(settings: Evaluate, given: Dataset | None, device: torch.device, sa
         items, spec = given.open("train"), given.spec
         if settings.seeds > 1 and settings.n >= len(items):
             raise UserError(f"seeds={settings.seeds}: all {len(items)} samples are taken each time; choose fewer with n, or seeds=1")
-        named = isinstance(given, Stored)
         protocol = (
-            {"samples": given.name if named else f"{given.name}:train"}
+            {"samples": given.name if isinstance(given, Stored) else f"{given.name}:train"}
             | ({"lossy": "some images were compressed with loss (JPEG)"} if isinstance(given, Stored) and given.lossy else {})
-            | ({"resized": settings.resize} if named and settings.resize is not None else {})
             | given.notes("train")
         )
         made = [Collected(items, spec, settings.n, device, seed, given.to_float) for seed in seeds]
@@ -182,6 +184,7 @@ def measure(
     settings: Evaluate,
     out: Path | None,
     reporter: Reporter,
+    printed: Printed,
 ) -> None:
     """Measure, print, and add a line, curves and pictures to the folder `out`. UserError if a metric cannot be computed."""
     findings: list[Findings] = []
@@ -195,13 +198,14 @@ def measure(
     if len(findings) > 1:
         numbers, intervals = seeds.over_seeds(findings)
         protocol |= {"seeds": [subject.seed for subject in judged.subjects], "intervals_95": intervals}
-        for key, (low, high) in intervals.items():
-            reporter.say(f"{judged.name}: {key} {numbers[key]:.5g}  [{low:.5g}, {high:.5g}]")
+        sentences = [f"{key} {numbers[key]:.5g}  [{low:.5g}, {high:.5g}]" for key, (low, high) in intervals.items()]
     else:
-        for name, figures in found.figures.items():
-            reporter.say(f"{judged.name}: {metrics[name].sentence(figures)}")
+        sentences = [metrics[name].sentence(figures) for name, figures in found.figures.items()]
+    if printed.kind != "table":  # which says the same
+        for sentence in sentences:
+            reporter.say(f"{judged.name}: {sentence}")
     line = found.line(judged.step, judged.images, metrics=numbers, protocol=protocol)
-    print(json.dumps(line), file=sys.stdout, flush=True)
+    printed.add(judged.name, line)
     for note in protocol.get("notes", []):
         reporter.say(f"note: {note}")
     if out is not None:

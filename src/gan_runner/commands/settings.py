@@ -97,6 +97,7 @@ class Evaluate:
     seed: Seed
     seeds: Annotated[int, Ge(1), Doc("a number of evaluations")]
     batch_size: Annotated[int, Ge(1), Doc("a number of samples")]
+    format: Literal["auto", "json", "csv", "markdown", "table"]
     out: Folder | None
     accelerator: Accelerator
     threads: Annotated[int, Ge(1), Doc("a number of threads")] | None

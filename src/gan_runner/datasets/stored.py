@@ -118,7 +118,8 @@ class Stored(Dataset):
 
     def notes(self, split: Split) -> dict[str, str]:
         files = self._splits.get(split if self._has_splits else "", [])
-        return {"opacity": f"laid on {BACKGROUND}"} if any(has_opacity(path) for path, _ in files) else {}
+        resized = {"resized": f"{self.resize} x {self.resize}"} if self.resize is not None else {}
+        return resized | ({"opacity": f"laid on {BACKGROUND}"} if any(has_opacity(path) for path, _ in files) else {})
 
     @property
     def spec(self) -> Spec:
