@@ -14,11 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
+from gan_runner import cli
 from gan_runner.config import composer
 from gan_runner.datasets import ImageFolder, Packed, Stored, packs, stream
 from gan_runner.errors import UserError
 from gan_runner.lifecycle import runs
 
+SMALL = ["dataset.resolution=16", "trainer.steps=2", "batch_size=6", "architecture.generator.width=4", "callback.grid.n=4"]
+SMALL += ["architecture.discriminator.width=4", "trainer.accelerator=cpu", "~callback.evaluate", "dataset.workers=0"]
 RNG = np.random.default_rng(0)
 SIZES = [(5, 4), (9, 12), (8, 8), (20, 11), (7, 16), (8, 9)]
 IMAGES = [RNG.integers(256, size=(*SIZES[i % 6], 3), dtype=np.uint8) for i in range(24)]
@@ -72,6 +75,7 @@ def table(files=BYTES, labels="text", paths=True, names=CLASSES):
 
 
 def as_parquet(path, made=None, rows=5, **more):
+    pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
     parquet.write_table(table() if made is None else made, path, row_group_size=rows, **more)
@@ -79,8 +83,7 @@ def as_parquet(path, made=None, rows=5, **more):
 
 
 def as_arrow(path, made=None, kind="file", rows=5):
-    import pyarrow as pa
-
+    pa = pytest.importorskip("pyarrow")
     made = table() if made is None else made
     with getattr(pa.ipc, f"new_{kind}")(path, made.schema) as writer:
         writer.write_table(made, max_chunksize=rows)
@@ -208,6 +211,68 @@ def test_training_resumes_bit_for_bit(tmp_path, maker, monkeypatch):
     assert states[0].keys() == states[1].keys()
     for key, value in states[0].items():
         assert torch.equal(value, states[1][key]) if isinstance(value, torch.Tensor) else True, key
+
+
+@pytest.fixture
+def gan_train(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def command(*words):
+        monkeypatch.setattr(sys, "argv", ["gan-train", "+experiment=dcgan_image_folder", *words, *SMALL])
+        return cli.train(), capsys.readouterr().err
+
+    return command
+
+
+@pytest.mark.parametrize("maker", ["zip", "parquet"])
+def test_a_run_on_other_images_or_labels_is_not_resumed(tmp_path, maker, gan_train):
+    path = MAKERS[maker](tmp_path)
+    words = ["dataset=packed", f"dataset.path={path}", "dataset.test_fraction=0", "hydra.run.dir=run"]
+    assert gan_train(*words)[0] == 0
+    other = BYTES | {NAMES[2]: BYTES[NAMES[3]]}
+    as_zip(path, other) if maker == "zip" else as_parquet(path, table(other))
+    monkey = ["resume=run", "trainer.steps=3"]
+    code, said = resumed(*monkey)
+    assert code == 2
+    assert "other contents in 1 of 24 that are compared: cat/02.png" in said
+    other = {name.replace("cat/03", "dog/03"): data for name, data in BYTES.items()}
+    as_zip(path, other) if maker == "zip" else as_parquet(path, table(other))
+    code, said = resumed(*monkey)
+    assert code == 2
+    assert "gone: cat/03.png; new: dog/03.png" in said
+    MAKERS[maker](tmp_path)
+    assert resumed(*monkey)[0] == 0
+
+
+def resumed(*words):
+    """(exit code, stderr) of gan-train, in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", "from gan_runner.cli import train; exit(train())", *words], capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["dataset=packed", "dataset.path=bad.zip"], "bad.zip is refused: ../x.png is a name that leads out of the zip"),
+        (
+            ["dataset=packed", "dataset.path=folder"],
+            "(.zip, .arrow, .parquet); dataset=image_folder reads a folder",
+        ),
+        (["dataset=image_folder", "dataset.path=good.zip"], "dataset.path=good.zip is not a folder; dataset=packed reads such a file"),
+        (["dataset=packed", "dataset.path=good.zip", "dataset.column=x"], "dataset.column=x: good.zip is a zip, which has no columns"),
+        (["dataset=packed", "dataset.path=good.zip", "dataset.colum=x"], "unknown key dataset.colum"),
+    ],
+)
+def test_gan_train_refuses_it_in_one_line_and_creates_nothing(tmp_path, gan_train, words, said):
+    as_zip(tmp_path / "bad.zip", {"../x.png": b"x"})
+    as_zip(tmp_path / "good.zip")
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    code, err = gan_train(*words)
+    assert code == 2
+    assert said in err
+    assert len([line for line in err.splitlines() if ": note: " not in line]) == 1
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 # ---- what is refused ----------------------------------------------------------------------------------------------------------------

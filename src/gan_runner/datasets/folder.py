@@ -20,7 +20,7 @@ from gan_runner.datasets.decoded import Decoded
 from gan_runner.datasets.decoding import BACKGROUND, VERSION, colour, decode, has_opacity
 from gan_runner.datasets.fingerprint import Fingerprint, of_files
 from gan_runner.datasets.listing import Images, Listing, listed, shown, some
-from gan_runner.datasets.packs import Encoded
+from gan_runner.datasets.packs import Encoded, is_packed
 from gan_runner.errors import Failed, UserError
 from gan_runner.game.spec import Spec
 from gan_runner.reporting import Tick, notice
@@ -205,5 +205,8 @@ class ImageFolder(ImageFiles):
     @cached_property
     def _images(self) -> Listing:
         if not self.path.is_dir():
-            raise UserError(f"dataset.path={shown(self.path)} is not a folder; it should hold images, or a folder of images for each class")
+            way_out = "it should hold images, or a folder of images for each class"
+            if is_packed(self.path):
+                way_out = "dataset=packed reads such a file"
+            raise UserError(f"dataset.path={shown(self.path)} is not a folder; {way_out}")
         return listed(self.path)

@@ -51,5 +51,6 @@ class Packed(ImageFiles):
     @cached_property
     def _images(self) -> Listing:
         if not is_packed(self.path):
-            raise UserError(f"dataset.path={shown(self.path)} is not a file of packed images ({', '.join(PACKED)})")
+            way_out = "; dataset=image_folder reads a folder" if self.path.is_dir() else ""
+            raise UserError(f"dataset.path={shown(self.path)} is not a file of packed images ({', '.join(PACKED)}){way_out}")
         return unpacked(self.path, self.column, self.label, "dataset.")
