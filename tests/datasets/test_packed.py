@@ -186,6 +186,19 @@ def test_workers_open_the_file_themselves(tmp_path, maker):
     assert torch.equal(seen[0][0], seen[1][0])
 
 
+@pytest.mark.parametrize("kind", [Packed, Stored])
+def test_rows_that_are_stored_together_are_unpacked_once_a_batch(tmp_path, kind, monkeypatch):
+    items = kind(str(as_parquet(tmp_path / "x.parquet", table(dict.fromkeys(NAMES, BYTES[NAMES[2]])))), *[8][: kind is Packed])
+    items = items.open("train")
+    read, before = [], packs.Table.read_group
+    monkeypatch.setattr(packs.Table, "read_group", lambda self, number: read.append(number) or before(self, number))
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(0))
+    y = items.take(order)[1]
+    assert len(read) <= 5
+    assert torch.equal(y, items.labels[order])
+
+
 def test_a_file_that_changes_in_use_is_told(tmp_path):
     import pickle
 

@@ -47,8 +47,9 @@ class Files:
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         images = torch.empty(len(indices), self.channels, self.resolution, self.resolution, dtype=torch.uint8)
+        order = indices.argsort()  # rows of a table that are stored together are unpacked together
         with ThreadPoolExecutor(1 if get_worker_info() else os.cpu_count()) as pool:
-            for row, image in enumerate(pool.map(self.image, indices.tolist())):
+            for row, image in zip(order.tolist(), pool.map(self.image, indices[order].tolist())):
                 images[row] = image
         return images, None if self.labels is None else self.labels[indices]
 

@@ -57,7 +57,10 @@ class Pictures:
         return image, None if self.labels is None else int(self.labels[i])
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        return torch.stack([self[i][0] for i in indices.tolist()]), None if self.labels is None else self.labels[indices]
+        images = torch.empty(len(indices), *self.shape, dtype=torch.uint8)
+        for row in indices.argsort().tolist():  # rows of a table that are stored together are unpacked together
+            images[row] = self[int(indices[row])][0]
+        return images, None if self.labels is None else self.labels[indices]
 
 
 def described(shape: tuple[int, ...]) -> str:
