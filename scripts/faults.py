@@ -54,6 +54,7 @@ KEYS = {  # key -> values that it cannot take
 MISMATCHES = [
     ["architecture=dcgan"], ["architecture=resnet"], ["trick=[label_smoothing]", "loss=hinge"], ["penalty=[auxiliary_classifier]"],
     ["dataset=image_folder"], ["dataset=image_folder", "dataset.path=nowhere", "dataset.resolution=32"], ["dataset=swiss_roll"],
+    ["dataset=packed"], ["dataset=packed", "dataset.path=nowhere.zip", "dataset.resolution=32"],
     ["batch_size=10", "trainer.accumulate=3"], ["penalty=[feature_matching]", "trainer.accumulate=2"], ["resume=nowhere"],
     ["hydra.run.dir="], ["~loss"], ["+loss=hinge"], ["loss=[hinge,wasserstein]"], ["loss=hinge,wasserstein"], ["seed=1,2"],
     ["hydra.sweep.dir=x", "seed=1,2"], ["experiment=gaussians25"], ["loss._target_=os.system"], ["+penalty.x._target_=subprocess.Popen"],

@@ -233,6 +233,8 @@ def _composed(command: str, argv: list[str], name: str, needed: str) -> dict[str
 
     composed = composer.compose(arguments.overrides, name)
     if missing := sorted(OmegaConf.missing_keys(composed.config)):
+        if missing[0].startswith("dataset."):
+            raise UserError(f"{missing[0]} has no value: that data set needs one, {missing[0]}=...")
         raise UserError(f"{missing[0]} has no value: {needed}, {missing[0]}=outputs/NAME/DATE_TIME")
     return {**composed.plain(), "packages": composed.packages}
 
@@ -250,16 +252,21 @@ def _sample(argv: list[str]) -> int:
 
 
 def _evaluate(argv: list[str]) -> int:
-    argv = [*argv, *(f"dataset={word.removeprefix('reference=')}" for word in argv if _names_dataset(word))]
-    if (keys := _composed("gan-eval", argv, "evaluate", "say what to judge")) is not None:
+    dirs = [] if {"--help", "-h"} & {*argv} else _config_dirs(_arguments(argv))
+    named = {key: name for key in ("samples", "reference") if (name := _dataset_of(argv, key, dirs))}
+    real = [f"dataset={named['reference']}"] if "reference" in named else []
+    of_samples = [] if real or "samples" not in named else [word for word in argv if word.startswith("dataset.")]
+    line = [word for word in argv if word not in of_samples] + real
+    if (keys := _composed("gan-eval", line, "evaluate", "say what to judge")) is not None:
         from gan_runner.commands.settings import Evaluate, read
 
         settings = read(Evaluate, keys)
+        roots = [word for word in argv if word.startswith("dataset.root=")]
+        samples = _dataset(argv, named["samples"], of_samples or roots) if "samples" in named else None
 
         from gan_runner.commands.evaluate import main
 
-        roots = [word.removeprefix("dataset.root=") for word in argv if word.startswith("dataset.root=")]
-        main(settings, roots[-1] if roots else None)
+        main(settings, roots[-1].removeprefix("dataset.root=") if roots else None, samples)
     return DONE
 
 
@@ -277,10 +284,27 @@ def _rate(argv: list[str]) -> int:
     return DONE
 
 
-def _names_dataset(word: str) -> bool:
-    """Return whether a word such as `reference=cifar10` names a shipped data set, not a path."""
-    key, _, name = word.partition("=")
-    return key == "reference" and not Path(name).exists() and (config_dir() / "dataset" / f"{name}.yaml").is_file()
+def _dataset_of(argv: list[str], key: str, dirs: list[str]) -> str | None:
+    """Return the data set that a word such as `reference=cifar10` names; None where it is a path, or there is no such word."""
+    name = next((word.removeprefix(f"{key}=") for word in reversed(argv) if word.startswith(f"{key}=")), "")
+    folders: list[Path] = [config_dir(), *map(Path, dirs)]
+    known = any((folder / "dataset" / f"{name}.yaml").is_file() for folder in folders)
+    return name if name and ".." not in name and known and not Path(name).exists() else None
+
+
+def _dataset(argv: list[str], name: str, words: list[str]) -> dict[str, Any]:
+    """Compose a data set of samples. words: those of the line for its keys. UserError where it needs more than that."""
+    from omegaconf import OmegaConf
+
+    arguments = _arguments(argv)
+    packages = [word for word in arguments.overrides if word.startswith("packages=")]
+    composed = _composer(arguments).compose([f"dataset={name}", *words, *packages], "evaluate")
+    if missing := sorted(OmegaConf.missing_keys(composed.config)):
+        raise UserError(
+            f"samples={name}: {missing[0]} has no value: that data set needs one; where reference= names a data set, {missing[0]} is of "
+            "that one, and samples= takes a folder or file itself"
+        )
+    return composed.plain()["dataset"]
 
 
 # ------------------------------------------------------------------------------------------------------------------------------- gan-runs

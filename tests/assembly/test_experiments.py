@@ -12,7 +12,8 @@ from games import flat, images
 from gan_runner.assembly import build, parts
 from gan_runner.assembly.signatures import signature
 from gan_runner.config import composer, groups
-from gan_runner.datasets import CIFAR10, MNIST, Dataset, FashionMNIST, ImageFolder, Samples, stream
+from gan_runner.datasets import CIFAR10, MNIST, Dataset, FashionMNIST, Samples, stream
+from gan_runner.datasets.folder import ImageFiles
 from gan_runner.errors import UserError
 from gan_runner.execution import captured, engine, engines, hardware, replay
 from gan_runner.lifecycle import runs
@@ -68,7 +69,7 @@ NULL = {  # metrics that are null here, and why
 @pytest.fixture(autouse=True)
 def _a_few_noisy_images(monkeypatch):
     """In the place of real data: their shapes, but nothing on the disk."""
-    for cls in (CIFAR10, MNIST, FashionMNIST, ImageFolder):
+    for cls in (CIFAR10, MNIST, FashionMNIST, ImageFiles):
 
         def load(self, split):
             channels, side = self.spec.shape[0], self.spec.shape[-1]
@@ -78,13 +79,13 @@ def _a_few_noisy_images(monkeypatch):
         monkeypatch.setattr(cls, "load", load)
         monkeypatch.setattr(cls, "open", load)
         monkeypatch.setattr(cls, "at_hand", lambda self, split, tick: self.load(split))
-    monkeypatch.setattr(ImageFolder, "summary", lambda self: None)
-    monkeypatch.setattr(ImageFolder, "fingerprint", Dataset.fingerprint)
-    monkeypatch.setattr(ImageFolder, "spec", property(lambda self: build.Spec((self.channels, self.resolution, self.resolution))))
+    monkeypatch.setattr(ImageFiles, "summary", lambda self: None)
+    monkeypatch.setattr(ImageFiles, "fingerprint", Dataset.fingerprint)
+    monkeypatch.setattr(ImageFiles, "spec", property(lambda self: build.Spec((self.channels, self.resolution, self.resolution))))
 
 
 def tiny(*words, **more):
-    overrides = [*words, *(f"dataset.path={'x'}" for word in words if "image_folder" in word)]
+    overrides = [*words, *(f"dataset.path={'x'}" for word in words if "image_folder" in word or word == "dataset=packed")]
     known = composer.compose(overrides).config
     from omegaconf import OmegaConf
 
@@ -209,7 +210,7 @@ def around(group, name):
         words.append("architecture.generator.run=somewhere")
     if name == "sampled":
         words.append("dataset.run=somewhere")
-    if name in ("cifar10", "mnist", "fashion_mnist", "image_folder", "triangles"):
+    if name in ("cifar10", "mnist", "fashion_mnist", "image_folder", "packed", "triangles"):
         words.append("architecture=dcgan")
     if name == "classifier_score":
         words += ["dataset=mnist", "architecture=dcgan", "extractor=lenet", "extractor.weights=nowhere.pth"]

@@ -112,6 +112,8 @@ WRONG = {
     "missing variable": (["batch_size=${oc.env:NO_SUCH_VARIABLE}"], "NO_SUCH_VARIABLE"),
     "no folder of images": (["+experiment=dcgan_image_folder", "dataset.path=nowhere"], "dataset.path=nowhere is not a folder"),
     "no path of images": (["+experiment=dcgan_image_folder"], "dataset.path has no value yet"),
+    "no packed file": (["dataset=packed", "dataset.path=nowhere.zip", "architecture=dcgan"], "dataset.path=nowhere.zip is not a file of"),
+    "no path of a packed file": (["dataset=packed", "architecture=dcgan"], "dataset.path has no value yet"),
     "no MNIST": (["+experiment=gan_mnist"], "Put train-images-idx3-ubyte.gz"),
     "no CIFAR-10": (["+experiment=dcgan_cifar10"], "Put cifar-10-python.tar.gz"),
     "several mistakes": (["trainer.steps=-1", "+rule.x=1", "loss._target_=os.system"], "3 mistakes"),

@@ -611,4 +611,4 @@ def test_a_config_shows_every_key_of_its_class_and_says_what_it_means(path: Path
 
 
 def test_there_is_a_config_for_every_data_set() -> None:
-    assert len(CONFIGS) == 9
+    assert len(CONFIGS) == 10

@@ -77,7 +77,10 @@ def test_points(tmp_path):
     ("arrays", "message"),
     [
         ({"samples": PIXELS / 255}, r"array float64 of shape \(6, 5, 4, 3\): expected images as uint8"),
-        ({"samples": PIXELS.astype(np.int64)}, "array int64"),
+        ({"samples": PIXELS.astype(np.int64) - 1}, "array int64 of -1 to"),
+        ({"samples": PIXELS.astype(np.int64) * 2}, "expected images of whole numbers 0 ... 255"),
+        ({"samples": PIXELS[:, :3, :3].repeat(2, 1)[:, :3]}, r"shape \(6, 3, 3, 3\): the second axis may be the channels"),
+        ({"samples": PIXELS[0]}, r"shape \(5, 4, 3\): it may be 5 grey images of 3x4, or one of 4x5 and 3 channels"),
         ({"samples": PIXELS[..., :2].repeat(2, 3)}, "images of 4 channels"),
         ({"samples": PIXELS[:0]}, "has no sample"),
         ({"pictures": PIXELS}, "none of the arrays samples, images, arr_0"),

@@ -16,7 +16,7 @@ KEYS = {
 }
 SETTINGS = {"mode_coverage": {"radius_sigmas": 4.0}, "frechet_distance": {"_target_": "gan_runner.metrics.FrechetDistance"}}
 REAL = {"real": "mnist:train", "n_real": 100, "real_sha256": "ab" * 32, "real_opacity": "laid on black", "classes": ["a", "b"]}
-REAL |= {"real_chosen": "100 of 60000 at random, the same for every seed"}
+REAL |= {"real_resized": "64 x 64", "real_chosen": "100 of 60000 at random, the same for every seed"}
 SEEN = {"extractor": "lenet", "extractor_sha256": "cd" * 32, "preprocessing": "as they are"}
 WHOLE = {"n_fake": 100, "seed": 0, "generator": "average of G", "metrics": SETTINGS, "keys": KEYS} | REAL | SEEN
 
@@ -47,6 +47,8 @@ def differs(key, other, own=WHOLE):
         ("modes/kl", {"n_fake": 500}, "n=500"),
         ("fd/lenet", {"n_real": 50, "real_chosen": "50 of 60000 at random, the same for every seed"}, "n_real=50"),
         ("fd/lenet", {"real_opacity": "laid on white"}, "real_opacity=laid on white"),
+        ("fd/lenet", {"real_resized": "32 x 32"}, "real_resized=32 x 32"),
+        ("modes/kl", {"real_resized": "32 x 32"}, ""),
         ("modes/kl", {"n_real": 50, "real_chosen": "50 of 60000", "real_opacity": "laid on white", "classes": ["b", "a"]}, ""),
         ("modes/kl", {"n_fake": 50, "chosen": "50 of 1000 at random", "seed": 1}, "n=50, seed=1"),
     ],

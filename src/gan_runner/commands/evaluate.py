@@ -1,11 +1,10 @@
-"""Run gan-eval: compute figures for checkpoints of a run, or for images from any source."""
+"""Run gan-eval: compute figures for checkpoints of a run, or for samples from any source."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 
 from gan_runner.assembly import build, parts
 from gan_runner.assembly.signatures import signature
+from gan_runner.commands.printed import Printed
 from gan_runner.commands.settings import Evaluate
 from gan_runner.datasets import Dataset
 from gan_runner.datasets.stored import Stored
@@ -44,11 +44,15 @@ class Judged(NamedTuple):
     protocol: dict[str, Any]
 
 
-def main(settings: Evaluate, root: str | None) -> None:
-    """Run gan-eval: measure, print, and add the figures to the run. root: the folder of the data, where the line names it."""
+def main(settings: Evaluate, root: str | None, samples: dict[str, Any] | None = None) -> None:
+    """Run gan-eval: measure, print, and add the figures to the run.
+
+    root: the folder of the data, where the line names it. samples: the data set that `settings.samples` names, where it names one.
+    """
     if (settings.run is None) == (settings.samples is None):
-        raise UserError("say what to judge: either run=RUN_DIR or samples=FOLDER_OR_NPZ")
+        raise UserError("say what to judge: either run=RUN_DIR or samples=FOLDER_OR_FILE")
     hardware.use_threads(settings.threads)
+    printed = Printed(settings.format, sys.stdout)
     device, packages = hardware.device_of(settings.accelerator), settings.packages
     place = settings.out or settings.run
     out = Path(place) if place else None
@@ -62,7 +66,8 @@ def main(settings: Evaluate, root: str | None) -> None:
         countdown = Countdown(reporter)
         extractor: Extractor | None = parts.make_one(config, packages, "extractor") if config["extractor"] else None
         reference, metrics = None, None
-        for judged in subjects(settings, device, reporter.say):
+        given = stored(settings, root, samples) if settings.samples is not None else None
+        for judged in subjects(settings, given, device, reporter.say):
             if metrics is None:
                 dataset, first = real(settings, config), judged.subjects[0]
                 spec = known(dataset, first)
@@ -76,31 +81,51 @@ def main(settings: Evaluate, root: str | None) -> None:
                         n=settings.n_real, device=device, batch_size=settings.batch_size, tick=countdown.at,
                         order=first.spec if first.labelled else None,
                     )  # fmt: skip
-            measure(judged, metrics, extractor, reference, replace(settings, metric=config["metric"]), out, reporter)
+            measure(judged, metrics, extractor, reference, replace(settings, metric=config["metric"]), out, reporter, printed)
 
 
 def chosen(settings: Evaluate, root: str | None, saved: dict[str, Any]) -> dict[str, Any]:
     """Return the parts of the command line, else those of the run. UserError for parts that cannot be built, or without a metric."""
     config = {"metric": settings.metric or saved.get("metric") or {}, "extractor": settings.extractor or saved.get("extractor")}
     if "_target_" in settings.dataset:
-        known = signature(parts.locate(settings.dataset["_target_"], Dataset, "dataset", settings.packages))
-        unasked = {"root"} - known.keys() if root is None else set()  # evaluate.yaml has one for all data sets
-        config["dataset"] = {key: value for key, value in settings.dataset.items() if key not in unasked}
+        config["dataset"] = without_root(settings.dataset, root, settings.packages)
     elif saved:
         config["dataset"] = saved["dataset"]
     if not config["metric"]:
         raise UserError("no metric is chosen: say metric=[...]; gan-eval --help lists them")
+    refuse_mistakes(config, settings.packages)
+    return config
+
+
+def without_root(node: dict[str, Any], root: str | None, packages: Sequence[str]) -> dict[str, Any]:
+    """Return a data set without `root`, which evaluate.yaml has for all of them, where it takes none and the line named none."""
+    known = signature(parts.locate(node["_target_"], Dataset, "dataset", packages))
+    unasked = {"root"} - known.keys() if root is None else set()
+    return {key: value for key, value in node.items() if key not in unasked}
+
+
+def refuse_mistakes(config: dict[str, Any], packages: Sequence[str]) -> None:
+    """Raise UserError for all that is wrong with the parts that are there."""
     asked = [part for part in parts.parts_of(config) if part.path.split(".")[0] in config]
-    mistakes = [line for part in asked for line in parts.mistakes_in(part, settings.packages)]
+    mistakes = [line for part in asked for line in parts.mistakes_in(part, packages)]
     if mistakes:
         raise UserError("\n".join(mistakes))
-    return config
+
+
+def stored(settings: Evaluate, root: str | None, node: dict[str, Any] | None) -> Dataset:
+    """Return the samples of the command line: those of the data set `node`, else of a folder or file. UserError as for the real ones."""
+    if node is None:
+        assert settings.samples is not None
+        return Stored(settings.samples, settings.resize, settings.column, keys=True)
+    config = {"dataset": without_root(node, root if "root" in node else None, settings.packages)}
+    refuse_mistakes(config, settings.packages)
+    return parts.make_one(config, settings.packages, "dataset")
 
 
 def real(settings: Evaluate, config: dict[str, Any]) -> Dataset | None:
     """Return the real samples of the command line, else those of the run."""
     if settings.reference is not None and "_target_" not in settings.dataset:
-        return Stored(settings.reference)
+        return Stored(settings.reference, settings.resize, settings.column, keys=True)
     return parts.make_one(config, settings.packages, "dataset") if "dataset" in config else None
 
 
@@ -111,27 +136,30 @@ def known(dataset: Dataset | None, subject: Subject) -> Spec:
         return spec
     there = dataset.spec
     if there.shape != spec.shape:
-        raise UserError(f"the samples have the shape {spec.shape} and those of {dataset.name} {there.shape}: they cannot be compared")
+        way_out = "; resize=SIDE makes images of files one size" if len(spec.shape) == len(there.shape) == 3 else ""
+        raise UserError(
+            f"the samples have the shape {spec.shape} and those of {dataset.name} {there.shape}: they cannot be compared{way_out}"
+        )
     return there._replace(classes=spec.classes, class_names=spec.class_names or there.class_names) if subject.labelled else there
 
 
-def subjects(settings: Evaluate, device: torch.device, say: Callable[[str], None]) -> Iterator[Judged]:
-    """List what is evaluated, one checkpoint after another."""
+def subjects(settings: Evaluate, given: Dataset | None, device: torch.device, say: Callable[[str], None]) -> Iterator[Judged]:
+    """List what is evaluated: samples that are given, their training split where they have two, or one checkpoint after another."""
     seeds = range(settings.seed, settings.seed + settings.seeds)
-    if settings.samples is not None:
-        stored = Stored(settings.samples)
-        if found := stored.summary():
+    if given is not None:
+        given.prepare()
+        if found := given.summary():
             say(f"samples: {found}")
-        items, spec = stored.open("train"), stored.spec
+        items, spec = given.open("train"), given.spec
         if settings.seeds > 1 and settings.n >= len(items):
             raise UserError(f"seeds={settings.seeds}: all {len(items)} samples are taken each time; choose fewer with n, or seeds=1")
         protocol = (
-            {"samples": stored.name}
-            | ({"lossy": "some images were compressed with loss (JPEG)"} if stored.lossy else {})
-            | stored.notes("train")
+            {"samples": given.name if isinstance(given, Stored) else f"{given.name}:train"}
+            | ({"lossy": "some images were compressed with loss (JPEG)"} if isinstance(given, Stored) and given.lossy else {})
+            | given.notes("train")
         )
-        made = [Collected(items, spec, settings.n, device, seed, stored.to_float) for seed in seeds]
-        yield Judged(stored.name, list[Subject](made), 0, 0, protocol)
+        made = [Collected(items, spec, settings.n, device, seed, given.to_float) for seed in seeds]
+        yield Judged(given.name, list[Subject](made), 0, 0, protocol)
         return
     assert settings.run is not None  # else there are samples
     folder, which = Path(settings.run), settings.checkpoint
@@ -156,6 +184,7 @@ def measure(
     settings: Evaluate,
     out: Path | None,
     reporter: Reporter,
+    printed: Printed,
 ) -> None:
     """Measure, print, and add a line, curves and pictures to the folder `out`. UserError if a metric cannot be computed."""
     findings: list[Findings] = []
@@ -169,13 +198,14 @@ def measure(
     if len(findings) > 1:
         numbers, intervals = seeds.over_seeds(findings)
         protocol |= {"seeds": [subject.seed for subject in judged.subjects], "intervals_95": intervals}
-        for key, (low, high) in intervals.items():
-            reporter.say(f"{judged.name}: {key} {numbers[key]:.5g}  [{low:.5g}, {high:.5g}]")
+        sentences = [f"{key} {numbers[key]:.5g}  [{low:.5g}, {high:.5g}]" for key, (low, high) in intervals.items()]
     else:
-        for name, figures in found.figures.items():
-            reporter.say(f"{judged.name}: {metrics[name].sentence(figures)}")
+        sentences = [metrics[name].sentence(figures) for name, figures in found.figures.items()]
+    if printed.kind != "table":  # which says the same
+        for sentence in sentences:
+            reporter.say(f"{judged.name}: {sentence}")
     line = found.line(judged.step, judged.images, metrics=numbers, protocol=protocol)
-    print(json.dumps(line), file=sys.stdout, flush=True)
+    printed.add(judged.name, line)
     for note in protocol.get("notes", []):
         reporter.say(f"note: {note}")
     if out is not None:

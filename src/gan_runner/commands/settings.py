@@ -51,7 +51,8 @@ Seed = Annotated[int, Ge(0)]
 Text = Annotated[str, AfterValidator(one_line)]
 Run = Annotated[Text, Doc("the folder of a run (./3 where its name is a number)")]
 Checkpoint = Annotated[Text, Doc("last, best or the path of a file")]
-Images = Annotated[Text, Doc("a folder of images or a .npz file")]
+Images = Annotated[Text, Doc("a folder of images, a .npz, .npy, .zip, .parquet or .arrow file")]
+Judged = Annotated[Text, Doc("a folder of images, a .npz, .npy, .zip, .parquet or .arrow file, or the name of a data set")]
 Folder = Annotated[Text, AfterValidator(folder), Doc("a folder")]
 
 
@@ -86,14 +87,17 @@ class Evaluate:
 
     run: Run | None
     checkpoint: Annotated[Text, Doc("last, best, all or the path of a file")]
-    samples: Images | None
-    reference: Annotated[Text, Doc("the name of a data set, a folder or a .npz file")] | None
+    samples: Judged | None
+    reference: Judged | None
+    resize: Annotated[int, Ge(1), Doc("a number of pixels")] | None
+    column: Annotated[Text, Doc("the name of a column")] | None
     split: Literal["train", "test"]
     n: Annotated[int, Ge(2), Doc("a number of samples")]
     n_real: Annotated[int, Ge(2), Doc("a number of samples")] | None
     seed: Seed
     seeds: Annotated[int, Ge(1), Doc("a number of evaluations")]
     batch_size: Annotated[int, Ge(1), Doc("a number of samples")]
+    format: Literal["auto", "json", "csv", "markdown", "table"]
     out: Folder | None
     accelerator: Accelerator
     threads: Annotated[int, Ge(1), Doc("a number of threads")] | None

@@ -104,11 +104,22 @@ def evaluate_help() -> str:
         return textwrap.indent(_table(list(groups[group].items())), "  ")
 
     return f"""\
-gan-eval measures the samples of a run, or images from any source, and says by which protocol.
+gan-eval measures the samples of a run, or samples from any source, and says by which protocol.
 
 Usage
   gan-eval run=RUN_DIR [metric=[A,B]] [extractor=NAME] [KEY=VALUE ...]
-  gan-eval samples=FOLDER_OR_NPZ reference=DATASET_OR_FOLDER_OR_NPZ metric=[A,B] [extractor=NAME] [KEY=VALUE ...]
+  gan-eval samples=SOURCE reference=SOURCE metric=[A,B] [extractor=NAME] [KEY=VALUE ...]
+
+Sources (samples=SOURCE reference=SOURCE)
+  FOLDER                  images, one folder for each class or all together; or folders train and test of these
+  FILE.zip                the same, packed; it is read where it is, nothing is unpacked
+  FILE.parquet, .arrow    a column of encoded images (several: column=NAME), and one of labels: label, labels or class, where there is one
+  FILE.npz                images or points as samples, images or arr_0; labels and class_names, where there are any
+  FILE.npy                images of whole numbers 0 ... 255, N C H W or N H W C, or points, N D
+  NAME                    a data set (below); a file or folder of that name comes first
+
+Data sets (reference=NAME; values: dataset.KEY=VALUE)
+{options("dataset")}
 
 Metrics (metric=[A,B]; values: metric.A.KEY=VALUE)
 {options("metric")}
@@ -120,14 +131,16 @@ Keys
 {_documented("evaluate.yaml")}
 
 Results
-  A line of JSON on standard output: figures (null: undefined here) and the protocol. With run=... or out=DIR the same line is added to
-  DIR/metrics.jsonl, curves and pictures to TensorBoard's files there, and pictures to DIR/evaluations/.
+  On standard output a table of figures (a dash: undefined here), their 95 % intervals and numbers of samples; where that is no terminal,
+  a line of JSON with the protocol (format=...). With run=... or out=DIR the line of JSON is added to DIR/metrics.jsonl, curves and
+  pictures to TensorBoard's files there, and pictures to DIR/evaluations/.
   Features of real data are kept in $GAN_RUNNER_CACHE (else ~/.cache/gan-runner), found again by content.
 
 Examples
   gan-eval run=outputs/NAME/DATE_TIME
   gan-eval run=outputs/NAME/DATE_TIME checkpoint=all metric=[frechet_distance,precision_recall] extractor=inception_v3_tf n=10000
   gan-eval samples=pictures reference=cifar10 split=test metric=[frechet_distance] extractor=cifar_resnet seeds=1
+  gan-eval samples=made.zip reference=photographs.parquet resize=64 metric=[frechet_distance] extractor=inception_v3_tf format=csv
 
 Flags
   --cfg job            print the configuration instead of measuring

@@ -9,6 +9,7 @@ from gan_runner.datasets.dataset import Split as Split
 from gan_runner.datasets.folder import ImageFolder as ImageFolder
 from gan_runner.datasets.mnist import MNIST as MNIST
 from gan_runner.datasets.mnist import FashionMNIST as FashionMNIST
+from gan_runner.datasets.packed import Packed as Packed
 from gan_runner.datasets.points import Gaussians25 as Gaussians25
 from gan_runner.datasets.points import Mixture as Mixture
 from gan_runner.datasets.points import Points as Points

@@ -18,6 +18,7 @@ from torch import Tensor
 from gan_runner import distributed
 from gan_runner.datasets.dataset import Items
 from gan_runner.datasets.decoding import VERSION
+from gan_runner.datasets.packs import Encoded
 from gan_runner.errors import UserError
 from gan_runner.reporting import Tick, notice
 from gan_runner.storage import cache
@@ -31,12 +32,11 @@ class Decoded:
     paths: their files; size and modification time are in the cache key. shape: C H W; how: what else decoding depends on.
     """
 
-    def __init__(self, items: Items, paths: Sequence[Path], shape: tuple[int, ...], how: str = ""):
+    def __init__(self, items: Items, paths: Sequence[Encoded], shape: tuple[int, ...], how: str = ""):
         self.items, self.shape = items, shape
         digest = hashlib.sha256(f"{VERSION} {shape} {how} ".encode())
         for path in paths:
-            about = path.stat()
-            digest.update(os.fsencode(f"{path.absolute()} {about.st_size} {about.st_mtime_ns} "))
+            digest.update(os.fsencode(identity(path)))
         self.folder = cache.cache_folder() / "decoded" / digest.hexdigest()[:32]
         self.rows = max(1, SHARD // math.prod(shape))  # images of an array
         self.verified: dict[Path, tuple[int, ...]] = {}  # arrays that are as they were written, by what changes when they are not
@@ -96,6 +96,14 @@ class Decoded:
                     cache.write(paths[i], file.getbuffer())
                     tick("decoding images", min((n + 1) * self.rows, len(self)), len(self))
                 self.verified[paths[i]] = cache.identity(paths[i])
+
+
+def identity(file: Encoded) -> str:
+    """Return what changes when the bytes of an image file do: its place, size and time of change."""
+    if not isinstance(file, Path):
+        return file.identity
+    about = file.stat()
+    return f"{file.absolute()} {about.st_size} {about.st_mtime_ns} "
 
 
 def sound(path: Path, shape: tuple[int, ...]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import warnings
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gan_runner.datasets.images import resize
+from gan_runner.datasets.packs import Encoded, Member
 from gan_runner.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -31,24 +31,31 @@ class Refused(Exception):
     """An image that would be decoded wrongly; the text says why, and what to do."""
 
 
-def decode(path: Path, resolution: int, channels: int, background: str = BACKGROUND) -> Tensor:
+def decode(file: Encoded, resolution: int, channels: int, background: str = BACKGROUND) -> Tensor:
     """Decode an image file: uint8, C resolution resolution; the shorter side resized, the centre cropped. UserError as in `pixels`.
 
     With four channels, colours are weighted by their opacity when resized, and invisible pixels get the colour of the background: a
     colour hidden in the file reaches no network.
     """
-    whole = pixels(path, channels, background)
-    whole = resize(whole[None], resolution)[0] if channels < 4 else resized_with_opacity(whole, resolution)
-    top, left = ((side - resolution) // 2 for side in whole.shape[-2:])
-    whole = whole[:, top : top + resolution, left : left + resolution].contiguous()
-    return (
-        whole
-        if channels < 4
-        else torch.where(whole[3:] > 0, whole, torch.tensor([*colour(background), 0], dtype=torch.uint8)[:, None, None])
-    )
+    whole = pixels(file, channels, background)
+    if channels < 4:
+        return squared(whole[None], resolution)[0]
+    whole = cropped(resized_with_opacity(whole, resolution), resolution)
+    return torch.where(whole[3:] > 0, whole, torch.tensor([*colour(background), 0], dtype=torch.uint8)[:, None, None])
 
 
-def pixels(path: Path, channels: int | None = None, background: str = BACKGROUND) -> Tensor:
+def squared(images: Tensor, resolution: int) -> Tensor:
+    """Resize the shorter side of images (uint8, N C H W) to `resolution` pixels, and crop the centre: N C resolution resolution."""
+    return cropped(resize(images, resolution), resolution)
+
+
+def cropped(images: Tensor, resolution: int) -> Tensor:
+    """Crop the centre of images (... H W) to a square of `resolution` pixels a side."""
+    top, left = ((side - resolution) // 2 for side in images.shape[-2:])
+    return images[..., top : top + resolution, left : left + resolution].contiguous()
+
+
+def pixels(path: Encoded, channels: int | None = None, background: str = BACKGROUND) -> Tensor:
     """Decode an image file: uint8, C H W, rotated by its EXIF orientation; the first frame of an animation.
 
     channels: 1 is grey (ITU-R 601), 3 RGB, 4 RGB and opacity; None means 1 for a file without colour, else 3. With 1 and 3, transparent
@@ -61,12 +68,14 @@ def pixels(path: Path, channels: int | None = None, background: str = BACKGROUND
         with opened(path) as file:
             if file.format == "TIFF":
                 file.filename = ""  # type: ignore[attr-defined]  # else Pillow maps some files into memory with width and height exchanged, where EXIF turns them
-            grey = file.mode in GREY or file.mode.startswith("I;16")
+            grey = is_grey(file)
             image = eight_bits(file, path)
             ImageOps.exif_transpose(image, in_place=True)
             if image.has_transparency_data and channels != 4:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, (*colour(background), 255)), image.convert("RGBA"))
             array = np.array(image.convert(MODES[channels or (1 if grey else 3)]))
+    except UserError:  # of a file that packs others, which names the image
+        raise
     except Refused as error:
         raise UserError(f"the image {printable(str(path))} {error}") from error
     except Exception as error:  # the decoders raise whatever they like
@@ -74,15 +83,29 @@ def pixels(path: Path, channels: int | None = None, background: str = BACKGROUND
     return torch.from_numpy(array).view(*array.shape[:2], -1).permute(2, 0, 1)
 
 
-def opened(file: Path | IO[bytes]) -> Image:
+def opened(file: Encoded | IO[bytes]) -> Image:
     """Open an image file without Pillow's warning about its size; from 179 million pixels on Pillow refuses it."""
     from PIL import Image
 
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    return Image.open(file)
+    return Image.open(file.open() if isinstance(file, Member) else file)
 
 
-def has_opacity(path: Path) -> bool:
+def is_grey(file: Image) -> bool:
+    """Return whether an image that was opened has no colour."""
+    return file.mode in GREY or file.mode.startswith("I;16")
+
+
+def has_colour(path: Encoded) -> bool:
+    """Return whether an image file has colour by its header; False if it cannot be read."""
+    try:
+        with opened(path) as image:
+            return not is_grey(image)
+    except Exception:  # is said when it is decoded
+        return False
+
+
+def has_opacity(path: Encoded) -> bool:
     """Return whether pixels may be transparent by the header of an image file; False if it cannot be read."""
     try:
         with path.open("rb") as file:
@@ -101,7 +124,7 @@ def colour(name: str) -> tuple[int, int, int]:
     return ImageColor.getrgb(name)[:3]
 
 
-def eight_bits(file: Image, path: Path) -> Image:
+def eight_bits(file: Image, path: Encoded) -> Image:
     """Convert an image to 8 bits a channel. Refused where its numbers do not give a brightness."""
     tags = getattr(file, "tag_v2", {})  # of TIFF
     bits, signed = max(tags.get(BITS, (8,))), 2 in tags.get(SAMPLE_FORMAT, ())
@@ -152,7 +175,7 @@ def raw_mode(tile: Any) -> str:
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 
-def sixteen_bits(file: Any, path: Path) -> np.ndarray:
+def sixteen_bits(file: Any, path: Encoded) -> np.ndarray:
     """Read an image with 16 bits per channel: uint32, H W C. Pillow returns the high bytes; with reversed byte order, the low ones.
 
     Raises Refused if they are stored in an unusual way.

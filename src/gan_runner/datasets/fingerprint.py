@@ -16,6 +16,7 @@ from gan_runner.errors import UserError, printable, some
 
 if TYPE_CHECKING:
     from gan_runner.datasets.dataset import Items
+    from gan_runner.datasets.packs import Encoded
 
 CHOSEN = 1000  # items whose content is compared
 VALUES = 2**16  # numbers that are kept of samples that are floats
@@ -65,22 +66,32 @@ def of_items(items: Items) -> Fingerprint:
     }
 
 
-def of_files(folder: Path, paths: Sequence[Path]) -> Fingerprint:
-    """Compute the fingerprint of files: number, names, sizes, and the bytes of CHOSEN of them. UserError if one cannot be read."""
+def of_files(folder: Path, files: Sequence[Encoded]) -> Fingerprint:
+    """Compute the fingerprint of image files: number, names, sizes, and the bytes of CHOSEN of them. UserError if one cannot be read.
+
+    Rows of a table have no sizes, and labels instead.
+    """
     start = os.path.join(folder, "")
-    names = [text.removeprefix(start) if text.startswith(start) else os.path.relpath(text, folder) for text in map(os.fspath, paths)]
+    names = [file.name if not isinstance(file, Path) else below(os.fspath(file), start) for file in files]
+    marks = ["-" if isinstance(file, Path) else file.mark for file in files]
     picked = chosen(names)
     try:
         with ThreadPoolExecutor(8) as pool:
-            contents = list(pool.map(lambda i: short(paths[i].read_bytes()), picked))
-        sizes = [os.stat(path).st_size for path in paths]
+            contents = list(pool.map(lambda i: short(files[i].read_bytes()), picked))
+        sizes = [os.stat(file).st_size if isinstance(file, Path) else file.size for file in files]
     except OSError as error:
         raise UserError(f"cannot read the image {error.filename} ({error.strerror}); replace or remove it") from error
     listing = hashlib.sha256()
-    for name, size in sorted(zip(names, sizes)):
-        listing.update(f"{name}\0{size}\0".encode("utf-8", "surrogatepass"))
-    items = {names[i]: f"- {content}" for i, content in zip(picked, contents)}
-    return {"samples": len(paths), "kind": "files", "items": items, "listing": listing.hexdigest(), "values": None}
+    for name, size, mark in sorted(zip(names, sizes, marks)):
+        said = f"{size}" if mark == "-" else f"{size}\0{mark}"
+        listing.update(f"{name}\0{said}\0".encode("utf-8", "surrogatepass"))
+    items = {names[i]: f"{marks[i]} {content}" for i, content in zip(picked, contents)}
+    return {"samples": len(files), "kind": "files", "items": items, "listing": listing.hexdigest(), "values": None}
+
+
+def below(text: str, start: str) -> str:
+    """Return a path below the folder `start`, which ends with a separator."""
+    return text.removeprefix(start) if text.startswith(start) else os.path.relpath(text, start)
 
 
 def short(data: bytes) -> str:

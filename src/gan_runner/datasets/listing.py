@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gan_runner import errors
 from gan_runner.errors import UserError, printable
+
+if TYPE_CHECKING:
+    from gan_runner.datasets.packs import Encoded
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 UNREAD = {  # suffixes of images that are not read
@@ -24,7 +28,7 @@ LISTED = 10  # classes that a line counts one by one
 LARGEST = 2**31  # bytes of an image file: more than the largest that Pillow decodes
 
 Parts = tuple[str, ...]  # names from the folder down to a file
-Images = list[tuple[Path, str]]  # path and class of each, sorted by path; "" where there are no folders of classes
+Images = list[tuple["Encoded", str]]  # file and class of each, sorted by path; "" where there are no classes
 
 
 @dataclass
@@ -42,7 +46,8 @@ class Listing:
     """The images of a folder.
 
     splits: images of `train` and `test`; of "" if there are no folders of splits. places: the folder of each split, by name.
-    left_out: number of files and folders, by reason. bare: folders on the level of classes without an image.
+    left_out: number of files and folders, by reason. bare: folders on the level of classes without an image. order: the classes in the
+    order of their labels, where it is not the alphabet. numbered: classes are numbers without names. split_by: what a split by hash reads.
     """
 
     folder: Path
@@ -50,10 +55,15 @@ class Listing:
     places: dict[str, str]
     left_out: Counter[str]
     bare: list[str]
+    order: tuple[str, ...] | None = None
+    numbered: bool = False
+    split_by: str = "paths"
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names in alphabetical order, which is the order of the labels; empty without labels."""
+        """Names in the order of the labels, which is the alphabet unless the file has another; empty without labels."""
+        if self.order is not None:
+            return self.order if len(self.order) > 1 else ()
         names = sorted({name for files in self.splits.values() for _, name in files})
         return tuple(names) if len(names) > 1 else ()
 
@@ -80,7 +90,11 @@ def listed(folder: Path) -> Listing:
     A folder is entered once, also with several links to it. A file counts once, under the name that is not a link, else under its first
     name. Raises UserError if images cannot be read, a class has only unsupported images, or the classes are ambiguous.
     """
-    walk = walked(folder)
+    return arranged(folder, walked(folder), lambda parts: folder.joinpath(*parts))
+
+
+def arranged(folder: Path, walk: Walk, file: Callable[[Parts], Encoded]) -> Listing:
+    """Arrange the images of a walk by splits and classes. file: the image of a name. UserError as in `listed`."""
     if walk.broken:
         named = some([f"{shown('/'.join(parts))} ({why})" for parts, why in sorted(walk.broken.items())])
         raise UserError(f"{shown(folder)} has images that cannot be read: {named}; replace or remove them")
@@ -95,7 +109,7 @@ def listed(folder: Path) -> Listing:
     depth = 1 if places else 0
     for parts in walk.found:
         if (root := parts[:depth]) in roots and len(parts) > depth:
-            splits[roots[root]].append((folder.joinpath(*parts), parts[depth] if len(parts) > depth + 1 else ""))
+            splits[roots[root]].append((file(parts), parts[depth] if len(parts) > depth + 1 else ""))
         else:
             left_out[f"beside {' and '.join(f'{shown(place)}/' for place in sorted(places.values()))}"] += 1
     names = {name for files in splits.values() for _, name in files}
@@ -238,6 +252,6 @@ def some(names: Iterable[str]) -> str:
     return errors.some(map(shown, names), SHOWN)
 
 
-def shown(name: str | Path) -> str:
+def shown(name: str | Encoded) -> str:
     """Make a name of any bytes safe for a terminal."""
     return printable(str(name))

@@ -13,7 +13,7 @@ from gan_runner.storage.untrusted import Value
 RESULTS = ("checkpoint", "missing", "intervals_95", "notes")  # what a protocol says besides how the figures were measured
 CHOSEN = {"chosen": ("n_fake", "samples"), "real_chosen": ("n_real", "real")}  # a choice by chance -> (how many, of what)
 SEEN = dict.fromkeys(("extractor", "preprocessing"), ("features", "logits", "extractor")) | dict.fromkeys(
-    ("real", "n_real", "real_chosen", "real_opacity", "classes", "labels"), ("reference",)
+    ("real", "n_real", "real_chosen", "real_opacity", "real_resized", "classes", "labels"), ("reference",)
 )
 ALONE = ("generator", "real", "extractor", "preprocessing", "samples", "images", "lossy")  # values that need no name beside them
 MOST = 100  # entries that are compared: a protocol may come from a stranger
