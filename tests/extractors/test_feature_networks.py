@@ -320,6 +320,14 @@ def test_bytes_are_resized_as_pillow_does_it_bit_for_bit(size, to):
     assert np.abs(smooth - want).max() < 1.2  # a half for each direction, and what the second makes of the first
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_bytes_are_resized_on_cuda_as_on_the_cpu():
+    for size in SIZES:
+        x = images(2, size, size)
+        assert torch.equal(pillow_resize(x.cuda(), 224, 224).cpu(), pillow_resize(x, 224, 224))
+
+
 def test_weights_of_resizing_add_up_to_1():
     for inputs, outputs in ((32, 224), (300, 224), (3, 100), (1000, 7)):
         matrix = pillow_matrix(inputs, outputs)
