@@ -107,10 +107,14 @@ class Reporter:
             self.shown = time.monotonic()
             self.console.print(Text(state), soft_wrap=True)
 
-    def close(self) -> None:
+    def pause(self) -> None:
+        """Take the progress line away, until there is other progress, so that another stream can write to the terminal."""
         if self.live is not None:
             self.live.stop()
             self.live = None
+
+    def close(self) -> None:
+        self.pause()
         notice.removeHandler(self.warnings)
         if self.handler is not None:
             log.removeHandler(self.handler)

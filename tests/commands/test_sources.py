@@ -339,3 +339,22 @@ def test_a_terminal_gets_a_table(monkeypatch):
     assert Printed("auto", Terminal()).kind == "table"
     assert Printed("auto", io.StringIO()).kind == "json"
     assert Printed("csv", Terminal()).kind == "csv"
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_figures_and_progress_do_not_mix_on_a_terminal(gan_eval, monkeypatch, form):
+    """The progress line is gone before the figures are printed, and these go to standard output."""
+    from rich.console import Console
+
+    from gan_runner import reporting
+
+    seen = io.StringIO()
+    console = Console(file=seen, force_terminal=True, width=100)
+    monkeypatch.setattr(reporting, "Console", lambda *args, **more: console)
+    words = ["samples=ring8", "reference=ring8", "n=200", "metric=[frechet_distance]", "extractor=identity", "accelerator=cpu"]
+    code, out, _ = gan_eval(*words, f"format={form}")
+    assert code == 0
+    assert "through identity" in seen.getvalue()
+    assert "fd/identity" in out
+    assert "\x1b" not in out
+    assert ("n_fake" if form == "json" else "95 % interval") not in seen.getvalue()

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -368,6 +369,10 @@ BAD_ZIPS = {
     "two of a name": (twice, "a.png is a second member of its name"),
     "bomb": (bomb, "no image is packed so small"),
     "small bombs": (many_small_bombs, "images of 100,663,296 bytes in a zip of"),
+    "another method": (
+        lambda path: as_zip(path, BYTES, compression=zipfile.ZIP_BZIP2),
+        "cat/00.png is packed by a method that is not read: only stored and deflated members are",
+    ),
     "overlapping": (overlapping, "is stored within another member"),
     "encrypted": (flagged, "a.png is encrypted"),
     "crowded": (crowded, "has 5,000,000 members: at most 4,194,304 are read"),
@@ -402,6 +407,20 @@ def test_an_image_of_a_zip_that_cannot_be_read_is_named(tmp_path):
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"cannot read .*x.zip/cat/03.png \(Bad CRC-32 .*; replace or remove it"):
         Packed(str(path), 8, test_fraction=0).load("train")
+
+
+def test_no_more_is_unpacked_than_a_member_says(tmp_path):
+    """16 MiB of zeros that are said to be 1,000 bytes: at most those are unpacked, and the sum of them is wrong."""
+    path = as_zip(tmp_path / "x.zip", {"a.bmp": bytes(2**24)}, compression=zipfile.ZIP_DEFLATED)
+    data = bytearray(path.read_bytes())
+    for at in (22, data.index(b"PK\x01\x02") + 24):
+        data[at : at + 4] = (1000).to_bytes(4, "little")
+    path.write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"cannot read .*x.zip/a.bmp \(Bad CRC-32"):
+        Packed(str(path), 8, test_fraction=0).load("train")
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
 
 
 def tables_that_are_refused():

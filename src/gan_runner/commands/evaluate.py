@@ -205,6 +205,7 @@ def measure(
         for sentence in sentences:
             reporter.say(f"{judged.name}: {sentence}")
     line = found.line(judged.step, judged.images, metrics=numbers, protocol=protocol)
+    reporter.pause()
     printed.add(judged.name, line)
     for note in protocol.get("notes", []):
         reporter.say(f"note: {note}")

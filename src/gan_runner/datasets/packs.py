@@ -28,6 +28,7 @@ NESTED = {".7z", ".arrow", ".bz2", ".gz", ".npz", ".parquet", ".rar", ".tar", ".
 MEMBERS = 2**22  # images of a file, at most
 EASY = 2**26  # bytes that an image or a file may have unpacked, whatever it has packed
 RATIO = 200  # beyond that: bytes for one packed byte
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of which no more is unpacked than is asked for, whatever a member says of itself
 END, END64, DIRECTORY = b"PK\x05\x06", b"PK\x06\x06", 46  # of a zip: how its ends begin, and the least bytes of an entry of its directory
 CLASSES = 1_000_000  # at most; metrics make room for each
 LABELS = ("label", "labels", "class")  # columns that are taken for labels
@@ -254,6 +255,8 @@ class Zip(Pack):
                 why = "a second member of its name"
             elif info.flag_bits & 1:
                 why = "encrypted"
+            elif info.compress_type not in METHODS:
+                why = "packed by a method that is not read: only stored and deflated members are"
             elif suffix_of(name) in NESTED and not info.is_dir():
                 why = "packed itself: images are not looked for in there"
             elif suffix_of(name) in SUFFIXES and info.file_size > EASY and info.file_size > RATIO * info.compress_size:
@@ -304,9 +307,10 @@ class Table(Pack):
     """The images of a column of a .parquet or .arrow file: encoded images (binary), or structs of such `bytes` and a `path`.
 
     column: its name; None: the only one of that kind. label: the column of the classes, as text or whole numbers; auto: label, labels or
-    class, where there is one; None: no labels. Names of classes are those that the file has for the numbers (as `datasets` of Hugging Face
-    writes them), else the texts in alphabetical order; numbers without names stay numbers. An image is split by its path where each has
-    one of its own, else by the number of its row. UserError where the file is damaged, or leaves open which column is meant.
+    class, where there is one; None: no labels. Names of classes are those that the metadata of the schema have for the numbers
+    (`huggingface`: info, features, names), else the texts in alphabetical order; numbers without names stay numbers. An image is split by
+    its path where each has one of its own, else by the number of its row. UserError where the file is damaged, or leaves open which column
+    is meant.
     """
 
     def __init__(self, path: Path, column: str | None = None, label: str | None = "auto", key: str | None = ""):
