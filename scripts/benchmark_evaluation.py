@@ -135,8 +135,9 @@ def agreement(images: int, data: str) -> None:
         random_weights(path)
         extractor = InceptionV3TF(str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
         metrics = {"fid": FrechetDistance(), "is": ClassifierScore(), "kid": KernelDistance(subset_size=half // 2)}
-        real = Reference(Half(data), "test", extractor, batch_size=64)
-        found = evaluate(Collected(Samples(x[:half]), dataset.spec), metrics, extractor, real, batch_size=64).figures
+        metrics = {name: metric.look_through(extractor) for name, metric in metrics.items()}
+        real = Reference(Half(data), "test", batch_size=64)
+        found = evaluate(Collected(Samples(x[:half]), dataset.spec), metrics, real, batch_size=64).figures
         ours = {name: next(iter(figures.values())) for name, figures in found.items()}
         settings = {"isc": True, "fid": True, "kid": True, "kid_subset_size": half // 2, "verbose": False, "cuda": False, "batch_size": 64}
         halves = {"input1": Images(x[:half]), "input2": Images(x[half:])}

@@ -168,8 +168,8 @@ def figures():
     """What metrics say of 301 samples of untrained networks, with shares and batches that do not come out even."""
     assembly = build.assemble(compose([*JUDGED, "trainer.accelerator=cpu"]).config)
     subject = Generated(assembly.game.sampler, 301, assembly.spec, seed=0, device="cpu", discriminator=assembly.game.D)
-    reference = Reference(assembly.dataset, "train", assembly.extractor, device="cpu")
-    return evaluation.evaluate(subject, assembly.metrics, assembly.extractor, reference, batch_size=64).numbers
+    reference = Reference(assembly.dataset, "train", device="cpu")
+    return evaluation.evaluate(subject, assembly.metrics, reference, batch_size=64).numbers
 
 
 # ---- two processes ----------------------------------------------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ def test_a_direction_of_a_stranger_is_none(tmp_path, said):
 def test_what_a_name_aims_at(better, name, expected):
     metric = Mine()
     metric.better = better
-    assert aim(name, {"mine": metric}, None) == expected
+    assert aim(name, {"mine": metric}) == expected
 
 
 POINTS = ("+experiment=ring8", "metric=[kernel_density]", "trainer.accelerator=cpu")

@@ -26,7 +26,7 @@ defaults:
   - penalty: []
   - trick: []
   - optimizer: adam
-  - extractor: null
+  - extractor: []
   - study: null
 seed: 0 # of everything random
 batch_size: 64 # samples a move
@@ -34,7 +34,7 @@ resume: null
 packages: []
 penalty: {}
 trick: {}
-extractor: null
+extractor: {}
 """,
     "loss/hinge": "# The hinge loss\n_target_: x.Hinge\n",
     "loss/wasserstein": "_target_: x.Wasserstein\nmargin: 1\n",
@@ -137,7 +137,7 @@ TTUR = {"generator": {"_target_": "x.Adam", "lr": 1}, "discriminator": {"_target
         ("+experiment=inline +penalty=gp", "penalty.mine", {"_target_": "mypkg.Mine", "weight": 2}, 0),
         ("+experiment=inline penalty=[gp]", "penalty", {"gp": GP}, 1),
         ("+penalty.mine={_target_:mypkg.Mine}", "penalty", {"mine": {"_target_": "mypkg.Mine"}}, 0),
-        ("extractor=lenet", "extractor", {"_target_": "x.LeNet"}, 0),
+        ("extractor=lenet", "extractor", {"lenet": {"_target_": "x.LeNet"}}, 0),
         ("", "penalty", {}, 0),
     ],
 )
@@ -234,7 +234,7 @@ def test_an_experiment_cannot_make_hydra_run_foreign_code(conf: Path, tmp_path: 
         ("+penalty.r1.weight=5", "penalty.r1: r1 is not chosen (penalty: none); add it with +penalty=r1"),
         ("penalty.r3.weight=5", "penalty.r3.weight: there is no penalty r3; chosen: none; available: dragan, gp, r1"),
         ("~penalty.r1", "~penalty.r1: nothing to remove; penalty has no entries"),
-        ("extractor.size=1", "extractor.size: no extractor is chosen; choose one with extractor=NAME; available: lenet"),
+        ("extractor.size=1", "extractor.size: there is no extractor size; chosen: none; available: lenet"),
         ("seed.x=1", "unknown key seed.x"),
         ("+seed=1", "+seed=1: seed exists already; set it without the plus: seed=1"),
         ("+loss=hinge", "+loss=hinge: exactly one loss is chosen, so it is replaced, not added: loss=hinge"),
@@ -307,7 +307,7 @@ def test_the_catalogue_holds_a_users_files_too(tmp_path: Path):
 
 def test_every_key_of_train_yaml_is_explained():
     text = (config_dir() / "train.yaml").read_text(encoding="utf-8")
-    scalars = set(re.findall(r"^(\w+): (?!\{\})\S", text, flags=re.MULTILINE)) - {"extractor"}
+    scalars = set(re.findall(r"^(\w+): (?!\{\})\S", text, flags=re.MULTILINE))
     assert {key for key, _, _ in documented_keys("train.yaml")} == scalars > {"seed", "batch_size"}
 
 
@@ -315,13 +315,13 @@ def test_every_key_of_train_yaml_is_explained():
 def test_every_shipped_experiment_composes(name: str):
     result = compose([f"+experiment={name}"])
     assert result.notes == []
-    assert {key for key in groups.SINGLE if key != "extractor"} <= set(result.config)
+    assert set(groups.SINGLE) <= set(result.config)
     assert result.hydra.run.dir.startswith(f"outputs/{name}/")
 
 
 def test_the_entries_of_every_shipped_list_are_keyed_by_the_names_of_their_files():
     lists = {group: list(catalogue()[group]) for group in groups.LISTS if group in catalogue()}
-    result = compose([f"{group}=[{','.join(names)}]" for group, names in lists.items()]).plain()
+    result = compose(["dataset=mnist", *(f"{group}=[{','.join(names)}]" for group, names in lists.items())]).plain()
     for group, names in lists.items():
         assert set(result[group]) == set(names)
         assert all("_target_" in part for part in result[group].values())

@@ -133,7 +133,7 @@ def found(name):
     net, shape = G(data.spec.shape), data.spec.shape
     snapshots = [Snapshot(step, net, D(shape)) for step in (1, 2, 3)]
     subject = Generated(net, 60, data.spec, discriminator=D(shape), snapshots=lambda: iter(snapshots))
-    got = evaluate(subject, {name: metric}, extractor, Reference(data, "train", extractor))
+    got = evaluate(subject, {name: metric.look_through(extractor)}, Reference(data, "train"))
     assert "missing" not in got.protocol, got.protocol["missing"]
     return metric, got.numbers, got.better
 
@@ -156,7 +156,7 @@ def test_old_names_keep_the_direction_that_older_versions_gave_them(name):
     for key in old:  # under the names that belong to Inception as well
         assert older.better(key.replace("fd", "fid").replace("mmd/", "kid/").replace("cs/", "is/")) == old[key]
     for key in figures:  # before it is measured
-        assert aim(key, {name: metric}, Own()) == (key, better.get(key))
+        assert aim(key, {name: metric.look_through(Own())}) == (key, better.get(key))
 
 
 def test_every_shipped_metric_is_among_them():

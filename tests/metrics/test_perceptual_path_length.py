@@ -60,7 +60,7 @@ def convolutional():
 
 def measured(net, extractor=None, spec=POINTS, n=2000, seed=0, **options):
     extractor = Identity() if extractor is None else extractor
-    found = evaluate(Generated(net, 10, spec, seed=seed), {"ppl": PerceptualPathLength(n, **options)}, extractor)
+    found = evaluate(Generated(net, 10, spec, seed=seed), {"ppl": PerceptualPathLength(n, **options).look_through(extractor)})
     assert found.better == {f"ppl/{extractor.name}": "min"}
     return found.numbers[f"ppl/{extractor.name}"], found.numbers[f"ppl/{extractor.name}/standard_error"]
 
@@ -141,7 +141,7 @@ def test_no_samples_are_made_for_it_beside_those_of_its_lines():
 
 def test_what_has_no_path_is_null_with_the_reason():
     def reason(subject, extractor):
-        found = evaluate(subject, {"ppl": PerceptualPathLength(4)}, extractor)
+        found = evaluate(subject, {"ppl": PerceptualPathLength(4).look_through(extractor)})
         assert set(found.numbers.values()) == {None}
         return found.protocol["missing"]["ppl"]
 
@@ -159,7 +159,7 @@ def test_what_has_no_path_is_null_with_the_reason():
 
 
 def test_the_settings_and_the_extractor_belong_to_its_protocol():
-    found = evaluate(Generated(Net(linear()), 3, POINTS), {"ppl": PerceptualPathLength(4)}, Identity())
+    found = evaluate(Generated(Net(linear()), 3, POINTS), {"ppl": PerceptualPathLength(4).look_through(Identity())})
     assert found.protocol["extractor"] == "identity"
     assert found.protocol["keys"]["ppl/identity"] == {"metric": "ppl", "reads": "extractor, generator"}
     assert "extractor" in SEEN["extractor"]

@@ -21,9 +21,9 @@ from gan_runner.assembly.signatures import mistyped, signature
 from gan_runner.config.command_line import parsed, says
 from gan_runner.config.composed import plain
 from gan_runner.datasets import Dataset
-from gan_runner.errors import UserError, printable
+from gan_runner.errors import UserError, did_you_mean, printable
 from gan_runner.evaluation.extractor import Extractor
-from gan_runner.evaluation.findings import aim, refuse_same_keys, unfit
+from gan_runner.evaluation.findings import aim, looks_through, refuse_same_keys, unfit
 from gan_runner.evaluation.metric import Metric
 from gan_runner.execution import hardware
 from gan_runner.execution.hardware import devices_of
@@ -112,21 +112,68 @@ def assemble(config: Any, packages: Sequence[str] = (), device: torch.device | N
     dataset.prepare()
     spec = dataset.spec
     game = build_game(config, packages, trainer, spec, device, initial=initial)
-    metrics, extractor = judges(config, packages, spec)
+    metrics = judges(config, packages, spec)
     callbacks, loggers = (make_list(config, packages, group) for group in ("callback", "logger"))
-    return Assembly(config, dataset, spec, trainer, game, extractor, metrics, callbacks, loggers, directory.made_with(given))
+    return Assembly(config, dataset, spec, trainer, game, metrics, callbacks, loggers, directory.made_with(given))
 
 
-def judges(config: dict[str, Any], packages: Sequence[str], spec: Spec) -> tuple[dict[str, Metric], Extractor | None]:
-    """Make the metrics of a run, and the extractor that they look through. UserError where they do not fit together, or to the data."""
-    extractor = make_one(config, packages, "extractor") if config.get("extractor") is not None else None
-    metrics = make_list(config, packages, "metric", spec=spec)
-    refuse_same_keys(metrics, extractor)
-    refuse_unfit(metrics, extractor, spec)
+def judges(config: dict[str, Any], packages: Sequence[str], spec: Spec) -> dict[str, Metric]:
+    """Make the metrics of a run, with the networks that they look through. UserError where they do not fit together, or to the data."""
+    metrics = make_metrics(config, packages, spec)
+    refuse_unfit(metrics, spec)
     name, mode = best_of(dict(flat(config)))
-    if name is not None and mode is None and (found := aim(name, metrics, extractor)) and found[1] is None:
+    if name is not None and mode is None and (found := aim(name, metrics)) and found[1] is None:
         raise UserError(f"is a large {name} good? Its metric does not say it; say callback.evaluate.best.mode=max or min")
-    return metrics, extractor
+    return metrics
+
+
+def make_metrics(config: dict[str, Any], packages: Sequence[str], spec: Spec) -> dict[str, Metric]:
+    """Make every metric, once for each network that it looks through: by `name`, or by `name.network` where there are several.
+
+    UserError where two have the same key, or where `through` names a network that is not chosen.
+    """
+    networks: dict[str, Extractor] = make_list(config, packages, "extractor")
+    made: dict[str, Metric] = {}
+    for name, node in (config.get("metric") or {}).items():
+        build = partial(make, node, packages, Metric, f"metric.{name}", spec=spec)
+        one: Metric = build()
+        through = chosen_networks(name, one, node.get("through"), networks)
+        if len(through) < 2:
+            made[name] = one.look_through(networks[through[0]] if through else None)
+        else:
+            made |= {f"{name}.{network}": build().look_through(networks[network]) for network in through}
+    refuse_same_keys(made)
+    return made
+
+
+def chosen_networks(name: str, metric: Metric, through: list[str] | None, networks: dict[str, Extractor]) -> list[str]:
+    """Return the names of the networks that a metric looks through: those of its `through`, else all that give what it reads. UserError
+    where `through` names another one."""
+    if not metric.extracts:
+        if through is not None:
+            raise UserError(f"metric.{name}.through={shown(through)}: this metric looks through no network")
+        return []
+    if through is not None:
+        if unknown := [each for each in through if each not in networks]:
+            hint = did_you_mean(unknown[0], list(networks))
+            raise UserError(f"metric.{name}.through={shown(through)}: {unknown[0]} is not chosen; extractor={shown(list(networks))}{hint}")
+        return through
+    silent = [each for each, network in networks.items() if "logits" in metric.reads and not network.classifies]
+    if silent and len(networks) > 1:
+        say_skipped(name, ", ".join(silent))
+    rest = [each for each in networks if each not in silent]
+    return rest or list(networks)[:1]
+
+
+def shown(names: list[str]) -> str:
+    """Return names as they are typed: [a,b]."""
+    return f"[{','.join(names)}]"
+
+
+@cache
+def say_skipped(metric: str, networks: str) -> None:
+    """Say, once, through which networks a metric is not measured."""
+    notice.warning("%s reads the outputs of a classifier: it is not measured through %s", metric, networks)
 
 
 @cache
@@ -187,12 +234,11 @@ def refuse_idle(game: Game) -> None:
             raise UserError(f"the rule {mover} moves the {name}, which has no weights to train: use rule=solo for the other player")
 
 
-def refuse_unfit(metrics: dict[str, Metric], extractor: Extractor | None, spec: Spec) -> None:
+def refuse_unfit(metrics: dict[str, Metric], spec: Spec) -> None:
     """Raise UserError where a metric looks through an extractor that does not take images of this shape."""
-    if extractor is None or not spec.kind.bounded or not any(metric.extracts for metric in metrics.values()):
-        return
-    if reason := unfit(extractor, spec):
-        raise UserError(reason)
+    for network in looks_through(metrics) if spec.kind.bounded else []:
+        if reason := unfit(network, spec):
+            raise UserError(reason)
 
 
 def refuse_rates(path: str, optimizer: partial, steps: int) -> None:

@@ -33,13 +33,21 @@ from gan_runner.training.callback import Callback
 from gan_runner.training.logger import Logger
 
 ONE: dict[str, type] = {"dataset": Dataset, "loss": Term, "rule": Rule, "trainer": Trainer}
-LIST: dict[str, type] = {"penalty": Penalty, "trick": Trick, "metric": Metric, "callback": Callback, "logger": Logger}
-OPTIONAL: dict[str, type] = {"extractor": Extractor}
+LIST: dict[str, type] = {
+    "penalty": Penalty,
+    "trick": Trick,
+    "metric": Metric,
+    "extractor": Extractor,
+    "callback": Callback,
+    "logger": Logger,
+}
 SIDES: dict[str, type] = {"generator": Generator, "discriminator": Discriminator}
 # parts that may be below a part, where the annotation of its constructor names them
 BELOW: tuple[type, ...] = (Balanced, Schedule, Prior, Extractor, Augmentation)
 
 
+# keys that a place gives a part besides those of its constructor; through: names of the networks that a metric looks through
+PLACE: dict[Any, dict[str, tuple[Any, Any]]] = {Metric: {"through": (list[str] | None, None)}}
 TAKEN = frozenset({"loss", *SIDES, *dir(torch.nn.ModuleDict())})  # names that a penalty or a trick cannot have
 
 
@@ -67,9 +75,6 @@ def parts_of(config: dict[str, Any]) -> Iterator[Part]:
     """Yield every part of a run, and what kind of object its place asks for."""
     for group, base in ONE.items():
         yield Part(group, config.get(group), base)
-    for group, base in OPTIONAL.items():
-        if config.get(group) is not None:
-            yield Part(group, config[group], base)
     for group, base in LIST.items():
         for name, node in (config.get(group) or {}).items():
             yield Part(f"{group}.{name}", node, base)
@@ -101,8 +106,9 @@ def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
     except UserError as error:
         yield str(error)
         return
-    known, node = signature(cls), without_weight(cls, node)
-    yield from misnamed(path, cls, node)
+    placed = PLACE.get(base, {})
+    known, node = placed | signature(cls), without_weight(cls, node)
+    yield from misnamed(path, cls, [key for key in node if key not in placed])
     values: dict[str, Any] = {}
     for key, value in node.items():
         if key not in known:
@@ -153,7 +159,7 @@ def refuse_hidden(value: Any, packages: Sequence[str], path: str) -> None:
 def make(node: dict[str, Any], packages: Sequence[str], base: type | tuple[type, ...], path: str, **given: Any) -> Any:
     """Build one part; the only call of Hydra's instantiate."""
     cls = locate(node["_target_"], base, path, packages)
-    node = without_weight(cls, node)
+    node = {key: value for key, value in without_weight(cls, node).items() if key not in PLACE.get(base, {})}
     refuse_hidden(node, packages, path)
     given = {"own_packages": tuple(packages), **given}
     accepted = {name: value for name, value in given.items() if name in inspect.signature(cls.__init__).parameters}  # type: ignore[misc]
@@ -177,7 +183,7 @@ def make(node: dict[str, Any], packages: Sequence[str], base: type | tuple[type,
 
 def make_one(config: dict[str, Any], packages: Sequence[str], group: str, **given: Any) -> Any:
     """Return the part that is chosen of a group."""
-    return make(config[group], packages, (ONE | OPTIONAL)[group], group, **given)
+    return make(config[group], packages, ONE[group], group, **given)
 
 
 def make_list(config: dict[str, Any], packages: Sequence[str], group: str, **given: Any) -> dict[str, Any]:

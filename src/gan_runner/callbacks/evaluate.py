@@ -69,9 +69,9 @@ class Evaluate(Callback):
         run.objective = self.value
         self.countdown = Countdown(run.reporter)
         self.reference = Reference(
-            run.dataset, self.split, run.extractor, n=self.n_real, device=run.device, batch_size=self.batch_size, tick=self.countdown.at
+            run.dataset, self.split, n=self.n_real, device=run.device, batch_size=self.batch_size, tick=self.countdown.at
         )
-        missing = findings.unmeasurable(run.metrics, run.extractor, self.subject(run), self.reference)
+        missing = findings.unmeasurable(run.metrics, self.subject(run), self.reference)
         for name, reason in missing.items():
             run.reporter.say(f"{name} will be null: {reason}")
         self.told = set(missing)  # the metrics whose reason was told, and the notes that were
@@ -84,7 +84,7 @@ class Evaluate(Callback):
         """Find what best.pt follows, as far as it is known before the next round."""
         if (name := self.best["metric"]) is not None:
             self.key = distributed.shared(settled(trained(run.folder), name, self.best["mode"]))
-            aimed = findings.aim(self.key or name, run.metrics, run.extractor)
+            aimed = findings.aim(self.key or name, run.metrics)
             self.mode = self.best["mode"] or (aimed[1] if aimed else None)
 
     def take_up(self, run: Run, state: dict[str, Any]) -> None:
@@ -127,12 +127,12 @@ class Evaluate(Callback):
     def evaluate(self, run: Run) -> None:
         distributed.copy_buffers(run.game.sampler)
         tick = Countdown(run.reporter, f"evaluating round {run.step}: ").at
-        found = findings.evaluate(self.subject(run), run.metrics, run.extractor, self.reference, batch_size=self.batch_size, tick=tick)
+        found = findings.evaluate(self.subject(run), run.metrics, self.reference, batch_size=self.batch_size, tick=tick)
         self.evaluated_at = run.step
         figures, better = distributed.shared((found.figures, found.better))  # what follows from a figure must follow everywhere
         found = found._replace(figures=figures, better=better)
         whose = "G" if run.game.sampler is run.game.G else "average of G"
-        protocol = found.protocol | {"generator": whose, "metrics": run.config.get("metric") or {}}
+        protocol = found.protocol | {"generator": whose, "metrics": findings.settings_of(run.config.get("metric") or {})}
         if distributed.is_first():
             directory.add_evaluation(run.folder, found.line(run.step, run.images, protocol=protocol), found.pictures)
         run.write({name + self.suffix: value for name, value in found.numbers.items() if value is not None})

@@ -20,8 +20,7 @@ from gan_runner.datasets import Dataset
 from gan_runner.datasets.stored import Stored
 from gan_runner.errors import UserError
 from gan_runner.evaluation import seeds
-from gan_runner.evaluation.extractor import Extractor
-from gan_runner.evaluation.findings import Findings, evaluate, refuse_same_keys, unmeasurable
+from gan_runner.evaluation.findings import Findings, evaluate, settings_of, unmeasurable
 from gan_runner.evaluation.metric import Metric
 from gan_runner.evaluation.reference import Reference
 from gan_runner.execution import hardware
@@ -64,29 +63,27 @@ def main(settings: Evaluate, root: str | None, samples: dict[str, Any] | None = 
     config = chosen(settings, root, saved)
     with Reporter() as reporter:
         countdown = Countdown(reporter)
-        extractor: Extractor | None = parts.make_one(config, packages, "extractor") if config["extractor"] else None
         reference, metrics = None, None
         given = stored(settings, root, samples) if settings.samples is not None else None
         for judged in subjects(settings, given, device, reporter.say):
             if metrics is None:
                 dataset, first = real(settings, config), judged.subjects[0]
                 spec = known(dataset, first)
-                metrics = parts.make_list(config, packages, "metric", spec=spec)
-                refuse_same_keys(metrics, extractor)
+                metrics = build.make_metrics(config, packages, spec)
                 if dataset is not None:
                     if found := dataset.summary():
                         reporter.say(f"real: {found}")
                     reference = Reference(
-                        dataset, settings.split, extractor,
+                        dataset, settings.split,
                         n=settings.n_real, device=device, batch_size=settings.batch_size, tick=countdown.at,
                         order=first.spec if first.labelled else None,
                     )  # fmt: skip
-            measure(judged, metrics, extractor, reference, replace(settings, metric=config["metric"]), out, reporter, printed)
+            measure(judged, metrics, reference, replace(settings, metric=config["metric"]), out, reporter, printed)
 
 
 def chosen(settings: Evaluate, root: str | None, saved: dict[str, Any]) -> dict[str, Any]:
     """Return the parts of the command line, else those of the run. UserError for parts that cannot be built, or without a metric."""
-    config = {"metric": settings.metric or saved.get("metric") or {}, "extractor": settings.extractor or saved.get("extractor")}
+    config = {"metric": settings.metric or saved.get("metric") or {}, "extractor": settings.extractor or saved.get("extractor") or {}}
     if "_target_" in settings.dataset:
         config["dataset"] = without_root(settings.dataset, root, settings.packages)
     elif saved:
@@ -179,7 +176,6 @@ def subjects(settings: Evaluate, given: Dataset | None, device: torch.device, sa
 def measure(
     judged: Judged,
     metrics: dict[str, Metric],
-    extractor: Extractor | None,
     reference: Reference | None,
     settings: Evaluate,
     out: Path | None,
@@ -189,12 +185,12 @@ def measure(
     """Measure, print, and add a line, curves and pictures to the folder `out`. UserError if a metric cannot be computed."""
     findings: list[Findings] = []
     for subject in judged.subjects:
-        refuse_missing(unmeasurable(metrics, extractor, subject, reference))
+        refuse_missing(unmeasurable(metrics, subject, reference))
         tick = Countdown(reporter, f"judging {judged.name}: ").at
-        findings.append(evaluate(subject, metrics, extractor, reference, batch_size=settings.batch_size, tick=tick))
+        findings.append(evaluate(subject, metrics, reference, batch_size=settings.batch_size, tick=tick))
         refuse_missing(findings[-1].protocol.get("missing", {}))
     found = findings[0]
-    numbers, protocol = found.numbers, found.protocol | judged.protocol | {"metrics": settings.metric}
+    numbers, protocol = found.numbers, found.protocol | judged.protocol | {"metrics": settings_of(settings.metric or {})}
     if len(findings) > 1:
         numbers, intervals = seeds.over_seeds(findings)
         protocol |= {"seeds": [subject.seed for subject in judged.subjects], "intervals_95": intervals}

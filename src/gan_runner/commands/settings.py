@@ -103,7 +103,7 @@ class Evaluate:
     threads: Annotated[int, Ge(1), Doc("a number of threads")] | None
     packages: tuple[str, ...]
     metric: dict[str, Any] | None
-    extractor: dict[str, Any] | None
+    extractor: dict[str, Any]
     dataset: dict[str, Any]
 
 

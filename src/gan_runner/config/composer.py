@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gan_runner.config.command_line import named_packages, parsed, recorded, text_of
 from gan_runner.config.composed import Composed, without_line_keys
 from gan_runner.config.explain import exists, keys_of, leaves, listed, orphan, unknown_key
-from gan_runner.config.groups import LINE_ONLY, LISTS, ONE, OPTIONAL, PAIRS, PARTS, SINGLE, Names, chosen_names, config_dir, is_part
+from gan_runner.config.groups import BELOW, LINE_ONLY, LISTS, ONE, PAIRS, PARTS, SINGLE, Names, chosen_names, config_dir, is_part
 from gan_runner.config.sources import Bounded, Repository, is_ours, refuse_placed, refuse_searchpath, settings_of
 from gan_runner.config.trust import refuse_foreign_code
 from gan_runner.errors import UserError, did_you_mean, with_article
@@ -180,7 +180,7 @@ class Composer(ConfigLoaderImpl):
         """Write `+penalty=x` as the whole resulting list: Hydra loses x if an experiment sets the list, and allows only one."""
         written: list[str] = []
         added: dict[str, list[str]] = {}
-        for override in line:
+        for override in self._addressed(config_name, line):
             group = override.key_or_group
             if not self._chooses(override) or group not in (*ONE, *LISTS) or override.is_sweep_override():
                 written.append(text_of(override))
@@ -190,7 +190,7 @@ class Composer(ConfigLoaderImpl):
                 )
             elif group in LISTS and (override.is_delete() or override.value() is None):
                 written.append(f"{group}=[]" if override.value() in (None, "") else f"~{group}.{override.value()}")
-            elif group in OPTIONAL and override.value() is None:
+            elif group in BELOW and override.value() is None:
                 written.append(f"~{group}")  # Hydra has no other word for it
             elif group in LISTS and override.is_add():
                 value = override.value()
@@ -206,6 +206,22 @@ class Composer(ConfigLoaderImpl):
                 written.append(f"{group}=[{','.join(dict.fromkeys([*present, *names]))}]")
         return written
 
+    def _addressed(self, config_name: str, line: list[Override]) -> list[Override]:
+        """Write `extractor.KEY=` as `extractor.NAME.KEY=` where one network is chosen: until version 0.1 a run had only one."""
+        group = "extractor"
+        if not self.repository.group_exists(group):
+            return line
+        names = self.repository.get_group_options(group)
+        short = [o for o in line if o.key_or_group.startswith(f"{group}.") and o.key_or_group.split(".")[1] not in names]
+        if not short:
+            return line
+        defaults = self.compute_defaults_list(config_name, [text_of(o) for o in line if o not in short], RunMode.MULTIRUN).defaults
+        paths = [d.config_path or "" for d in defaults]
+        chosen = [path.removeprefix(f"{group}/") for path in paths if path.startswith(f"{group}/")]
+        if len(chosen) != 1:
+            return line
+        return [parsed([text_of(o).replace(f"{group}.", f"{group}.{chosen[0]}.", 1)])[0] if o in short else o for o in line]
+
     def _chooses(self, override: Override) -> bool:
         """Return whether an override chooses files of a group, rather than setting a value."""
         if override.is_sweep_override():
@@ -217,7 +233,7 @@ class Composer(ConfigLoaderImpl):
         mistakes = []
         for override in choosers:
             group, value = override.key_or_group, override.value()
-            if override.is_sweep_override() or (value is None and (override.is_delete() or group in (*LISTS, *OPTIONAL))):
+            if override.is_sweep_override() or (value is None and (override.is_delete() or group in (*LISTS, *BELOW))):
                 continue
             names = value if isinstance(value, list) and not override.is_delete() and group not in ONE else [value]
             if not all(isinstance(name, str) and (name.strip() or override.is_delete()) for name in names):

@@ -6,12 +6,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-SINGLE = ("dataset", "architecture", "loss", "rule", "optimizer", "trainer", "extractor")
-LISTS = ("penalty", "trick", "metric", "callback", "logger")
+SINGLE = ("dataset", "architecture", "loss", "rule", "optimizer", "trainer")
+LISTS = ("penalty", "trick", "metric", "extractor", "callback", "logger")
 PARTS = SINGLE + LISTS
 BELOW = ("prior",)  # groups whose choice is a part below another one; the header of their files says where
 ONE = SINGLE + BELOW  # of which one file is chosen
-OPTIONAL = ("extractor", "prior")  # null is a choice
 PAIRS = ("architecture", "optimizer")  # one part for each player
 MAIN = ("train", "evaluate", "sample", "rate")  # what the commands compose
 SWEEP_ONLY = ("summary",)  # keys that belong to a sweep as a whole, and to none of its jobs

@@ -18,7 +18,7 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from omegaconf import DictConfig, OmegaConf
 
 from gan_runner.config.command_line import named_packages, parsed
-from gan_runner.config.groups import LINE_ONLY, MAIN, config_dir
+from gan_runner.config.groups import LINE_ONLY, LISTS, MAIN, config_dir
 from gan_runner.config.trust import BASIC, FILLED_IN, OPTUNA_SWEEPERS, OWN_LAUNCHERS
 from gan_runner.errors import UserError, did_you_mean, printable
 from gan_runner.storage.documents import MARK, SIZE, asks_only, document
@@ -97,6 +97,9 @@ class Files(ConfigSource):
             header = ConfigSource._get_header_dict((data or b"").decode()[:512])
         except ValueError as error:
             raise UserError(f"{path}: {error}") from error
+        group, _, name = config_path.removesuffix(".yaml").partition("/")
+        if group in LISTS and "_target_" in config and header.get("package") is None:  # else the file has the part below its own name
+            config = OmegaConf.create({name: config})
         return ConfigResult(config=config, path=self.full_path(), provider=self.provider, header=header)
 
     def is_group(self, config_path: str) -> bool:

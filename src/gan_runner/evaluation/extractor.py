@@ -48,6 +48,9 @@ class Extractor(nn.Module):
     standard: bool = False
     """Whether its figures compare with published ones: only the Inception network with the published weights."""
 
+    classifies: bool = True
+    """False where it gives no logits: of several networks, a metric of a classifier skips it."""
+
     chunk: int = 500
     """Images that pass at once, which bounds the memory; it changes no figure."""
 

@@ -55,16 +55,19 @@ class Findings(NamedTuple):
         return {"step": step, "images": images, "metrics": self.numbers, "better": self.better, "protocol": self.protocol} | changed
 
 
-def unmeasurable(
-    metrics: Mapping[str, Metric], extractor: Extractor | None, subject: Subject, reference: Reference | None
-) -> dict[str, str]:
+def settings_of(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return what a protocol says of the configurations of metrics. `through` is left out: a protocol names the network of a figure."""
+    return {name: {key: value for key, value in node.items() if key != "through"} for name, node in metrics.items()}
+
+
+def unmeasurable(metrics: Mapping[str, Metric], subject: Subject, reference: Reference | None) -> dict[str, str]:
     """Return the metrics that cannot be computed: name -> reason."""
     reasons: dict[str, str] = {}
     for name, metric in metrics.items():
         lacking = [reason for need in sorted(metric.needs - {"extractor"}) if (reason := missing(need, subject, reference)) is not None]
-        if metric.extracts and extractor is None:
-            lacking.append("no extractor is chosen (extractor=...)")
-        elif metric.extracts and extractor is not None and (reason := extractor.available() or unfit(extractor, subject.spec)):
+        if metric.extracts and metric.network is None:
+            lacking.append("no extractor is chosen (extractor=[...])")
+        elif metric.extracts and (reason := metric.extractor.available() or unfit(metric.extractor, subject.spec)):
             lacking.append(reason)
         if lacking:
             reasons[name] = "; ".join(lacking)
@@ -101,24 +104,30 @@ def missing(need: Need, subject: Subject, reference: Reference | None) -> str | 
     return None if there else MISSING[need]
 
 
-def prefix_of(name: str, metric: Metric, extractor: Extractor | None) -> str:
+def looks_through(metrics: Mapping[str, Metric]) -> list[Extractor]:
+    """Return the networks that metrics look through, each once."""
+    return list({id(metric.network): metric.network for metric in metrics.values() if metric.network is not None}.values())
+
+
+def prefix_of(name: str, metric: Metric) -> str:
     """Return the key of a metric's figures; its name if it needs an extractor and there is none."""
-    return name if metric.extracts and extractor is None else metric.prefix(extractor)
+    return name if metric.extracts and metric.network is None else metric.prefix(metric.network)
 
 
-def refuse_same_keys(metrics: Mapping[str, Metric], extractor: Extractor | None) -> None:
+def refuse_same_keys(metrics: Mapping[str, Metric]) -> None:
     """Raise UserError if two metrics have the same key, as one figure would overwrite the other."""
     names: dict[str, str] = {}
     for name, metric in metrics.items():
-        prefix = prefix_of(name, metric, extractor)
+        prefix = prefix_of(name, metric)
         if names.setdefault(prefix, name) != name:
-            raise UserError(f"metric.{names[prefix]} and metric.{name} both measure {prefix}; take one of them out: ~metric.{name}")
+            other, _, network = name.partition(".")
+            way_out = f"~extractor.{network}" if other == names[prefix].partition(".")[0] else f"~metric.{other}"
+            raise UserError(f"metric.{names[prefix]} and metric.{name} both measure {prefix}; take one of them out: {way_out}")
 
 
 def evaluate(
     subject: Subject,
     metrics: Mapping[str, Metric],
-    extractor: Extractor | None = None,
     reference: Reference | None = None,
     *,
     batch_size: int = 500,
@@ -126,37 +135,34 @@ def evaluate(
 ) -> Findings:
     """Compute the figures of a subject. A figure that cannot be computed is None, with the reason in the protocol.
 
-    Samples are generated once and passed through the extractor once, for all metrics.
+    metrics: by name; those of several networks by `name.network`. Samples are made once and passed through each network once.
 
     Each process takes a contiguous share of the samples, and sample i is the same on every rank. So neither the number of processes nor
     batch_size changes a figure. Uses no global random generator of torch. tick is called with the progress.
     """
-    device, reasons = subject.device, unmeasurable(metrics, extractor, subject, reference)
+    device, reasons = subject.device, unmeasurable(metrics, subject, reference)
     home = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
     measured = {name: metric for name, metric in metrics.items() if name not in reasons}
     for metric in measured.values():
         metric.reset()
         metric.to(home)
-        if "reference" in metric.needs:
-            metric.reference = reference  # type: ignore[assignment]
-        if "extractor" in metric.needs:
-            metric.extractor = extractor  # type: ignore[assignment]
-    extracting = extractor if any(metric.extracts for metric in measured.values()) else None
-    if extracting is not None:
-        extracting.load()
-        extracting.to(device)
+        if "reference" in metric.needs and reference is not None:
+            metric.reference = reference if metric.network is None else reference.through(metric.network)
+    for network in looks_through(measured):
+        network.load()
+        network.to(device)
     seen, broken, dark, kind = 0, False, True, subject.spec.kind
     notes: list[str] = []
-    seen_through = extracting if any({"features", "logits"} & set(metric.reads) for metric in measured.values()) else None
+    readers = {name: metric for name, metric in measured.items() if {"features", "logits"} & set(metric.reads)}
     if any(metric.reads for metric in measured.values()):
         rows = distributed.rows(subject.n)
         for x, y in subject.batches(rows, batch_size):
             broken |= not x.isfinite().all()
             dark &= kind.nearly_black(x)
-            values: dict[str, Any] = {"samples": x, "y": y}
-            if seen_through is not None and not broken:
-                values |= seen_through(kind.as_bytes(x))._asdict()
-            for name, metric in {} if broken else measured.items():  # of samples that are not finite there is no figure
+            networks = [] if broken else looks_through(readers)  # of samples that are not finite there is no figure
+            outputs = {id(network): network(kind.as_bytes(x))._asdict() for network in networks}
+            for name, metric in {} if broken else measured.items():
+                values = {"samples": x, "y": y} | outputs.get(id(metric.network), {})
                 metric.update(*[given(values, field, name).to(home) for field in metric.reads])
             seen += len(x)
             tick("samples", seen, len(rows))
@@ -167,16 +173,18 @@ def evaluate(
     figures: dict[str, dict[str, float | None]] = {}
     pictures: dict[str, Tensor] = {}
     keys: dict[str, dict[str, str]] = {}
+    several = len(looks_through(measured)) > 1
     for name, metric in metrics.items():
-        prefix = prefix_of(name, metric, extractor)
-        keys[prefix] = {"metric": name, "reads": ", ".join(sorted({*metric.reads, *metric.needs}))}
+        prefix = prefix_of(name, metric)
+        keys[prefix] = {"metric": name.partition(".")[0], "reads": ", ".join(sorted({*metric.reads, *metric.needs}))}
+        keys[prefix] |= described(metric.extractor) if several and metric.extracts and name in measured else {}
         if name in reasons:
             figures[name] = {prefix: None}
             continue
         try:
             metric.tick = partial(tick, name)
             metric.examine(subject)
-            figures[name] = {key: float(value) if math.isfinite(value) else None for key, value in metric.figures(extractor).items()}
+            figures[name] = {key: float(value) if math.isfinite(value) else None for key, value in metric.figures(metric.network).items()}
             pictures |= {f"{prefix}/{key}" if key else prefix: picture for key, picture in metric.pictures(subject).items()}
         except UserError as error:  # such as too few samples: the other figures are kept
             figures[name], reasons[name] = {prefix: None}, str(error)
@@ -184,30 +192,35 @@ def evaluate(
     compared = reference if any("reference" in metric.needs for metric in measured.values()) else None
     if compared is not None and compared.nearly_black:
         notes.append(nearly_black("real images"))
-    said = protocol(subject, extracting, compared, reasons) | {"keys": keys} | ({"notes": notes} if notes else {})
-    return Findings(figures, said, pictures, directions(figures, metrics, extractor))
+    said = (
+        protocol(subject, [] if several else looks_through(measured), compared, reasons)
+        | {"keys": keys}
+        | ({"notes": notes} if notes else {})
+    )
+    return Findings(figures, said, pictures, directions(figures, metrics))
 
 
-def directions(
-    figures: Mapping[str, Mapping[str, float | None]], metrics: Mapping[str, Metric], extractor: Extractor | None
-) -> dict[str, Direction]:
+def directions(figures: Mapping[str, Mapping[str, float | None]], metrics: Mapping[str, Metric]) -> dict[str, Direction]:
     """Find which way is better, by whole key, of the figures of each metric."""
-    rests = {name: len(prefix_of(name, metrics[name], extractor)) + 1 for name in figures}
+    rests = {name: len(prefix_of(name, metrics[name])) + 1 for name in figures}
     found = {key: metrics[name].direction(key[rests[name] :]) for name, each in figures.items() for key in each}
     return {key: direction for key, direction in found.items() if direction is not None}
 
 
-def aim(name: str, metrics: Mapping[str, Metric], extractor: Extractor | None) -> tuple[str, Direction | None] | None:
+def aim(name: str, metrics: Mapping[str, Metric]) -> tuple[str, Direction | None] | None:
     """Find the figure that best.pt or a search follows: (its key, which way is better). None: no metric measures it.
 
-    name: a key, or the name of a metric. The key of a metric is that of its prefix, where this has a
-    direction, else the first that has one.
+    name: a key, or the name of a metric. The key of a metric is that of its prefix, where this has a direction, else the first that has
+    one; of several networks the first counts whose weights can be loaded.
     """
-    if (metric := metrics.get(name)) is not None:
+    if same := {each: metric for each, metric in metrics.items() if name in (each, each.partition(".")[0])}:
+        usable = (each for each, metric in same.items() if len(same) == 1 or metric.extractor.available() is None)
+        chosen = next(usable, next(iter(same)))
+        metric = same[chosen]
         rests = sorted(metric.better, key=bool) if isinstance(metric.better, Mapping) else [""]
         rest = next((rest for rest in rests if metric.direction(rest)), "")
-        return "/".join(filter(None, (prefix_of(name, metric, extractor), rest))), metric.direction(rest)
-    prefixes = {prefix_of(each, metric, extractor): metric for each, metric in metrics.items()}
+        return "/".join(filter(None, (prefix_of(chosen, metric), rest))), metric.direction(rest)
+    prefixes = {prefix_of(each, metric): metric for each, metric in metrics.items()}
     own = max((prefix for prefix in prefixes if f"{name}/".startswith(f"{prefix}/")), key=len, default=None)
     return None if own is None else (name, prefixes[own].direction(name[len(own) + 1 :]))
 
@@ -226,13 +239,18 @@ def given(values: Mapping[str, Any], field: str, name: str) -> Tensor:
     return values[field]
 
 
-def protocol(subject: Subject, extractor: Extractor | None, reference: Reference | None, reasons: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings that must be equal or known when figures are compared."""
+def described(extractor: Extractor) -> dict[str, Any]:
+    """Return what a protocol says of a network."""
+    return {"extractor": extractor.name, "extractor_sha256": extractor.checksum, "preprocessing": extractor.preprocessing}
+
+
+def protocol(subject: Subject, networks: list[Extractor], reference: Reference | None, reasons: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings that must be equal or known when figures are compared. networks: the one that all figures look through."""
     found: dict[str, Any] = {"n_fake": subject.n} | subject.protocol()
     if subject.spec.kind.rounding is not None:
         found["images"] = subject.spec.kind.rounding
-    if extractor is not None:
-        found |= {"extractor": extractor.name, "extractor_sha256": extractor.checksum, "preprocessing": extractor.preprocessing}
+    for network in networks:
+        found |= described(network)
     if reference is not None:
         found |= reference.protocol()
     if reasons:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -92,9 +92,6 @@ class Metric(nn.Module):
     reference: Reference
     """The real samples; there while update, examine, compute and pictures are called, where `needs` names it."""
 
-    extractor: Extractor
-    """The network that `extractor=...` names, loaded; there like the reference, where `needs` names it."""
-
     tick: Told = staticmethod(told_nobody)
     """To be called in a long examine or compute: so many of n are done."""
 
@@ -109,6 +106,23 @@ class Metric(nn.Module):
         super().__init__()
         self._states: dict[str, State] = {}
         self._device, self._is_joined = torch.get_default_device(), False
+        self._network: tuple[Extractor | None] = (None,)  # a tuple: it is no part of the metric
+
+    def look_through(self, network: Extractor | None) -> Self:
+        """Set the network whose features and logits the metric reads; returns the metric."""
+        self._network = (network,)
+        return self
+
+    @property
+    def network(self) -> Extractor | None:
+        """The network that it looks through, shared with other metrics; None: it looks at samples, or no network is chosen."""
+        return self._network[0] if self.extracts else None
+
+    @property
+    def extractor(self) -> Extractor:
+        """The same for a metric that needs one: loaded while update, examine, compute and pictures are called."""
+        assert self.network is not None
+        return self.network
 
     @property
     def device(self) -> torch.device:

@@ -6,14 +6,16 @@ Features and moments are cached under a hash of data, weights and preprocessing,
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import io
 import json
 import os
 import zlib
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +33,18 @@ from gan_runner.reporting import Tick, notice
 from gan_runner.storage import cache, files
 
 VERSION = 2  # of what is kept: since 2 with checksums
+
+
+T = TypeVar("T")
+
+
+def of_samples(compute: Callable[[Reference], T]) -> cached_property[T]:
+    """Cache a property of the samples, once for all references that differ only in the extractor."""
+
+    def get(self: Reference) -> T:
+        return compute(self) if self._samples is self else getattr(self._samples, compute.__name__)
+
+    return cached_property(wraps(compute)(get))
 
 
 class Reference:
@@ -54,7 +68,8 @@ class Reference:
     ):
         self.dataset, self.split, self.extractor, self.asked, self.order = dataset, split, extractor, n, order
         self.device, self.batch_size, self.tick = torch.device(device), batch_size, tick
-        self._others: dict[Split, Reference] = {split: self}
+        self._samples = self  # the reference that opens and reads them
+        self._others: dict[tuple[Split, str | None], Reference] = {(split, extractor.name if extractor else None): self}
 
     @property
     def name(self) -> str:
@@ -67,21 +82,33 @@ class Reference:
 
     def of(self, split: Split) -> Reference:
         """Return the reference for another split of the same data. UserError if there is no such split."""
-        if split not in self._others:
+        key = split, self.extractor.name if self.extractor else None
+        if key not in self._others:
             settings = {"n": self.asked, "device": self.device, "batch_size": self.batch_size, "tick": self.tick, "order": self.order}
             other = Reference(self.dataset, split, self.extractor, **settings)  # type: ignore[arg-type]
             other._others = self._others
-            self._others[split] = other
-        return self._others[split]
+            self._others[key] = other
+        return self._others[key]
+
+    def through(self, extractor: Extractor | None) -> Reference:
+        """Return the reference of the same samples, which are opened and read once, with the features of this extractor."""
+        key = self.split, extractor.name if extractor else None
+        if key not in self._others:
+            other = copy.copy(self)
+            for kept in ("about", "_folder", "_features", "_moments"):
+                vars(other).pop(kept, None)
+            other.extractor = extractor
+            self._others[key] = other
+        return self._others[key]
 
     # ---- samples --------------------------------------------------------------------------------------------------------------------
 
-    @cached_property
+    @of_samples
     def _items(self) -> Items:
         self.dataset.prepare()
         return self.dataset.open(self.split)
 
-    @cached_property
+    @of_samples
     def _chosen(self) -> Tensor:
         """Indices of the samples, n."""
         return chosen(self.asked, len(self._items), "reference", self.split)
@@ -90,7 +117,7 @@ class Reference:
     def n(self) -> int:
         return len(self._chosen)
 
-    @cached_property
+    @of_samples
     def labels(self) -> Tensor | None:
         """Labels, int64, n, as positions in `class_names`; None for data without labels. UserError if `order` has other classes."""
         labels = self._items.labels
@@ -123,7 +150,7 @@ class Reference:
             raise UserError(f"not all samples of {self.name} ({self.split}) are finite (nan or inf)")
         return self.dataset.to_float(x)
 
-    @cached_property
+    @of_samples
     def nearly_black(self) -> bool:
         """Whether 64 images that are spread over all of them are nearly black."""
         x, _ = self._items.take(self._chosen[torch.linspace(0, self.n - 1, 64, dtype=torch.float64).long()])
@@ -147,12 +174,12 @@ class Reference:
             self._look(features=False)
         return self._moments
 
-    @cached_property
+    @of_samples
     def checksum(self) -> str:
         """SHA-256 of the whole split."""
         return self.dataset.checksum(self.split)
 
-    @cached_property
+    @of_samples
     def notes(self) -> dict[str, str]:
         """Notes for a protocol on the origin of the samples, by name."""
         return self.dataset.notes(self.split)

@@ -10,6 +10,7 @@ class Identity(Extractor):
 
     name = "identity"
     preprocessing = "none"
+    classifies = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -258,6 +258,7 @@ class InceptionV3Spatial(InceptionV3TF):
     """
 
     features = SPATIAL * 17 * 17
+    classifies = False
     network = "inception_v3_spatial"
 
     def named(self, own: str, published: str) -> str:

@@ -22,6 +22,7 @@ class RandomConv(Extractor):
     """
 
     preprocessing = "(x-128)/128, not resized"
+    classifies = False
 
     def __init__(self, seed: Annotated[int, Ge(0)] = 0, width: Annotated[int, Ge(1)] = 256):
         super().__init__()

@@ -120,7 +120,7 @@ class OptunaSweeper(Sweeper):
         if not config.get("metric"):
             raise UserError(f"no metric is measured, and the search is by {name}: choose it with metric=[NAME]")
         spec = parts.make_one(config, composed.packages, "dataset").spec
-        self.metric, mode = aim(name, *build.judges(config, composed.packages, spec)) or (name, None)
+        self.metric, mode = aim(name, build.judges(config, composed.packages, spec)) or (name, None)
         said = next((key for key, value in DIRECTIONS.items() if value == self.direction), None)
         self.mode = said or (own_mode if name == own else None) or mode
         if self.mode is None:

@@ -94,7 +94,7 @@ class TensorBoard(Logger):
             self.writer = SummaryWriter(str(run.folder), purge_step=run.step + 1 if run.step else None, max_queue=1000, flush_secs=30)
             if run.step == 0:
                 names = [name for callback in run.callbacks.values() for name in callback.follows()]
-                followed = [(aim(name, run.metrics, run.extractor) or (name, None))[0] for name in names]
+                followed = [(aim(name, run.metrics) or (name, None))[0] for name in names]
                 experiment, start, _ = hparams(hyperparameters(run.config), dict.fromkeys([*followed, "loss/d", "loss/g"], 0))
                 self.writer._get_file_writer().add_summary(experiment)
                 self.writer._get_file_writer().add_summary(start)

@@ -15,6 +15,15 @@ HALF_WIDTHS = {  # generators that had prior: normal or uniform until version 0.
     "gan_runner.architectures.MLPGenerator": math.sqrt(3),
 }
 
+EXTRACTORS = {  # until version 0.1 there was one feature network, without a name; its class -> the name of its file
+    "gan_runner.extractors.CifarResNet": "cifar_resnet",
+    "gan_runner.extractors.Identity": "identity",
+    "gan_runner.extractors.InceptionV3TF": "inception_v3_tf",
+    "gan_runner.extractors.LeNet": "lenet",
+    "gan_runner.extractors.RandomConv": "random_conv",
+    "gan_runner.extractors.TorchvisionClassifier": "torchvision",
+}
+
 BETTER = {
     "min": r"(intra_)?(fid|fd)(_infinity)?/[^/]+|(kid|mmd|geometry)/[^/]+|modes/kl",
     "max": r"(cs|is)/[^/]+|(pr|dc|prd)/[^/]+/(precision|recall|coverage|f8|f1_8)|support/(precision|recall|f1)"
@@ -25,7 +34,7 @@ what is new does not belong here."""
 
 
 def translated(config: Any) -> Any:
-    """Translate keys and values of older versions in a plain configuration to today's (RENAMED, HALF_WIDTHS)."""
+    """Translate keys and values of older versions in a plain configuration to today's (RENAMED, HALF_WIDTHS, EXTRACTORS)."""
     config = copy.deepcopy(config)
     for old, new in RENAMED.items():
         *parents, last = old.split(".")
@@ -37,7 +46,16 @@ def translated(config: Any) -> Any:
     architecture = config.get("architecture") if isinstance(config, dict) else None
     if isinstance(architecture, dict) and isinstance(architecture.get("generator"), dict):
         architecture["generator"] = with_law(architecture["generator"])
+    if isinstance(config, dict) and "extractor" in config:
+        config["extractor"] = named(config["extractor"])
     return config
+
+
+def named(extractor: Any) -> Any:
+    """Return the feature networks by name, where there was one without a name, or null."""
+    if isinstance(extractor, dict) and "_target_" in extractor:
+        return {EXTRACTORS.get(str(extractor["_target_"]), "extractor"): extractor}
+    return {} if extractor is None else extractor
 
 
 def with_law(generator: dict[str, Any]) -> dict[str, Any]:

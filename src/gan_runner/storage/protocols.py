@@ -15,8 +15,17 @@ CHOSEN = {"chosen": ("n_fake", "samples"), "real_chosen": ("n_real", "real")}  #
 SEEN = dict.fromkeys(("extractor", "preprocessing"), ("features", "logits", "extractor")) | dict.fromkeys(
     ("real", "n_real", "real_chosen", "real_opacity", "real_resized", "classes", "labels"), ("reference",)
 )
+NETWORK = ("extractor", "extractor_sha256", "preprocessing")
 ALONE = ("generator", "real", "extractor", "preprocessing", "samples", "images", "lossy")  # values that need no name beside them
 MOST = 100  # entries that are compared: a protocol may come from a stranger
+
+
+class Measured(NamedTuple):
+    """How the figures of one prefix were measured."""
+
+    metric: str
+    reads: str
+    network: dict[str, Value]  # what the protocol says of its network, where several were looked through
 
 
 class Protocol(NamedTuple):
@@ -25,7 +34,7 @@ class Protocol(NamedTuple):
     trained: bool  # measured during training, not by gan-eval
     said: dict[str, Value]  # of all figures
     settings: dict[str, dict[str, Value]]  # of each metric
-    measured: dict[str, tuple[str, str]]  # prefix of keys -> (metric, what it reads); empty in lines of older versions
+    measured: dict[str, Measured]  # by prefix of keys; empty in lines of older versions
 
     @classmethod
     def of(cls, flat: Mapping[str, Value]) -> "Protocol":
@@ -40,23 +49,25 @@ class Protocol(NamedTuple):
             elif group != "keys" and group not in RESULTS and len(said) < MOST:
                 said[name] = value
         prefixes = [name[len("keys.") : -len(".metric")] for name in flat if name.startswith("keys.") and name.endswith(".metric")]
-        measured = {each: (str(flat[f"keys.{each}.metric"]), str(flat.get(f"keys.{each}.reads"))) for each in prefixes}
+        measured = {each: Measured(str(flat[f"keys.{each}.metric"]), str(flat.get(f"keys.{each}.reads")), {}) for each in prefixes}
+        for each, own in measured.items():
+            own.network.update({key: flat[name] for key in NETWORK if (name := f"keys.{each}.{key}") in flat})
         return cls(not {"checkpoint", "samples"} & flat.keys(), said, settings, measured)
 
-    def source(self, key: str) -> tuple[str | None, str]:
-        """(metric, what it reads) of a figure; (None, "") in lines of older versions, which do not say it."""
+    def source(self, key: str) -> Measured | None:
+        """Return how a figure was measured; None in lines of older versions, which do not say it."""
         parts = key.split("/")
         prefixes = ("/".join(parts[:n]) for n in range(len(parts), 0, -1))
-        return next((self.measured[each] for each in prefixes if each in self.measured), (None, ""))
+        return next((self.measured[each] for each in prefixes if each in self.measured), None)
 
     def relevant(self, key: str) -> dict[str, Value]:
         """Return the entries that affect a figure: no settings of other metrics, no real samples or extractor that it does not use."""
-        metric, reads = self.source(key)
-        if metric is None:
+        source = self.source(key)
+        if source is None:
             return self.said | dict(islice((pair for each in self.settings.values() for pair in each.items()), MOST))
         seen = {name: SEEN.get(name.removesuffix("_sha256")) for name in self.said}
-        said = {name: value for name, value in self.said.items() if not (by := seen[name]) or any(each in reads for each in by)}
-        return said | dict(islice(self.settings.get(metric, {}).items(), MOST))
+        said = {name: value for name, value in self.said.items() if not (by := seen[name]) or any(each in source.reads for each in by)}
+        return said | source.network | dict(islice(self.settings.get(source.metric, {}).items(), MOST))
 
     def differing(self, key: str, other: "Protocol") -> dict[str, tuple[Value, Value]]:
         """Compare how two protocols measure a figure: dotted key -> (value here, value in `other`) where they differ.

@@ -48,7 +48,8 @@ class Evaluation:
         A figure can be followed that is not null and has a direction. mode: the direction of all, where somebody has said it. None: there
         is no such figure.
         """
-        keys = [name] if name in self.figures else [key for key in self.figures if self.measured.source(key)[0] == name]
+        sources = {key: self.measured.source(key) for key in self.figures}
+        keys = [name] if name in self.figures else [key for key, source in sources.items() if source and source.metric == name]
         return next((key for key in keys if self.figures[key] is not None and (mode or self.direction(key))), None)
 
 
@@ -201,7 +202,7 @@ def drawn(folder: Path, names: Iterable[str], protocol: dict[str, Any]) -> dict[
     """
     run, other = read(folder, folder), Protocol.of(dict(flat(protocol)))
     suffixes: dict[str, str] = {}
-    for prefix, (metric, _) in other.measured.items():
+    for prefix, (metric, *_) in other.measured.items():
         owners = [own for key, own in run.owners.items() if f"{key}/".startswith(f"{prefix}/")]
         own = next((each for each in owners if each.trained), None)
         if own is None and f"metric.{metric}._target_" in run.config:

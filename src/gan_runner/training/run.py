@@ -24,7 +24,6 @@ from gan_runner.trainer import Trainer
 from gan_runner.training import provenance
 
 if TYPE_CHECKING:
-    from gan_runner.evaluation.extractor import Extractor
     from gan_runner.evaluation.metric import Metric
     from gan_runner.game.game import Game
     from gan_runner.game.play import Logs
@@ -41,7 +40,6 @@ class Assembly:
     spec: Spec
     trainer: Trainer
     game: Game
-    extractor: Extractor | None
     metrics: dict[str, Metric]
     callbacks: dict[str, Callback]
     loggers: dict[str, Logger]
@@ -53,7 +51,7 @@ class Run:
 
     def __init__(self, assembly: Assembly, folder: Path, reporter: Reporter):
         self.config, self.dataset, self.spec, self.made_with = assembly.config, assembly.dataset, assembly.spec, assembly.made_with
-        self.trainer, self.game, self.extractor = assembly.trainer, assembly.game, assembly.extractor
+        self.trainer, self.game = assembly.trainer, assembly.game
         self.metrics, self.callbacks = assembly.metrics, assembly.callbacks
         self.loggers: list[Logger] = []  # those that have begun
         self.folder, self.reporter = folder, reporter
