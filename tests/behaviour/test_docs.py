@@ -187,7 +187,7 @@ def declared(cls: ast.ClassDef) -> dict[str, str]:
             found[ast.unparse(node.target)] = ast.unparse(node.annotation)
         elif isinstance(node, ast.FunctionDef):
             arguments, returned = ast.unparse(node.args), ast.unparse(node.returns) if node.returns else ""
-            attribute = any(ast.unparse(decorator) in ("property", "cached_property") for decorator in node.decorator_list)
+            attribute = any(ast.unparse(decorator) in ("property", "cached_property", "of_samples") for decorator in node.decorator_list)
             found[node.name] = returned if attribute else f"({arguments}) -> {returned}"
     return found
 

@@ -63,7 +63,13 @@ def test_dcgan_learns_digits(tmp_path, real_data, monkeypatch):
     4.86 was seen after 600 rounds; 1 is a generator that makes one thing.
     """
     monkeypatch.setenv("GAN_RUNNER_DATA", str(real_data))
-    words = ["trainer.steps=600", "callback.evaluate.every_steps=300", "callback.evaluate.n=2000", "callback.grid.every_steps=600"]
+    words = [
+        "trainer.steps=600",
+        "callback.evaluate.every_steps=300",
+        "callback.evaluate.n=2000",
+        "callback.grid.every_steps=600",
+        "extractor=lenet",
+    ]
     half, whole = (line["cs/lenet"] for line in train(tmp_path, "+experiment=dcgan_mnist", *words))
     assert half < whole
     assert whole > 3.5

@@ -33,10 +33,21 @@ class Best(TypedDict):
     mode: Literal["max", "min"] | None  # None: as the metric says
 
 
+class Final(TypedDict):
+    """The evaluation after the last round, against all real samples."""
+
+    n: Annotated[int, Ge(1)] | Literal["auto"] | None  # samples; auto: 50,000 on an accelerator, none on a CPU; None: there is none
+
+
+REAL_ON_A_CPU, PUBLISHED = 10_000, 50_000  # samples: real ones in training; of published figures
+
+
 class Evaluate(Callback):
     """Measure the chosen metrics on `n` samples every `every_steps` rounds and at the end: a line of metrics.jsonl, curves, best.pt.
 
-    Metrics that need real data use the split `split`: `n_real` samples of it, or all.
+    Metrics that need real data use the split `split`: `n_real` samples of it, or all (None); "auto" is 10,000 on a CPU and all elsewhere.
+    After the last round they are measured once more, on `final.n` samples against all real ones, as published figures are; this line has
+    another protocol, and best.pt does not follow it.
     """
 
     everywhere = True
@@ -48,32 +59,33 @@ class Evaluate(Callback):
         batch_size: Annotated[int, Ge(1)] = 500,
         seed: int = 0,
         split: Split = "train",
-        n_real: Annotated[int, Ge(2)] | None = None,
+        n_real: Annotated[int, Ge(2)] | Literal["auto"] | None = None,
+        final: Final = {"n": None},  # noqa: B006
         best: Best = {"metric": None, "mode": None},  # noqa: B006
     ):
         self.every_steps, self.n, self.batch_size, self.seed, self.split, self.n_real = every_steps, n, batch_size, seed, split, n_real
-        self.best = best
+        self.final, self.best = final, best
         self.key: str | None = None  # what best.pt follows; None until there is such a figure
         self.mode: str | None = best["mode"]
         self.value: float | None = None  # the best so far
-        self.measures = {"n_fake": n, "seed": seed, "split": split, "n_real": n_real}  # what a resume may change of the protocol
+        self.measures: dict[str, Any] = {"n_fake": n, "seed": seed, "split": split, "n_real": n_real}  # what a resume may change of the protocol
         self.first: dict[str, Any] = self.measures  # as it was when the run began
         self.loaded: dict[str, Any] | None = None  # the state that a resumed run begins with
         self.evaluated_at = -1
 
     def begin(self, run: Run) -> None:
+        if self.n_real == "auto":
+            self.measures["n_real"] = REAL_ON_A_CPU if run.device.type == "cpu" else None
         self.settle(run)
         if self.loaded is not None:
             self.take_up(run, self.loaded)
-        self.evaluated_at = run.step
+        self.evaluated_at = self.finished_at = run.step
         run.objective = self.value
         self.countdown = Countdown(run.reporter)
-        self.reference = Reference(
-            run.dataset, self.split, n=self.n_real, device=run.device, batch_size=self.batch_size, tick=self.countdown.at
-        )
-        missing = findings.unmeasurable(run.metrics, self.subject(run), self.reference)
-        for name, reason in missing.items():
-            run.reporter.say(f"{name} will be null: {reason}")
+        self.reference = self.real(run, self.measures["n_real"])
+        missing = findings.unmeasurable(run.metrics, self.subject(run, self.n), self.reference)
+        for reason in dict.fromkeys(missing.values()):
+            run.reporter.say(f"{', '.join(name for name in missing if missing[name] == reason)} will be null: {reason}")
         self.told = set(missing)  # the metrics whose reason was told, and the notes that were
         if run.step == 0:
             some = run.batches.take(torch.linspace(0, run.batches.order.n - 1, 64, dtype=torch.float64).long())
@@ -112,9 +124,12 @@ class Evaluate(Callback):
         differs = Protocol.of(own).described("", Protocol.of(now))
         return f" ({differs})" if differs else ""
 
-    def subject(self, run: Run) -> Generated:
+    def subject(self, run: Run, n: int) -> Generated:
         game = run.game
-        return Generated(game.sampler, self.n, run.spec, seed=self.seed, device=run.device, discriminator=game.D, source=run.source)
+        return Generated(game.sampler, n, run.spec, seed=self.seed, device=run.device, discriminator=game.D, source=run.source)
+
+    def real(self, run: Run, n: int | None) -> Reference:
+        return Reference(run.dataset, self.split, n=n, device=run.device, batch_size=self.batch_size, tick=self.countdown.at)
 
     def after_round(self, run: Run, logs: Logs) -> None:
         if run.metrics and run.step % self.every_steps == 0:
@@ -123,34 +138,46 @@ class Evaluate(Callback):
     def end(self, run: Run) -> None:
         if run.metrics and run.step == run.steps and self.evaluated_at != run.step:
             self.evaluate(run)
+        n = (None if run.device.type == "cpu" else PUBLISHED) if self.final["n"] == "auto" else self.final["n"]
+        if run.metrics and run.step == run.steps and self.finished_at != run.step and n is not None:
+            run.reporter.say(f"the figures of the last round, once more on {n:,} samples against all real ones")
+            self.measured(run, n, self.real(run, None), f" (n={n})", {"checkpoint": "last.pt"})  # as by gan-eval
 
     def evaluate(self, run: Run) -> None:
+        found, protocol = self.measured(run, self.n, self.reference, self.suffix)
+        self.evaluated_at = run.step
+        if self.best["metric"] is not None:
+            line = Evaluation(run.step, run.images, found.numbers, dict(flat(protocol)), found.better)
+            self.follow(run, line, self.best["metric"])
+
+    def measured(
+        self, run: Run, n: int, reference: Reference, suffix: str, more: dict[str, Any] | None = None
+    ) -> tuple[findings.Findings, dict[str, Any]]:
+        """Measure n samples, write and say the figures. Returns them and their protocol. suffix: of the names of curves."""
         distributed.copy_buffers(run.game.sampler)
         tick = Countdown(run.reporter, f"evaluating round {run.step}: ").at
-        found = findings.evaluate(self.subject(run), run.metrics, self.reference, batch_size=self.batch_size, tick=tick)
-        self.evaluated_at = run.step
+        found = findings.evaluate(self.subject(run, n), run.metrics, reference, batch_size=self.batch_size, tick=tick)
         figures, better = distributed.shared((found.figures, found.better))  # what follows from a figure must follow everywhere
         found = found._replace(figures=figures, better=better)
         whose = "G" if run.game.sampler is run.game.G else "average of G"
-        protocol = found.protocol | {"generator": whose, "metrics": findings.settings_of(run.config.get("metric") or {})}
+        settings = findings.settings_of(run.config.get("metric") or {})
+        protocol = found.protocol | {"generator": whose, "metrics": settings} | (more or {})
         if distributed.is_first():
             directory.add_evaluation(run.folder, found.line(run.step, run.images, protocol=protocol), found.pictures)
-        run.write({name + self.suffix: value for name, value in found.numbers.items() if value is not None})
+        run.write({name + suffix: value for name, value in found.numbers.items() if value is not None})
         for name, picture in found.pictures.items():
-            run.draw(name + self.suffix, picture)
+            run.draw(name + suffix, picture)
         missing = found.protocol.get("missing", {})
         said = [f"{name} is null" if name in missing else run.metrics[name].sentence(each) for name, each in found.figures.items()]
         run.reporter.say(f"round {run.step}: " + "; ".join(said))
-        for name in missing.keys() - self.told:
+        for name in sorted(missing.keys() - self.told):
             run.reporter.say(f"{name} is null: {missing[name]}")
         notes = found.protocol.get("notes", [])
         for note in notes:
             if note not in self.told:
                 run.reporter.say(f"note: {note}")
         self.told |= missing.keys() | set(notes)
-        if self.best["metric"] is not None:
-            line = Evaluation(run.step, run.images, found.numbers, dict(flat(protocol)), found.better)
-            self.follow(run, line, self.best["metric"])
+        return found, protocol
 
     def follow(self, run: Run, line: Evaluation, name: str) -> None:
         """Write best.pt if the metric that it follows has improved."""

@@ -107,8 +107,8 @@ def evaluate_help() -> str:
 gan-eval measures the samples of a run, or samples from any source, and says by which protocol.
 
 Usage
-  gan-eval run=RUN_DIR [metric=[A,B]] [extractor=NAME] [KEY=VALUE ...]
-  gan-eval samples=SOURCE reference=SOURCE metric=[A,B] [extractor=NAME] [KEY=VALUE ...]
+  gan-eval run=RUN_DIR [metric=[A,B]] [extractor=[C,D]] [KEY=VALUE ...]
+  gan-eval samples=SOURCE reference=SOURCE metric=[A,B] [extractor=[C,D]] [KEY=VALUE ...]
 
 Sources (samples=SOURCE reference=SOURCE)
   FOLDER                  images, one folder for each class or all together; or folders train and test of these
@@ -124,7 +124,7 @@ Data sets (reference=NAME; values: dataset.KEY=VALUE)
 Metrics (metric=[A,B]; values: metric.A.KEY=VALUE)
 {options("metric")}
 
-Feature networks (extractor=NAME; values: extractor.KEY=VALUE)
+Feature networks (extractor=[C,D]; values: extractor.C.KEY=VALUE, or extractor.KEY=VALUE with one of them)
 {options("extractor")}
 
 Keys
