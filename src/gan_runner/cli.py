@@ -154,9 +154,11 @@ def _complete(hydra: Any, arguments: Namespace, name: str) -> None:
 
 def _train(argv: list[str]) -> int:
     if "--help" in argv or "-h" in argv:
-        from gan_runner.commands.usage import train_help
+        from gan_runner.commands.usage import experiment_help, train_help
 
-        print(plain(train_help(_config_dirs(_arguments(argv)))))
+        dirs = _config_dirs(_arguments(argv))
+        named = [word.partition("=")[2] for word in argv if word.lstrip("+").startswith("experiment=")]
+        print(plain("\n\n".join(experiment_help(name, dirs) for name in named) if named else train_help(dirs)))
         return DONE
     arguments = _arguments(argv)
     name = arguments.config_name or "train"

@@ -349,8 +349,8 @@ def not_a_run(run: Path) -> None:
 
 
 def half_a_config(run: Path) -> None:
-    text = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(text[: len(text) // 3])
+    lines = (run / "config.yaml").read_text().splitlines(keepends=True)
+    (run / "config.yaml").write_text("".join(lines[: len(lines) // 3]))
 
 
 def nothing(run: Path) -> None:

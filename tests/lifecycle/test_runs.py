@@ -410,7 +410,7 @@ def test_schedules_that_follow_the_run_are_named_when_it_grows(tmp_path, capfd):
     said = capfd.readouterr().err.replace("\n", " ")
     assert "changed: trainer.steps from 4 to 6" in said
     assert "follow the length of the run" in said
-    assert "players.generator.schedules.lr" in said
+    assert "later now: optimizer.discriminator.lr, optimizer.generator.lr" in said
 
 
 # ---- what best.pt follows ---------------------------------------------------------------------------------------------------------

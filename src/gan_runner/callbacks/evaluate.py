@@ -68,7 +68,12 @@ class Evaluate(Callback):
         self.key: str | None = None  # what best.pt follows; None until there is such a figure
         self.mode: str | None = best["mode"]
         self.value: float | None = None  # the best so far
-        self.measures: dict[str, Any] = {"n_fake": n, "seed": seed, "split": split, "n_real": n_real}  # what a resume may change of the protocol
+        self.measures: dict[str, Any] = {
+            "n_fake": n,
+            "seed": seed,
+            "split": split,
+            "n_real": n_real,
+        }  # what a resume may change of the protocol
         self.first: dict[str, Any] = self.measures  # as it was when the run began
         self.loaded: dict[str, Any] | None = None  # the state that a resumed run begins with
         self.evaluated_at = -1

@@ -4,7 +4,7 @@ import os
 import re
 import textwrap
 from collections.abc import Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 from gan_runner.config.groups import LISTS, ONE, config_dir
@@ -67,12 +67,24 @@ Examples
   tensorboard --logdir outputs
 
 Flags
+  --help experiment=NAME   what an experiment is, what to expect of it, and its published figures
   --cfg job            print the configuration instead of running (--resolve: with interpolations filled in; -p KEY: one part of it)
   -m, --multirun       sweep over comma-separated values
   --config-dir DIR     also look for files in DIR/GROUP/*.yaml
   --info, --hydra-help what Hydra, which composes the configuration, can tell
   --version            print the version
   eval "$(gan-train -sc install=bash)"     TAB completes experiments, parts and keys in this shell"""
+
+
+def experiment_help(name: str, config_dirs: Sequence[str]) -> str:
+    """Return the text of gan-train --help experiment=NAME: the head of its file, and its published figures."""
+    from gan_runner.config.published import file_of, published  # a fifth of a second that --help does not need
+
+    lines = (read_bounded(file_of(name, config_dirs), cut=True) or b"").decode(errors="replace").splitlines()
+    head = [line.removeprefix("#").removeprefix(" ") for line in takewhile(lambda line: line.startswith("#"), lines)]
+    story = "\n".join(printable(line, 300) for line in head if not line.startswith("@package"))
+    rows = [(f"{each.figure}  {each.text}", each.told) for each in published(name, config_dirs)]
+    return f"{story}\n" + (f"\nPublished figures (gan-runs --published compares runs with them)\n{_table(rows)}" if rows else "")
 
 
 def sample_help() -> str:

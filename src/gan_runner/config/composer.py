@@ -256,6 +256,7 @@ class Composer(ConfigLoaderImpl):
 
     def _repaired(self, path: str, body: Any, repo: Any) -> DictConfig:
         """Return the body of an experiment without its settings for parts that are not chosen."""
+        body.pop("expect", None)  # published figures: read from the file, and no setting (config/published.py)
         self._refuse_body(path, body, repo)
         parts = [str(key) for key in body if key in PARTS]
         if parts:

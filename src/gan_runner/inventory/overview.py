@@ -20,6 +20,7 @@ gan-runs [DIR] [--state A,B] [--filter TEXT] [--sort KEY] [--limit N] [--metric 
        gan-runs --compare RUN RUN [RUN ...] [--plot FILE]
        gan-runs [DIR] --report OUT.html
        gan-runs DIR --summary
+       gan-runs [DIR] --published
        gan-runs [DIR] --prune"""
 STORY = """\
 states
@@ -49,6 +50,7 @@ examples
   gan-runs --json | jq -r 'select(.state == "finished") | .path'
   gan-runs --compare gaussians25/2026-01-31_10-00-00 gaussians25/2026-01-31_11-00-00 --plot curves.png
   gan-runs outputs/multirun/DATE_TIME --summary        sum up a sweep over its seeds: table.md, plot.png, page.md, and a file of TensorBoard
+  gan-runs --published                                 our figures beside the published ones, and what differs in the measurement
   gan-runs --report runs.html                          one page with pictures and curves, to be sent to somebody
   gan-runs --prune                                     delete what failed, diverged or died, after a question
 
@@ -82,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="summarise the sweep in DIR and write its tables and plots into it, as gan-train did when it ended",
     )
+    act.add_argument("--published", action="store_true", help="show the figures of runs beside the published ones of their experiments")
     act.add_argument("--prune", action="store_true", help="delete failed, diverged and dead runs, or those of --state, after a question")
     acts.add_argument("--plot", metavar="FILE", type=Path, help="with --compare: the curves they share, as png, pdf or svg")
     acts.add_argument("--packages", metavar="A,B", help="with --summary: packages of yours that the class of the summary may come from")
@@ -109,8 +112,8 @@ def main(argv: list[str]) -> int:
     for flag, needs in (("plot", "compare"), ("yes", "prune"), ("packages", "summary")):
         if getattr(asked, flag) and not getattr(asked, needs):
             raise UserError(f"--{flag} belongs to --{needs}; see --help")
-    if asked.json and (asked.report or asked.prune):
-        raise UserError("--json shows runs; it goes with neither --report nor --prune")
+    if asked.json and (asked.report or asked.prune or asked.published):
+        raise UserError("--json shows runs; it goes with none of --report, --published and --prune")
     if asked.summary and (asked.json or asked.state or asked.filter or asked.limit is not None or asked.metric):
         raise UserError("--summary is of all runs in a folder; it goes with none of --json, --state, --filter, --limit and --metric")
     root = Path(asked.dir)
@@ -137,6 +140,11 @@ def main(argv: list[str]) -> int:
         from gan_runner.inventory.prune import prune
 
         return prune(chosen, root, asked.yes)
+    if asked.published:
+        from gan_runner.inventory.published import show as beside
+
+        say("gan-runs", beside(chosen))
+        return DONE
     if asked.report:
         from gan_runner.inventory.page import write
 

@@ -22,6 +22,7 @@ from gan_runner.assembly.parts import make_one
 from gan_runner.config.command_line import accepted, lasting, parsed
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError, some
 from gan_runner.execution import hardware
+from gan_runner.execution.capturable import parts_of
 from gan_runner.execution.hardware import devices_of
 from gan_runner.game.game import Game
 from gan_runner.lifecycle.initial import load, recorded
@@ -307,6 +308,8 @@ def report_changes(saved: DictConfig, config: DictConfig, game: Game, say: Calla
     for key, value in after.items():
         if before.get(key) != value:
             say(f"changed: {key} from {before.get(key)} to {value}")
-    moving = [name for name, part in game.named_modules() if isinstance(part, Schedule) and part.follows_run]
+    parts = ((key, part) for key, part in parts_of(game).items() if isinstance(part, torch.nn.Module))
+    below = ((f"{key}.{name}".rstrip("."), each) for key, part in parts for name, each in part.named_modules())
+    moving = [name for name, each in below if isinstance(each, Schedule) and each.follows_run]
     if before["trainer.steps"] != after["trainer.steps"] and moving:
         say(f"these schedules follow the length of the run, and end later now: {', '.join(moving)}")
