@@ -170,6 +170,7 @@ def test_what_only_shows_something_imports_no_torch_and_creates_nothing(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
@@ -321,6 +322,7 @@ def unlucky(config: dict[str, Any]) -> str | None:
     return "batch_size=13: 13 is unlucky" if config["batch_size"] == 13 else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bad", "said"), BAD)
 @pytest.mark.parametrize("others", [[], ["-m", "seed=0,1"]])
 def test_a_bad_line_creates_nothing(bench: Bench, bad: str, said: str, others: list[str]):
@@ -398,6 +400,7 @@ def test_every_job_of_a_sweep_over_experiments_is_repaired_by_itself(bench: Benc
     assert {tuple(run[3]) for run in bench.trained} == {("mypkg",)}
 
 
+@pytest.mark.slow
 def test_a_choice_that_is_swept_drops_the_words_about_what_it_replaces(bench: Bench, mine: Path):
     code, _, err = bench("-m", "+experiment=one", "penalty=[r1],[gradient_penalty]", "--config-dir", str(mine))
     assert code == 0
@@ -408,6 +411,7 @@ def test_a_choice_that_is_swept_drops_the_words_about_what_it_replaces(bench: Be
     assert err.count("note: penalty=[gradient_penalty] is chosen") == 1
 
 
+@pytest.mark.slow
 def test_several_additions_survive_the_sweeper(bench: Bench):
     bench("-m", "+penalty=r1", "+penalty=gradient_penalty", "seed=0,1")
     assert [list(run[0]["penalty"]) for run in bench.trained] == [["r1", "gradient_penalty"]] * 2
@@ -424,18 +428,21 @@ def test_a_value_of_a_part_that_only_the_swept_experiment_chooses_is_legal(bench
     assert "penalty.r1.weight: r1 is not chosen" in err
 
 
+@pytest.mark.slow
 def test_a_study_is_a_sweep(bench: Bench, mine: Path):
     code, _, _ = bench("study=seeds", "+experiment=one", "--config-dir", str(mine))
     assert code == 0
     assert [run[0]["seed"] for run in bench.trained] == [0, 1]
 
 
+@pytest.mark.slow
 def test_an_experiment_may_be_a_sweep(bench: Bench, mine: Path):
     code, _, _ = bench("+experiment=sweeping", "packages=[mypkg]", "--config-dir", str(mine))
     assert code == 0
     assert [run[0]["loss"]["_target_"] for run in bench.trained] == ["mypkg.Own", "gan_runner.losses.Hinge"]
 
 
+@pytest.mark.slow
 def test_the_shipped_study_sweeps_its_losses_against_the_experiment(bench: Bench):
     code, _, _ = bench("study=losses", "+experiment=gaussians25", "seed=5")
     assert code == 0

@@ -402,6 +402,7 @@ def test_an_error_of_the_process_group_says_that_another_is_gone():
 # ---- checkpoints of before --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_version_1_goes_on(tmp_path):
     """Before there were several processes, `rng` held the random state of the only one."""
     config = config_of("trainer.steps=6", "callback.checkpoint.every_steps=3", *penalty("gradient_penalty"))

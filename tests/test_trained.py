@@ -74,11 +74,13 @@ def test_a_run_is_loaded_and_sampled_without_its_data(pictures):
     assert run.discriminator(x).logits.shape == (5,)
 
 
+@pytest.mark.slow
 def test_samples_do_not_depend_on_the_batch_size(points):
     run = gan_runner.load(points)
     assert torch.allclose(run.sample(50, batch_size=50), run.sample(50, batch_size=7), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_average_is_what_is_sampled(points):
     run = gan_runner.load(points)
     state = torch.load(points / "checkpoints" / "last.pt", weights_only=True)["game"]
@@ -124,6 +126,7 @@ def test_a_class_is_made_as_asked(points):
     assert not torch.equal(run.sample(4, y=3), run.sample(4, y=4))
 
 
+@pytest.mark.slow
 def test_the_exported_generator_is_the_same_map(points, tmp_path):
     main(points, export=str(tmp_path / "model.safetensors"))
     run, made = gan_runner.load(points), gan_runner.load_generator(tmp_path / "model.safetensors")

@@ -128,6 +128,7 @@ def test_rounds_have_the_golden_losses_and_replayed_ones_are_the_same_bits(name)
     assert torch.equal(eager, replayed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gaussians25", "ring8"])
 def test_an_experiment_on_points_is_replayed_and_compared(name):
     """As the trainer does it, and every round is compared with an eager one."""
@@ -245,6 +246,7 @@ def test_every_part_is_built_and_played(tmp_path, monkeypatch, group, name):
         assert (name in NULL) == all(value is None for value in line["metrics"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "name"), PARTS, ids=lambda value: value)
 def test_every_file_says_what_it_is_and_gives_all_defaults(group, name):
     """The first line is for --help; every parameter of the constructor is there to be seen."""

@@ -89,6 +89,7 @@ def mlflow(address):
     return {"_target_": "gan_runner.loggers.MLflow", "tracking_uri": address, "experiment": "x"}
 
 
+@pytest.mark.slow
 def test_the_directory_of_a_run_sends_nothing_anywhere(run, shell, server):
     address, arrived = server
     run("logger.mlflow", mlflow(address))
@@ -119,6 +120,7 @@ def test_a_run_goes_on_sending_where_the_line_says_so(run, shell, server, monkey
     assert {token for _, token in arrived} == {f"Bearer {TOKEN}"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "node", "key", "value"),
     [
@@ -192,6 +194,7 @@ ASKED = {
 ASKED |= {"twice the next": ("loss", {f"x{i}": f"${{loss.x{i + 1}}}" * 2 for i in range(40)} | {"x40": "x"})}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ASKED)
 def test_the_directory_of_a_run_asks_for_nothing(run, shell, name):
     run(*ASKED[name])

@@ -133,6 +133,7 @@ def test_a_wrong_configuration_is_refused_and_nothing_is_created(terminal: Termi
     assert terminal.trained == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "said"),
     [

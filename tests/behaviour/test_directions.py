@@ -230,6 +230,7 @@ def test_readers_follow_the_figure_that_best_pt_followed_resumed_or_not(tmp_path
         assert run.objective(*run.own) == whole.value
 
 
+@pytest.mark.slow
 def test_a_run_follows_the_metric_that_is_named(tmp_path, monkeypatch):
     """From the line to best.pt, the HPARAMS tab, and what others read."""
     compared, hparams = [], summary.hparams

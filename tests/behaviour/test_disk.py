@@ -253,6 +253,7 @@ def test_a_disk_that_is_full_ends_two_processes(tmp_path, disk):
     assert state_of(disk / "run")["step"] == 4
 
 
+@pytest.mark.slow
 def test_a_cache_on_a_full_disk_costs_no_figure(tmp_path, monkeypatch, disk):
     """Features of real samples that cannot be kept are made anew."""
     filled(disk)
@@ -266,6 +267,7 @@ def test_a_cache_on_a_full_disk_costs_no_figure(tmp_path, monkeypatch, disk):
     assert all(value is not None for value in lines(tmp_path / "full")[0]["metrics"].values())
 
 
+@pytest.mark.slow
 def test_a_disk_without_room_for_the_checkpoints_is_refused_before_the_start(monkeypatch, capfd, disk):
     filled(disk)
     code, said = train(monkeypatch, capfd, *TINY, f"hydra.run.dir={disk}/run")
@@ -300,6 +302,7 @@ def test_a_disk_that_is_read_only_is_refused_before_the_start(monkeypatch, capfd
 # ---- how much room a run needs ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "torch.optim.SGD"])
 def test_the_room_that_is_asked_for_is_what_a_checkpoint_takes(tmp_path, optimizer):
     words = [*TINY, QUIET, "trainer.steps=2", "architecture.generator.width=256", "architecture.discriminator.width=256"]
@@ -318,6 +321,7 @@ def test_the_room_that_is_asked_for_is_what_a_checkpoint_takes(tmp_path, optimiz
     assert expected <= size < 1.05 * expected + 50_000
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_needs_no_room_for_what_is_there(tmp_path, monkeypatch):
     composed = composer.compose([*TINY, QUIET, "metric.mode_coverage.radius_sigmas=40.0"]).config  # so that there is a best.pt
     runs.train(composed, tmp_path)

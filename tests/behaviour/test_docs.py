@@ -93,6 +93,7 @@ TRAINED = [words for words in RECIPES if "RUN_DIR" not in " ".join(words)]
 MARKS = {True: [], False: [pytest.mark.slow]}  # one of them in every run of the tests
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [pytest.param(words, id=" ".join(words), marks=MARKS["loss=lsgan" in words]) for words in TRAINED])
 def test_every_command_of_the_page_trains(here: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], capfd: pytest.CaptureFixture[str]):
     assert typed([*words, "trainer.steps=2", "callback.grid.n=8"], monkeypatch) == 0, capfd.readouterr().err

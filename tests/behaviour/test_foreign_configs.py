@@ -250,6 +250,7 @@ FINE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FINE)
 def test_what_a_users_files_say_holds(shell, name):
     write(shell.folder, experiment(FINE[name]))
@@ -331,6 +332,7 @@ ENDLESS = {
 HEAD = GLOBAL + WITH
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENDLESS)
 def test_a_file_that_grows_is_refused_within_seconds(shell, name):
     body = ENDLESS[name]

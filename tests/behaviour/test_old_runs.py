@@ -61,6 +61,7 @@ def test_a_run_of_before_is_sampled_and_evaluated(old, command, name):
         assert '"modes/kl"' in command("eval", f"run={name}", "n=50", "accelerator=cpu")
 
 
+@pytest.mark.slow
 def test_an_unfinished_sweep_of_before_is_finished_by_the_same_line(old, command):
     expected = safetensors.torch.load_file(old / "expected.safetensors")
     expected = {key.partition("|")[2]: value for key, value in expected.items() if key.startswith("sweep/1|")}

@@ -67,6 +67,7 @@ def shown(folder):
     return found
 
 
+@pytest.mark.slow
 def test_pictures_texts_and_sounds_have_pages_in_tensorboard(gan):
     for name in ("text", "sound", "walks"):
         assert gan("train", *RECIPES[name], *SMALL, f"hydra.run.dir={name}")[0] == 0
@@ -76,6 +77,7 @@ def test_pictures_texts_and_sounds_have_pages_in_tensorboard(gan):
         assert found["audio"] == ({"samples/fixed_z/audio"} if name == "sound" else set())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_run_is_the_same_when_it_is_stopped_and_resumed(gan, name):
     assert gan("train", *RECIPES[name], *SMALL, "hydra.run.dir=whole")[0] == 0
@@ -90,6 +92,7 @@ def test_a_run_is_the_same_when_it_is_stopped_and_resumed(gan, name):
         assert len(stored["samples"]) == 5
 
 
+@pytest.mark.slow
 def test_text_is_a_file_and_a_page_of_tensorboard(gan):
     assert gan("train", *RECIPES["text"], *SMALL, "hydra.run.dir=run")[0] == 0
     lines = Path("run/samples/step_00000004.txt").read_text().splitlines()
@@ -102,6 +105,7 @@ def test_text_is_a_file_and_a_page_of_tensorboard(gan):
     assert json.loads(json.dumps(torch.load("run/checkpoints/last.pt", weights_only=True)["spec"]))["symbols"] == 27
 
 
+@pytest.mark.slow
 def test_sound_is_a_file_and_is_played_by_tensorboard(gan):
     assert gan("train", *RECIPES["sound"], *SMALL, "hydra.run.dir=run")[0] == 0
     path = Path("run/samples/step_00000004.wav")
@@ -113,6 +117,7 @@ def test_sound_is_a_file_and_is_played_by_tensorboard(gan):
     assert load("run", packages=["other_models"]).sample(2).abs().max() <= 1
 
 
+@pytest.mark.slow
 def test_what_a_graph_writes_is_its_edges(gan):
     assert gan("train", *RECIPES["walks"], *SMALL, "hydra.run.dir=run")[0] == 0
     for line in Path("run/samples/step_00000004.edges").read_text().splitlines():
@@ -120,6 +125,7 @@ def test_what_a_graph_writes_is_its_edges(gan):
     assert Image.open("run/samples/step_00000004.png").size == (600, 600)
 
 
+@pytest.mark.slow
 def test_a_generator_of_data_is_shown_beside_what_it_was_given_and_the_truth(gan):
     code, said = gan("train", *RECIPES["holes"], *SMALL, "callback.grid.n=3", "hydra.run.dir=run")
     assert code == 0

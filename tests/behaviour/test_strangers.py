@@ -141,6 +141,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_run_directory_executes_nothing(run, shell, monkeypatch, name):
     monkeypatch.syspath_prepend(str(run.parent))  # as `python -m` would
@@ -151,6 +152,7 @@ def test_a_hostile_run_directory_executes_nothing(run, shell, monkeypatch, name)
         assert not list(Path().rglob("OWNED")), command
 
 
+@pytest.mark.slow
 def test_a_configuration_that_grows_when_it_is_read_is_not_read(run, shell):
     bomb = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30))
     (run / "config.yaml").write_text(bomb)
@@ -214,6 +216,7 @@ def test_a_pipe_in_a_run_directory_is_not_waited_for(run, shell, name):
         assert (code, f"run/{name} is a named pipe" in said) == ((0, False) if command == "runs" else (2, True)), (command, said)
 
 
+@pytest.mark.slow
 def test_a_run_with_second_names_elsewhere_goes_on_and_leaves_those_as_they_are(run, shell, precious):
     folder, keep = precious
     for name in (".lock", "train.log", "metrics.jsonl", "scalars.csv", "status.json", "config.yaml", "checkpoints/last.pt"):
@@ -272,6 +275,7 @@ SWEEPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWEEPS)
 def test_a_link_in_the_directory_of_a_sweep_is_not_followed(tmp_path, monkeypatch, shell, precious, name):
     monkeypatch.chdir(tmp_path)
@@ -335,6 +339,7 @@ MARKED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MARKED)
 def test_no_character_of_a_run_directory_reaches_the_terminal_or_the_log(run, shell, name):
     typed = MARKED[name](run) or "run"
@@ -362,6 +367,7 @@ STATES = {  # what stands in the place of a part of the state
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("part", "value"), [(part, value) for part, values in STATES.items() for value in values])
 def test_a_state_of_something_else_is_refused_and_the_run_stays(run, shell, part, value):
     state = state_of(run) | {part: value}

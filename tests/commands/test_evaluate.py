@@ -50,6 +50,7 @@ def folder_of(path, pixels=PIXELS):
     return path
 
 
+@pytest.mark.slow
 def test_a_run_is_judged_by_the_metrics_it_was_trained_with(run, gan_eval):
     before = (run / "metrics.jsonl").read_text()
     code, [line], said = gan_eval(f"run={run}", "n=100", "accelerator=cpu")
@@ -83,6 +84,7 @@ def test_every_checkpoint_is_judged_and_the_curves_are_in_tensorboard(run, gan_e
     assert [point.value for point in curve] == pytest.approx([line["metrics"]["fd/identity"] for line in lines], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_several_seeds_give_a_mean_and_an_interval(run, gan_eval, tmp_path):
     words = ["metric=[frechet_distance]", "extractor=identity", "n=200", "accelerator=cpu", f"out={tmp_path}"]
     _, [line], said = gan_eval(f"run={run}", "seeds=3", *words)
@@ -106,6 +108,7 @@ def test_images_from_any_source_are_judged(gan_eval, tmp_path):
     assert "lossy" not in line["protocol"]
 
 
+@pytest.mark.slow
 def test_a_figure_by_another_protocol_has_a_curve_of_its_own(run, gan_eval, tmp_path):
     """HParams shows the last point of a curve: it stays that of training."""
     folder = shutil.copytree(run, tmp_path / "run")

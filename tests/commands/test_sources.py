@@ -127,6 +127,7 @@ def test_every_data_set_is_listed(gan_eval):
     assert all(f"\n    {name} " in listed for name in DATASETS)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("published")
 @pytest.mark.parametrize("where", ["reference", "samples"])
 @pytest.mark.parametrize("name", DATASETS)
@@ -179,6 +180,7 @@ def test_a_data_set_of_ones_own_is_taken_by_its_name(gan_eval, tmp_path):
 # ---- files --------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_set_of_images_has_one_figure_however_it_is_packed(gan_eval, tmp_path):
     folder = in_folder(tmp_path / "folder")
     sources = [folder, in_zip(tmp_path / "x.zip", folder)]
@@ -294,6 +296,7 @@ def printed(gan_eval):
     return command
 
 
+@pytest.mark.slow
 def test_all_formats_have_the_figures_of_the_line_of_json(printed):
     line = json.loads(printed("json", "seeds=3"))
     assert printed("auto", "seeds=3") == json.dumps(line) + "\n"  # no terminal

@@ -62,6 +62,7 @@ def test_all_levels_survive_the_way_to_float_and_back() -> None:
 # ---- points -----------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "step"), [(Gaussians25, 0.012), (Ring8, 0.01), (SwissRoll, 0.03)])
 def test_density_integrates_to_one(kind: type[Points], step: float) -> None:
     axis = torch.arange(-2.3, 2.3, step, dtype=torch.float64)
@@ -123,6 +124,7 @@ def test_splits_and_seeds_are_independent_and_repeatable(kind: type[Points]) -> 
 # ---- pictures ---------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", POINTS)
 def test_scatter_shows_samples_over_the_real_distribution(kind: type[Points]) -> None:
     dataset = kind(n=2000)
@@ -397,6 +399,7 @@ def test_mnist_checks_the_published_checksums(tmp_path: Path) -> None:
         MNIST(str(tmp_path)).prepare()
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("kind", "mean", "std", "sizes"),

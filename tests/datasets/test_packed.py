@@ -212,6 +212,7 @@ def test_a_file_that_changes_in_use_is_told(tmp_path):
         items[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("maker", ["zip", "parquet"])
 def test_training_resumes_bit_for_bit(tmp_path, maker, monkeypatch):
     words = ["+experiment=dcgan_image_folder", "dataset=packed", f"dataset.path={MAKERS[maker](tmp_path)}", "dataset.resolution=16"]
@@ -238,6 +239,7 @@ def gan_train(tmp_path, monkeypatch, capsys):
     return command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("maker", ["zip", "parquet"])
 def test_a_run_on_other_images_or_labels_is_not_resumed(tmp_path, maker, gan_train):
     path = MAKERS[maker](tmp_path)
@@ -523,6 +525,7 @@ def test_without_pyarrow_the_remedy_is_named(tmp_path, monkeypatch):
     assert len(Packed(str(as_zip(tmp_path / "x.zip")), 8, test_fraction=0).load("train")) == 24
 
 
+@pytest.mark.slow
 def test_a_zip_is_read_without_importing_pyarrow(tmp_path):
     code = "import sys; from gan_runner.datasets import Packed; Packed(sys.argv[1], 8).load('train'); assert 'pyarrow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code, str(as_zip(tmp_path / "x.zip"))], check=True)

@@ -84,6 +84,7 @@ def test_vertices_are_uniform_but_for_the_least_area() -> None:
     assert torch.allclose(pixels, areas(Triangles(n_train=200).vertices("train")), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_real_images_lie_on_the_manifold(manifold: TriangleManifold) -> None:
     x = Triangles(n_test=60).load("test").x
     distance = manifold.support_distance(x / 127.5 - 1)

@@ -31,6 +31,7 @@ def kept(line: dict) -> tuple:
     return line["step"], line["protocol"]["n_fake"], line["protocol"]["n_real"], line["protocol"].get("checkpoint")
 
 
+@pytest.mark.slow
 def test_the_last_round_is_measured_once_more_as_published_figures_are(tmp_path):
     found = train(tmp_path, "callback.evaluate.final.n=100", "callback.evaluate.n_real=50")
     assert [*map(kept, found)] == [(2, 40, 50, None), (4, 40, 50, None), (4, 100, 120, "last.pt")]
@@ -41,6 +42,7 @@ def test_the_last_round_is_measured_once_more_as_published_figures_are(tmp_path)
     assert run.last("fd/identity") == found[1]["metrics"]["fd/identity"]
 
 
+@pytest.mark.slow
 def test_it_is_what_gan_eval_measures_of_the_last_checkpoint(tmp_path, monkeypatch, capsys):
     import sys
 
@@ -52,6 +54,7 @@ def test_it_is_what_gan_eval_measures_of_the_last_checkpoint(tmp_path, monkeypat
     assert json.loads(capsys.readouterr().out)["metrics"] == last["metrics"]
 
 
+@pytest.mark.slow
 def test_a_longer_run_is_measured_so_at_its_new_end(tmp_path):
     before = train(tmp_path, "callback.evaluate.final.n=100")
     with pytest.raises(UserError, match="has played its 4 rounds"):
@@ -68,11 +71,13 @@ def test_the_number_of_real_samples_is_in_the_protocol(tmp_path, monkeypatch, sa
     assert [*map(kept, found)] == [(2, 40, n_real, None)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", ["auto", "null"])
 def test_on_a_cpu_the_last_round_is_not_measured_again_unless_it_is_asked_for(tmp_path, n):
     assert len(train(tmp_path, f"callback.evaluate.final.n={n}", steps=2)) == 1
 
 
+@pytest.mark.slow
 def test_metrics_that_lack_the_same_are_one_line(tmp_path, capfd):
     ring = [word for word in RING if not word.startswith(("dataset", "metric", "extractor"))]
     data = ["dataset=triangles", "dataset.n_train=40", "dataset.n_test=20", "architecture=mlp", "architecture.generator.width=8"]

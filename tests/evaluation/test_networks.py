@@ -165,6 +165,7 @@ def test_a_key_of_one_network_is_refused_where_several_are_chosen():
         compose(["dataset=mnist", "extractor=[lenet,cifar_resnet]", "extractor.weights=w.pth"])
 
 
+@pytest.mark.slow
 def test_a_file_of_before_has_one_network_without_a_name(tmp_path):
     assert older.translated({"extractor": LENET}) == {"extractor": {"lenet": LENET}}
     assert older.translated({"extractor": {"_target_": "mine.Net"}}) == {"extractor": {"extractor": {"_target_": "mine.Net"}}}
@@ -177,6 +178,7 @@ def test_a_file_of_before_has_one_network_without_a_name(tmp_path):
     assert chosen.keys() == {"mine", "identity"}
 
 
+@pytest.mark.slow
 def test_gan_eval_prints_the_figures_of_two_networks_and_of_each(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     from torchvision.utils import save_image

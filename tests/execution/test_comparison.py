@@ -472,6 +472,7 @@ def test_shaken_weights_differ_by_the_rounding_of_the_precision():
         assert change[before != 0].amax() == pytest.approx(unit, rel=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["every tenth round", "a count of its own", "a number"])
 def test_a_wrong_declaration_is_found_behind_rounding(kind):
     game, batches = make(**copy.deepcopy(WRONG[kind][0]))

@@ -74,6 +74,7 @@ def test_compiled_passes_are_the_ones_that_are_used():
 # ---- replayed -----------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "sets"), [({}, 1), (everything(), 4)], ids=["loss", "everything"])
 def test_replayed_rounds_are_the_eager_ones_bit_for_bit(settings, sets):
     """Penalties are due every second and third round: each set of terms has a list of operations of its own."""
@@ -103,6 +104,7 @@ def test_a_replay_calls_neither_networks_nor_autograd():
         played(game, batches, executor, 3)
 
 
+@pytest.mark.slow
 def test_a_resumed_game_is_recorded_anew(tmp_path):
     straight, _ = play(12, **everything())
     half, batches = make(**everything())
@@ -210,6 +212,7 @@ def test_an_error_of_the_user_is_not_the_engines():
         played(game, batches, Unreadable(game, silent), 1)
 
 
+@pytest.mark.slow
 def test_a_failed_compiler_gives_the_plain_networks_back():
     def backend(graph, inputs):
         raise RuntimeError("no compiler here")

@@ -33,6 +33,7 @@ def noise(*shape):
     return torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_it_works_in_a_fresh_process_without_data(tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "GAN_RUNNER_DATA"}
     environment |= {"PYTHONPATH": str(Path(gan_runner.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
@@ -92,6 +93,7 @@ def test_features_are_those_of_plain_convolutions():
     assert torch.allclose(out.logits, F.linear(h.mean((2, 3)), state["head.weight"], state["head.bias"]), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_its_accuracy_on_mnist_is_the_one_that_is_said(real_data):
     test = MNIST(root=str(real_data)).load("test")

@@ -349,6 +349,7 @@ def cifar10(root, n):
     return torch.from_numpy(data.data[:n]).permute(0, 3, 1, 2), torch.tensor(data.targets[:n])
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_lenet_recognises_mnist(real_data):
     data = torchvision.datasets.MNIST(real_data, train=False)

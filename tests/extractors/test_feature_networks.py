@@ -81,6 +81,7 @@ def prepared(net, name, x):
     return torch.stack([transform(Image.fromarray(image.permute(1, 2, 0).numpy())) for image in x])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_features_are_those_of_the_library(pair, size):
     extractor, net, _ = pair
@@ -97,6 +98,7 @@ def test_features_are_those_of_the_library(pair, size):
     assert got.features.std(0).mean() > 1e-3 * got.features.std()  # the images do not all look alike
 
 
+@pytest.mark.slow
 def test_it_is_a_frozen_function_of_images_that_draws_nothing(pair):
     extractor, _, path = pair
     assert extractor.available() is None
@@ -120,6 +122,7 @@ def test_it_is_a_frozen_function_of_images_that_draws_nothing(pair):
             extractor(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(32, 32), (240, 300)])
 def test_gradients_flow_to_samples_and_agree_with_finite_differences(pair, size):
     extractor = pair[0]
@@ -135,6 +138,7 @@ def test_gradients_flow_to_samples_and_agree_with_finite_differences(pair, size)
     assert (up - down).item() == pytest.approx(2 * (slope * step).sum().item(), rel=0.05)
 
 
+@pytest.mark.slow
 def test_samples_look_nearly_like_the_bytes_they_are_stored_as(pair):
     extractor = pair[0]
     x = images(2, 32, 32)
@@ -143,6 +147,7 @@ def test_samples_look_nearly_like_the_bytes_they_are_stored_as(pair):
     assert (seen - extractor(x).features).norm() <= 0.05 * seen.norm()  # but for the rounding of resized images
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_are_refused(pair, tmp_path):
     extractor, net, _ = pair
     cls, model, *_ = SMALL[extractor.name]
@@ -185,6 +190,7 @@ def test_position_embeddings_are_interpolated_as_published():
     assert positions(got, side) is got
 
 
+@pytest.mark.slow
 def test_dinov2_reads_the_published_form(tmp_path):
     """518 pixels, and a token that only training used."""
     net = timm.create_model("vit_small_patch14_dinov2", num_classes=0).eval()
@@ -246,6 +252,7 @@ def published_clip(width=768, layers=12, patch=32, side=224, projected=512):
     return state | {"text_model.embeddings.position_embedding.weight": torch.zeros(2, 2), "logit_scale": torch.tensor(1.0)}
 
 
+@pytest.mark.slow
 def test_clip_reads_the_published_form():
     state = to_timm(published_clip())
     net = timm.create_model("vit_base_patch32_clip_quickgelu_224", num_classes=512)
@@ -267,6 +274,7 @@ def test_clip_is_the_network_of_another_library(tmp_path):
     assert (extractor(x).features - want).abs().max() <= 1e-5 * want.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", ["clip_vitb32"], indirect=True)
 def test_clip_may_see_files_as_programs_for_cmmd_read_them(pair):
     _, net, path = pair
@@ -282,6 +290,7 @@ def test_clip_may_see_files_as_programs_for_cmmd_read_them(pair):
     assert (extractor(x).features - want).abs().max() <= 1e-5 * want.abs().max()
 
 
+@pytest.mark.slow
 def test_convnext_reads_the_published_form(tmp_path):
     """The authors number their layers otherwise, and keep their weights below a name."""
     net = timm.create_model("convnext_tiny.fb_in22k", num_classes=0).eval()
@@ -407,6 +416,7 @@ def test_a_download_that_fails_is_a_reason_and_leaves_nothing(answer, said, hub,
     assert not hub.parent.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", ["dinov2_vits14"], indirect=True)
 def test_another_file_than_the_published_one_is_refused_unless_it_is_named(hub, monkeypatch, pair):
     path = pair[2]

@@ -93,6 +93,7 @@ def same(mine, theirs):
     return all((a - b).norm() <= 1e-5 * b.norm() for a, b in zip(mine, theirs, strict=True))
 
 
+@pytest.mark.slow
 def test_features_and_logits_are_those_of_the_reference_on_random_images(weights, net):
     theirs = reference(weights)(NOISE[:2])
     assert [part.shape for part in theirs] == [(2, 2048), (2, 1008)]
@@ -116,6 +117,7 @@ def test_the_file_has_the_566_tensors_that_the_reference_loads(weights):
     assert len(reference(weights).state_dict()) == 566  # it is strict about names and shapes
 
 
+@pytest.mark.slow
 def test_features_depend_neither_on_the_batch_nor_on_the_number_of_channels(net):
     whole = net(NOISE[:3])
     assert same(whole, [torch.cat(parts) for parts in zip(net(NOISE[:1]), net(NOISE[1:3]), strict=True)])
@@ -149,6 +151,7 @@ def test_features_on_cuda_are_plain_float32_although_tf32_is_asked_for(weights, 
     assert same([part.cpu() for part in found], want)
 
 
+@pytest.mark.slow
 def test_spatial_features_are_those_of_the_reference(weights):
     digits = hashlib.sha256(weights.read_bytes()).hexdigest()
     spatial, theirs, found = InceptionV3Spatial(str(weights), sha256=digits), reference(weights), []
@@ -167,6 +170,7 @@ def test_spatial_features_are_those_of_the_reference(weights):
 # ---- its name -----------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_only_the_published_file_goes_by_the_published_name(weights, net):
     digits = hashlib.sha256(weights.read_bytes()).hexdigest()
     assert not net.standard

@@ -362,6 +362,7 @@ def test_rounds_of_other_operations_are_captured_apart():
     assert game.phase == ("loss", 3, 1.0, 1.0)
 
 
+@pytest.mark.slow
 def test_a_number_that_changes_in_every_round_is_left_to_eager_execution():
     said = []
     game, batches = deepening(Linear(0, 4, 40))
@@ -490,6 +491,7 @@ def test_a_loss_without_a_weight_costs_no_operation():
     assert not list(Hinge().state_dict())
 
 
+@pytest.mark.slow
 def test_two_processes_balance_as_one(tmp_path):
     spawn(2, __file__, "balance", tmp_path)
     torch.testing.assert_close(torch.load(tmp_path / "balanced.pt"), flat(weighed(Balanced("pull"), rounds=3)), rtol=1e-6, atol=1e-7)

@@ -383,6 +383,7 @@ class Tape(TorchDispatchMode):
         return "generator" if isinstance(value, torch.Generator) else str(value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [{"rule": lambda: Alternate(3, 2)}, {"rule": Simultaneous}, {"rule": Alternate, "accumulate": 2}])
 def test_a_round_is_the_same_operations_with_the_same_constants(config):
     kw = everything(**config)

@@ -266,6 +266,7 @@ def test_a_picture_behind_a_link_is_not_shown(two, tmp_path):
     assert page.newest_picture(run) == (40, png())
 
 
+@pytest.mark.slow
 def test_a_run_without_anything_has_its_place_on_the_page(two, shown):
     folder = two / "empty"
     folder.mkdir()
@@ -286,6 +287,7 @@ def test_what_gan_eval_measured_stands_below_with_its_interval(two):
     assert "best.pt: cs/lenet 4 [3.5, 4.5]\n  n_fake 50000, generator G" in text
 
 
+@pytest.mark.slow
 def test_a_place_that_cannot_be_written_is_one_message(two, shown):
     for words in (
         ["--report", two / "nowhere" / "page.html"],

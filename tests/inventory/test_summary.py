@@ -402,6 +402,7 @@ def test_a_link_in_the_folder_is_not_followed(sweep, shown, tmp_path, name):
     assert (tmp_path / "precious").read_text() == "precious"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [b"", b"[1, 2", b"summary: [1]", b"line: 3\njobs: {a: 1}\n", b"\xff", b"a: &a [*a]"])
 def test_a_record_that_cannot_be_read_is_no_traceback(sweep, shown, data):
     (sweep / "sweep.yaml").write_bytes(data)

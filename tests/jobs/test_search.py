@@ -109,6 +109,7 @@ def test_a_setting_that_is_wrong_is_named(key, value, expected):
     assert list(search.mistakes_in({key: value})) == [f"hydra.sweeper.{key}={value!r}: expected {expected}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -143,6 +144,7 @@ def test_without_optuna_one_line_says_what_to_install(shell, monkeypatch):
 # ---- what a trial is worth -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_trials_are_jobs_and_the_best_is_told(shell, played):
     code, out, _ = shell(*LINE, WEIGHT)
     found = trials()
@@ -195,6 +197,7 @@ def test_that_some_trials_diverge_is_a_result(shell, played):
     assert shell(*LINE, WEIGHT, "hydra.sweep.dir=other")[0] == 1
 
 
+@pytest.mark.slow
 def test_a_search_by_a_metric_that_nobody_measures_stops_after_its_first_trial(shell, played):
     code, _, err = shell(*LINE, WEIGHT, "hydra.sweeper.metric=modes/coverd", "hydra.sweeper.direction=maximize")
     assert code == 2

@@ -76,6 +76,7 @@ def test_a_job_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path,
     assert json.loads((tmp_path / "0.attempt_1" / "status.json").read_text())["state"] == "running"
 
 
+@pytest.mark.slow
 def test_a_finished_job_is_not_played_again(tmp_path, monkeypatch, whole):
     shutil.copytree(whole[0], tmp_path / "0")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "0").rglob("*") if path.name != ".lock"}
@@ -102,6 +103,7 @@ def test_a_failed_job_begins_anew_and_what_it_left_stays_beside_it(tmp_path, mon
     assert {json.loads((tmp_path / f"{name}.attempt_{n}" / "status.json").read_text())["state"] for n in (1, 2)} == {"diverged"}
 
 
+@pytest.mark.slow
 def test_a_folder_with_another_run_is_refused_and_stays_as_it_is(tmp_path, whole):
     shutil.copytree(whole[0], tmp_path / "0")
     for state in ("finished", "failed", "running"):
@@ -246,6 +248,7 @@ def test_jobs_of_a_recipe_that_has_changed_go_on_as_they_began(shell, monkeypatc
         assert same(state_of(Path("all", job))["game"], state_of(undisturbed[0] / job)["game"]) is None
 
 
+@pytest.mark.slow
 def test_a_recipe_that_its_user_has_edited_is_refused(shell):
     Path("mine/experiment").mkdir(parents=True)
     file = Path("mine/experiment/e.yaml")
@@ -271,6 +274,7 @@ def test_a_line_that_means_something_else_by_now_is_refused(shell, undisturbed):
     assert content("all") == before
 
 
+@pytest.mark.slow
 def test_two_sweeps_do_not_share_a_folder(shell, undisturbed):
     shutil.copytree(undisturbed[0], "all")
     before = content("all")
@@ -281,6 +285,7 @@ def test_two_sweeps_do_not_share_a_folder(shell, undisturbed):
     assert content("all") == before
 
 
+@pytest.mark.slow
 def test_the_table_tells_the_best_value_of_what_is_followed(undisturbed):
     folder, table = undisturbed
     head, *rows, best = table.splitlines()
@@ -318,6 +323,7 @@ def study(question="Which seed is the better?", target="gan_runner.studies.Table
     Path("mine/study/which.yaml").write_text(STUDY.format(question=question, target=target))
 
 
+@pytest.mark.slow
 def test_a_study_says_what_its_sweep_comes_to(shell):
     study()
     assert shell(*OF_TWO)[0] == 0
@@ -332,6 +338,7 @@ def test_a_study_says_what_its_sweep_comes_to(shell):
     assert Path("all/0/overrides.yaml").read_text().count("summary") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -349,6 +356,7 @@ def test_a_summary_that_cannot_be_made_is_refused_before_the_first_folder(shell,
     assert not Path("all").exists()
 
 
+@pytest.mark.slow
 def test_a_summary_that_fails_ends_no_sweep(shell, monkeypatch):
     def fail(self, rows):
         raise ZeroDivisionError("mine")

@@ -53,6 +53,7 @@ def logits(run):
     return run.discriminator(x).logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "ema", "normed"])
 def test_no_rounds_from_a_run_are_that_run(trained, at, name):
     before = gan_runner.load(trained / name)
@@ -68,6 +69,7 @@ def test_no_rounds_from_a_run_are_that_run(trained, at, name):
     assert directory.state_of(Path("again")) == "finished"
 
 
+@pytest.mark.slow
 def test_the_weights_are_read_once_and_their_checksum_is_kept(trained, at):
     shutil.copytree(trained / "plain", "from")
     played("run", "trainer.steps=2", "init_from=from")
@@ -81,6 +83,7 @@ def test_the_weights_are_read_once_and_their_checksum_is_kept(trained, at):
     assert all(torch.equal(a[key], b[key]) for key in a if isinstance(a[key], torch.Tensor))
 
 
+@pytest.mark.slow
 def test_a_job_of_a_sweep_goes_on_although_its_checksum_was_recorded(trained, at):
     composed = compose([*SMALL, "trainer.steps=2", f"init_from={trained / 'plain'}"])
     runs.complete(composed.config, Path("job"), composed.overrides)
@@ -88,6 +91,7 @@ def test_a_job_of_a_sweep_goes_on_although_its_checksum_was_recorded(trained, at
     assert gan_runner.load("job").step == 2
 
 
+@pytest.mark.slow
 def test_a_checksum_on_the_line_must_be_that_of_the_file(trained, at):
     good = directory.read_config(played("first", "trainer.steps=0", f"init_from={trained / 'plain'}").folder).init_from.sha256
     line = [f"init_from.run={trained / 'plain'}", f"init_from.sha256={good}"]
@@ -96,6 +100,7 @@ def test_a_checksum_on_the_line_must_be_that_of_the_file(trained, at):
         job.check(compose([*SMALL, line[0], f"init_from.sha256={'0' * 64}"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])
 def test_weights_of_files(trained, at, kind):
     before = gan_runner.load(trained / "normed")
@@ -132,6 +137,7 @@ def wrong_files():
     Path("text.pt").write_text("hello")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -174,6 +180,7 @@ def test_how_init_from_is_written():
 # ---- parts that are another run -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_discriminator_is_trained_against_the_generator_of_a_run(trained, at):
     before = gan_runner.load(trained / "ema")
     words = ["architecture=trained", f"architecture.generator.run={trained / 'ema'}", "rule=solo", "rule.player=discriminator"]

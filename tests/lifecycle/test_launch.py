@@ -470,6 +470,7 @@ def test_a_mistake_is_told_once_by_processes_that_others_started(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_sweep_is_refused_where_others_start_the_processes(tmp_path):
     (code, said), other = together("-m", *LINE, "seed=0,1", f"hydra.sweep.dir={tmp_path}/sweep")
     assert code == 2

@@ -49,6 +49,7 @@ def train(folder, *overrides, base=("+experiment=gaussians25", "callback.grid.n=
 # ---- what a run leaves behind -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_leaves_behind_what_other_tools_rely_on(tmp_path):
     folder = tmp_path / "run"
     wide = "metric.mode_coverage.radius_sigmas=40.0"  # so that there is a best.pt
@@ -88,6 +89,7 @@ def test_tensorboard_has_every_curve(tmp_path):
     assert "config/text_summary" in events.Tags()["tensors"]
 
 
+@pytest.mark.slow
 def test_the_saved_configuration_runs_again_to_the_same_weights(tmp_path):
     train(tmp_path / "a", "trainer.steps=4")
     from gan_runner.storage.directory import read_config
@@ -124,6 +126,7 @@ def test_without_callbacks_the_weights_are_the_same(tmp_path):
     assert same(state_of(tmp_path / "watched")["game"], run.state()["game"]) is None
 
 
+@pytest.mark.slow
 def test_resident_and_streamed_data_give_the_same_weights(tmp_path, pictures):
     base = ["+experiment=dcgan_image_folder", f"dataset.path={pictures}", "dataset.resolution=16", "dataset.flip=true", "batch_size=12"]
     base += ["architecture.generator.width=4", "architecture.discriminator.width=4", "callback.grid.n=4", "trainer.steps=5"]
@@ -237,6 +240,7 @@ class Timed(Metric):
         return {"": self.seconds}
 
 
+@pytest.mark.slow
 def test_metrics_jsonl_is_the_same_bytes_after_a_resume_and_times_come_from_gan_eval(tmp_path, monkeypatch, capsys):
     words = ("trainer.steps=8", "callback.evaluate.every_steps=3", f"+metric.timed={{_target_: {__name__}.Timed}}")
     config = composed("+experiment=gaussians25", "callback.grid.n=16", "callback.evaluate.n=200", "batch_size=16", *TINY, *words)
@@ -300,6 +304,7 @@ def work_with(monkeypatch, folder, callback, *overrides):
     return train(folder, *overrides)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_so(tmp_path, monkeypatch, number):
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
@@ -312,6 +317,7 @@ def test_a_signal_saves_and_says_so(tmp_path, monkeypatch, number):
     assert state_of(tmp_path)["step"] == 5
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
     def poison(run):
         with torch.no_grad():
@@ -324,6 +330,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
     assert all(value.isfinite().all() for value in state_of(tmp_path)["game"].values() if isinstance(value, torch.Tensor))
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_the_checkpoint_before_stays(tmp_path, monkeypatch):
     save = torch.save
 
@@ -342,6 +349,7 @@ def test_a_full_disk_ends_the_run_and_the_checkpoint_before_stays(tmp_path, monk
     assert not list((tmp_path / "checkpoints").glob(".*part"))
 
 
+@pytest.mark.slow
 def test_a_truncated_checkpoint_is_passed_over(tmp_path, capfd):
     train(tmp_path, "trainer.steps=8")
     for name in ("last.pt", "step_00000008.pt"):
@@ -357,6 +365,7 @@ def test_a_truncated_checkpoint_is_passed_over(tmp_path, capfd):
     assert state_of(tmp_path)["step"] == 12
 
 
+@pytest.mark.slow
 def test_a_resumed_run_stays_what_it_is(tmp_path):
     train(tmp_path, "trainer.steps=4")
     for line in ("architecture.generator.width=64", "+trainer.x=1", "seed=1", "penalty=[]", "~callback.log"):
@@ -376,6 +385,7 @@ def test_a_resumed_run_stays_what_it_is(tmp_path):
         runs.resume(tmp_path, ["trainer.steps=8", "accept=config"])
 
 
+@pytest.mark.slow
 def test_two_runs_do_not_share_a_directory(tmp_path):
     train(tmp_path, "trainer.steps=1")
     before = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt"))
@@ -388,11 +398,13 @@ def test_two_runs_do_not_share_a_directory(tmp_path):
     assert before == sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt"))
 
 
+@pytest.mark.slow
 def test_old_checkpoints_are_removed(tmp_path):
     train(tmp_path, "trainer.steps=20", "callback.checkpoint.keep=3")
     assert sorted(path.name for path in (tmp_path / "checkpoints").glob("step_*")) == [f"step_{i:08d}.pt" for i in (12, 16, 20)]
 
 
+@pytest.mark.slow
 def test_a_missing_extractor_gives_null_and_a_reason(tmp_path, capfd):
     extractor = ["extractor=lenet", "extractor.weights=nowhere/classifiers/lenet.pth"]
     train(tmp_path, "trainer.steps=2", "metric=[mode_coverage,classifier_score]", *extractor)
@@ -450,6 +462,7 @@ def test_the_best_value_of_a_resumed_run_is_kept(half, tmp_path, older):
     assert "another protocol" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("older", [False, True])
 def test_the_value_of_another_metric_is_not_held_against_the_one_that_is_followed_now(half, tmp_path, older):
     """A share of good samples is at most 1, and kl of samples around the centre is above it: it would never be better."""
@@ -463,6 +476,7 @@ def test_the_value_of_another_metric_is_not_held_against_the_one_that_is_followe
     assert "from here on it follows modes/kl" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("older", [False, True])
 def test_another_number_of_samples_is_another_figure(half, tmp_path, older):
     run, said, _ = resumed(half, tmp_path / "run", "callback.evaluate.n=20", older=older)

@@ -260,6 +260,7 @@ def frail(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_tracker_is_told_everything_once(frail):
     folder = frail()
     assert len(Frail.kept) == len(set(Frail.kept)) > 40
@@ -299,6 +300,7 @@ def test_what_could_not_be_sent_is_sent_later(frail, monkeypatch):
     assert Frail.kept == expected
 
 
+@pytest.mark.slow
 def test_a_tracker_that_stays_away_is_asked_ever_more_seldom_and_does_not_fill_the_memory(frail, monkeypatch):
     monkeypatch.setattr(tracker, "EVERY_S", 1000.0)
     monkeypatch.setattr(tracker, "MOST", 7)

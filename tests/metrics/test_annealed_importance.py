@@ -69,6 +69,7 @@ def test_temperatures_run_from_zero_to_one_and_are_dense_at_both_ends():
         sigmoid_spaced(1)
 
 
+@pytest.mark.slow
 def test_a_linear_model_gets_its_exact_likelihood():
     """A log weight deviates by some 2 nats at 60 temperatures, the mean over 1000 chains by 0.06."""
     log_likelihood, e, exact = model(4)

@@ -42,6 +42,7 @@ def test_identical_sets_have_0_in_any_order_and_any_number():
     assert measured(CMMD(), Real(rows), rows.repeat(3, 1))[""] == pytest.approx(0, abs=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.3, 10.0])
 def test_it_is_the_published_formula_over_blocks(sigma):
     x, y = unit_rows(normal(2500, 8)), unit_rows(normal(2100, 8, 1) + 0.3)

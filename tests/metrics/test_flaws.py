@@ -210,6 +210,7 @@ def test_what_cannot_be_compared_is_refused():
         flaws(torch.where(real > 2, torch.inf, real), real)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_a_digit_that_is_never_drawn_is_the_flaw(real_data):
     data = torchvision.datasets.MNIST(real_data, train=True)

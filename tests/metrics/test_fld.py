@@ -87,6 +87,7 @@ def test_the_figure_is_a_difference_of_two_densities():
     assert float(likelihood_divergence(moved[2], moved[1], moved[0])) == pytest.approx(want, rel=1e-3), "the scale does not count"
 
 
+@pytest.mark.slow
 def test_a_generator_that_is_the_data_has_0():
     fresh = [measured(FLD(), Real(normal(2000, 6), normal(200, 6, 1)), normal(200, 6, seed))[""] for seed in range(2, 8)]
     assert sum(fresh) / 6 == pytest.approx(0, abs=2)

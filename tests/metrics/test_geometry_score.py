@@ -67,6 +67,7 @@ def test_an_even_circle_has_one_loop():
     assert small(torch.stack([angle.cos(), angle.sin()], 1))[1].item() >= 0.99
 
 
+@pytest.mark.slow
 def test_circle_and_disc_are_told_apart():
     """Over seeds, a circle of 400 random points has one loop for 0.955 ... 0.98 of the time, a disc none for 0.64 ... 0.72, and their
     score is 1.14 ... 1.34; two circles have one below 0.0012, two discs below 0.006."""

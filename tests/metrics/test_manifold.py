@@ -54,6 +54,7 @@ def test_far_apart_sets_have_none_of_it():
     assert floats(density_coverage(x, x + 100)) == [0, 0]
 
 
+@pytest.mark.slow
 def test_half_of_a_square_is_precise_and_recalls_half():
     real, fake = square(2000), square(2000, 1) * torch.tensor([0.5, 1])
     precision, recall = floats(precision_recall(real, fake, k=5))

@@ -184,6 +184,7 @@ def test_classifier_score_does_not_depend_on_batches():
     assert ModeCoverage.reads == ("samples",)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_real_digits_score_near_ten(real_data):
     images = torchvision.datasets.MNIST(real_data, train=False).data[:, None]

@@ -51,6 +51,7 @@ def test_unequal_sets_by_hand():
     assert squared_mmd(x, y).item() == pytest.approx(sum(within) - 2 * np.mean(k[2]), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_shifted_normal_distributions():
     assert exact(torch.ones(1), 1) == 22
     assert exact(torch.full((16,), 0.5), 16) == pytest.approx(1.029297, abs=1e-6)

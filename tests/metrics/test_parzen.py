@@ -56,6 +56,7 @@ def test_a_far_point_is_unlikely_and_not_impossible() -> None:
     assert got == pytest.approx(-1e6 / 0.01 - math.log(2 * math.pi * 0.01), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_normal_data_have_the_density_of_the_convolution() -> None:
     """log N(x; 0, (1 + s^2) I) = -log(2 pi (1 + s^2)) - |x|^2 / 2 / (1 + s^2) in 2-D, on average -2.8415 for s = 0.3.
 

@@ -62,6 +62,7 @@ def test_radius_after_500_steps(terms, from_one, from_minus_one):
     assert radius(terms(), psi=-1.0) == pytest.approx(from_minus_one, abs=2e-4)
 
 
+@pytest.mark.slow
 def test_r1_converges():
     assert radius({"loss": NonSaturating(), "r1": R1(1.0)}) == pytest.approx(6.4e-10, rel=0.05)
     assert radius({"loss": NonSaturating(), "r1": R1(1.0)}, psi=-1.0) == pytest.approx(8.3e-12, rel=0.05)

@@ -24,6 +24,7 @@ def test_every_study_has_a_small_form():
     assert sorted(path.stem for path in (FOLDER / "smoke").glob("*.yaml")) == STUDIES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*STUDIES, *(f"smoke/{name}" for name in STUDIES)])
 def test_a_study_states_its_question_and_its_budget(name):
     loaded = Composer().load_configuration("train", [f"study={name}"], RunMode.MULTIRUN)

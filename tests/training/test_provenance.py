@@ -132,6 +132,7 @@ def test_an_edited_configuration_is_refused_by_key_with_both_values_and_the_run_
     assert without_lock(run) == before
 
 
+@pytest.mark.slow
 def test_an_edited_configuration_that_is_accepted_is_named_kept_and_resumed_again(run, shell):
     edit(run, batch_size=32, optimizer__generator__lr=0.5)
     states = {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()}
@@ -152,6 +153,7 @@ def test_an_edited_configuration_that_is_accepted_is_named_kept_and_resumed_agai
     assert shell(run, "trainer.steps=8")[0] == 2
 
 
+@pytest.mark.slow
 def test_what_the_line_changes_is_allowed_named_recorded_and_resumed_again(run, shell):
     states = {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()}
     code, message = shell(run, "trainer.steps=6", "trainer.accumulate=2", "trainer.precision=bf16", "callback.checkpoint.keep=3")
@@ -194,6 +196,7 @@ def test_a_file_accepts_nothing(tmp_path):
         composer.compose(["+experiment=mine"], [tmp_path])
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_version_goes_on_and_says_what_was_not_checked(run, shell):
     code, message = shell(older(run), "trainer.steps=6")
     assert code == 0, message
@@ -232,6 +235,7 @@ def test_configurations_are_compared_as_they_are_read():
     assert "\x1b" not in str(directory.Difference("a\x1b[2J", "\x1b[2J", "b\nc"))
 
 
+@pytest.mark.slow
 def test_whatever_a_resume_writes_is_looked_at_before_the_next_one(run, shell):
     assert shell(run, "trainer.steps=6", "callback.checkpoint.keep=3")[0] == 0
     assert "changes.jsonl" in {path.name for path in run.iterdir()}
@@ -316,6 +320,7 @@ def test_the_same_pictures_at_another_place_are_the_same_data(pictures, tmp_path
     assert "accepted" not in message
 
 
+@pytest.mark.slow
 def test_other_pictures_that_are_accepted_are_named_and_trained_on(pictures, tmp_path, shell):
     """More of them than before, and once more from the state of before, as after a kill."""
     run, data = Path(shutil.copytree(pictures[0], tmp_path / "run")), Path(shutil.copytree(pictures[1], tmp_path / "data"))
@@ -345,6 +350,7 @@ def test_a_run_of_an_older_version_goes_on_with_more_pictures_where_that_is_acce
     assert shell(*words, "accept=data")[0] == 0
 
 
+@pytest.mark.slow
 def test_to_accept_one_is_not_to_accept_the_other(pictures, tmp_path, shell):
     run, data = Path(shutil.copytree(pictures[0], tmp_path / "run")), Path(shutil.copytree(pictures[1], tmp_path / "data"))
     one(data)
@@ -410,6 +416,7 @@ def test_a_job_of_the_same_data_and_configuration_is_completed(interrupted, poin
     assert same(state_of(interrupted), state_of(points)) is None
 
 
+@pytest.mark.slow
 def test_a_job_on_other_data_is_refused_or_accepted(interrupted, other_points):
     other_points()
     before = without_lock(interrupted)
@@ -420,6 +427,7 @@ def test_a_job_on_other_data_is_refused_or_accepted(interrupted, other_points):
     assert state_of(interrupted)["step"] == 4
 
 
+@pytest.mark.slow
 def test_the_state_of_a_job_is_compared_and_not_its_configuration_alone(interrupted):
     alter(interrupted / "checkpoints" / "step_00000002.pt", lambda state: state["config"].update(batch_size=32))
     before = without_lock(interrupted)
@@ -483,6 +491,7 @@ def test_what_no_network_depends_on_may_differ(run):
     assert older.step == 2
 
 
+@pytest.mark.slow
 def test_states_of_before_a_change_that_was_accepted_are_sampled_as_long_as_the_networks_are_theirs(run, shell):
     edit(run, optimizer__generator__lr=0.5)
     assert shell(run, "trainer.steps=6", "accept=config")[0] == 0
