@@ -66,13 +66,21 @@ def hub(tmp_path, monkeypatch):
     return tmp_path / "hub" / "checkpoints"
 
 
+def centre_square(image, side):
+    """What the programs for CMMD do to a file."""
+    height, width = image.shape[1:]
+    square = min(height, width)
+    top, left = (height - square) // 2, (width - square) // 2
+    cropped = Image.fromarray(image.permute(1, 2, 0).numpy()).crop((left, top, left + square, top + square))
+    return torch.from_numpy(np.array(cropped.resize((side, side), Image.Resampling.BICUBIC))).permute(2, 0, 1).float()
+
+
 def prepared(net, name, x):
     """What the library makes of images, one by one as Pillow's; CMMD's program for CLIP."""
     if name.startswith("clip"):
         mean, std = (torch.tensor(timm.data.OPENAI_CLIP_MEAN), torch.tensor(timm.data.OPENAI_CLIP_STD))
-        side = net.patch_embed.img_size[0]
-        resized = F.interpolate(x / 255, size=(side, side), mode="bicubic")
-        return (resized - mean[:, None, None]) / std[:, None, None]
+        resized = torch.stack([centre_square(image, net.patch_embed.img_size[0]) for image in x])
+        return (resized / 255 - mean[:, None, None]) / std[:, None, None]
     choices = timm.data.resolve_model_data_config(net)
     if name.startswith("dinov2"):
         assert choices["crop_pct"] == 1
@@ -266,7 +274,7 @@ def test_clip_is_the_network_of_another_library(tmp_path):
     state = published_clip()
     assert not theirs.load_state_dict(state, strict=False).missing_keys
     torch.save(state, tmp_path / "pytorch_model.bin")
-    extractor, x = Clip("vitb32", weights=str(tmp_path / "pytorch_model.bin")), images(2, 32, 32)
+    extractor, x = Clip("vitb32", "bicubic", weights=str(tmp_path / "pytorch_model.bin")), images(2, 32, 32)
     with torch.no_grad():
         seen = extractor.normalised(F.interpolate(x / 255, size=(224, 224), mode="bicubic") * 255)
         want = theirs(seen).image_embeds
@@ -276,18 +284,17 @@ def test_clip_is_the_network_of_another_library(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pair", ["clip_vitb32"], indirect=True)
-def test_clip_may_see_files_as_programs_for_cmmd_read_them(pair):
-    _, net, path = pair
-    extractor, x = Clip("vitb32", resize="pillow", weights=str(path)), images(2, 60, 91)
-    seen = []
-    for image in x:
-        square = Image.fromarray(image.permute(1, 2, 0).numpy()).crop((15, 0, 75, 60)).resize((224, 224), Image.Resampling.BICUBIC)
-        seen.append(torch.from_numpy(np.array(square)).permute(2, 0, 1).float())
+def test_clip_sees_the_square_in_the_centre_or_the_whole_image(pair):
+    extractor, net, path = pair
+    x, whole = images(2, 60, 91), Clip("vitb32", "bicubic", weights=str(path))
+    square = torch.stack([centre_square(image, 224) for image in x])
     with torch.no_grad():
-        want = F.normalize(net(extractor.normalised(torch.stack(seen))), dim=1)
-    assert extractor.name == "clip_vitb32_pillow"
+        for each, seen in ((extractor, square), (whole, F.interpolate(x.float(), (224, 224), mode="bicubic"))):
+            want = F.normalize(net(each.normalised(seen)), dim=1)
+            assert (each(x).features - want).abs().max() <= 1e-5 * want.abs().max()
+    assert (extractor.name, whole.name) == ("clip_vitb32", "clip_vitb32_bicubic")
     assert extractor.preprocessing.startswith("resize centre square, pillow-bicubic antialiased 224 rounded, (x/255-[0.4814")
-    assert (extractor(x).features - want).abs().max() <= 1e-5 * want.abs().max()
+    assert whole.preprocessing.startswith("resize bicubic 224 without antialiasing, (x/255-[0.4814")
 
 
 @pytest.mark.slow

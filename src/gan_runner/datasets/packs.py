@@ -175,8 +175,6 @@ class Zip(Pack):
                 return file.read(info.file_size + 1)
         except (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
             raise UserError(f"cannot read {shown(self.described(key))} ({reason(error)}); replace or remove it") from error
-        except Exception as error:  # of the decoders lzma and bz2
-            raise UserError(f"cannot read {shown(self.described(key))} ({reason(error)}); replace or remove it") from error
 
     def listing(self) -> Listing:
         """List the images. UserError as above."""

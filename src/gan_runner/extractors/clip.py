@@ -42,11 +42,11 @@ class Clip(TimmNetwork):
     model: vitl14_336, 768 features, the network of CMMD (the file has CLIP's text network as well: 1.7 GB); vitb32, 512 features, cheaper.
     weights, download: see TimmNetwork. The file has the names of the published one (transformers' CLIPModel) or timm's.
 
-    resize: how images N C H W of any size become 336 x 336 (vitb32: 224 x 224). bicubic is the embedding model of sayakpaul/cmmd-pytorch:
-    the whole image, a = -0.75, without antialiasing and without rounding. pillow is what that program and google-research/cmmd do to files
-    before, so that their embedding model has nothing left to resize: the square in the centre, by Pillow's antialiased bicubic resizing,
-    rounded to whole numbers. To compare with figures that these programs gave for files, choose pillow; its figures are named
-    .../clip_vitl14_336_pillow. Images of 336 x 336 are unchanged by both.
+    resize: how images N C H W of any size become 336 x 336 (vitb32: 224 x 224). pillow is what the programs of published figures,
+    google-research/cmmd and sayakpaul/cmmd-pytorch, do to files: the square in the centre, by Pillow's antialiased bicubic resizing,
+    rounded to whole numbers. bicubic is the embedding model of the second one, for which nothing is left to resize after that: the whole
+    image, a = -0.75, without antialiasing and without rounding; its figures are named .../clip_vitl14_336_bicubic. Images of 336 x 336 are
+    unchanged by both.
 
     Pixels are normalised by CLIP's mean and deviation. Embeddings are divided by their length here, because both programs do it in their
     embedding model.
@@ -59,14 +59,14 @@ class Clip(TimmNetwork):
     def __init__(
         self,
         model: Literal["vitl14_336", "vitb32"] = "vitl14_336",
-        resize: Literal["bicubic", "pillow"] = "bicubic",
+        resize: Literal["pillow", "bicubic"] = "pillow",
         weights: str | None = None,
         download: bool = True,
     ):
         super().__init__(weights, download)
         name, self.features, self.side, repository, revision, size, sha256 = FILES[model]
         self.pillow = resize == "pillow"
-        self.name = f"clip_{model}" + ("_pillow" if self.pillow else "")
+        self.name = f"clip_{model}" + ("" if self.pillow else "_bicubic")
         how = (
             f"centre square, pillow-bicubic antialiased {self.side} rounded" if self.pillow else f"bicubic {self.side} without antialiasing"
         )
