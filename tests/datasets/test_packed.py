@@ -17,7 +17,7 @@ from PIL import Image
 
 from gan_runner import cli
 from gan_runner.config import composer
-from gan_runner.datasets import ImageFolder, Packed, Stored, packs, stream
+from gan_runner.datasets import ImageFolder, Packed, Stored, stream, tables, zips
 from gan_runner.errors import UserError
 from gan_runner.lifecycle import runs
 
@@ -191,8 +191,8 @@ def test_workers_open_the_file_themselves(tmp_path, maker):
 def test_rows_that_are_stored_together_are_unpacked_once_a_batch(tmp_path, kind, monkeypatch):
     items = kind(str(as_parquet(tmp_path / "x.parquet", table(dict.fromkeys(NAMES, BYTES[NAMES[2]])))), *[8][: kind is Packed])
     items = items.open("train")
-    read, before = [], packs.Table.read_group
-    monkeypatch.setattr(packs.Table, "read_group", lambda self, number: read.append(number) or before(self, number))
+    read, before = [], tables.Table.read_group
+    monkeypatch.setattr(tables.Table, "read_group", lambda self, number: read.append(number) or before(self, number))
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     order = torch.randperm(len(items), generator=torch.Generator().manual_seed(0))
     y = items.take(order)[1]
@@ -540,4 +540,4 @@ def test_what_is_no_packed_file_is_refused(tmp_path):
 def test_an_archive_with_zip64_says_its_members(tmp_path):
     path = as_zip(tmp_path / "x.zip")
     with path.open("rb") as file:
-        assert 24 <= packs.members_said(file, path.stat().st_size) < 60
+        assert 24 <= zips.members_said(file, path.stat().st_size) < 60

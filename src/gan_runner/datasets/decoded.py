@@ -18,7 +18,7 @@ from torch import Tensor
 from gan_runner import distributed
 from gan_runner.datasets.dataset import Items
 from gan_runner.datasets.decoding import VERSION
-from gan_runner.datasets.packs import Encoded
+from gan_runner.datasets.pack import Encoded
 from gan_runner.errors import UserError
 from gan_runner.reporting import Tick, notice
 from gan_runner.storage import cache

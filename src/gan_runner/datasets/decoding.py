@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gan_runner.datasets.images import resize
-from gan_runner.datasets.packs import Encoded, Member
+from gan_runner.datasets.pack import Encoded, Member
 from gan_runner.errors import UserError, printable
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from gan_runner.errors import UserError, printable, some
 
 if TYPE_CHECKING:
     from gan_runner.datasets.dataset import Items
-    from gan_runner.datasets.packs import Encoded
+    from gan_runner.datasets.pack import Encoded
 
 CHOSEN = 1000  # items whose content is compared
 VALUES = 2**16  # numbers that are kept of samples that are floats

@@ -20,7 +20,8 @@ from gan_runner.datasets.decoded import Decoded
 from gan_runner.datasets.decoding import BACKGROUND, VERSION, colour, decode, has_opacity
 from gan_runner.datasets.fingerprint import Fingerprint, of_files
 from gan_runner.datasets.listing import Images, Listing, listed, shown, some
-from gan_runner.datasets.packs import Encoded, is_packed
+from gan_runner.datasets.pack import Encoded
+from gan_runner.datasets.packs import is_packed
 from gan_runner.errors import Failed, UserError
 from gan_runner.game.spec import Spec
 from gan_runner.reporting import Tick, notice

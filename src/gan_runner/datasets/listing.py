@@ -15,7 +15,7 @@ from gan_runner import errors
 from gan_runner.errors import UserError, printable
 
 if TYPE_CHECKING:
-    from gan_runner.datasets.packs import Encoded
+    from gan_runner.datasets.pack import Encoded
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 UNREAD = {  # suffixes of images that are not read

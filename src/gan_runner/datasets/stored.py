@@ -19,7 +19,9 @@ from gan_runner.datasets.dataset import Dataset, Items, Samples, Split
 from gan_runner.datasets.decoding import BACKGROUND, JPEG, VERSION, has_colour, has_opacity, pixels, squared
 from gan_runner.datasets.folder import Files
 from gan_runner.datasets.listing import SUFFIXES, Images, Listing, listed, shown
-from gan_runner.datasets.packs import CLASSES, PACKED, TABLES, Encoded, is_packed, unpacked
+from gan_runner.datasets.pack import Encoded
+from gan_runner.datasets.packs import PACKED, is_packed, unpacked
+from gan_runner.datasets.tables import CLASSES, TABLES
 from gan_runner.errors import UserError, printable
 from gan_runner.game.spec import Spec
 from gan_runner.storage.files import typed
