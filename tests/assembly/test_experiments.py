@@ -32,6 +32,7 @@ TINY = {
     "trainer.accelerator": "cpu",
     "callback.grid.n": 4,
     "callback.evaluate.n": 20,
+    "extractor.inception_v3_tf.download": "false",
     "callback.log.every_steps": 1,
     "dataset.workers": 0,
     "dataset.n_train": 64,

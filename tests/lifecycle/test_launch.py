@@ -223,7 +223,7 @@ def children_of(folder):
 def test_two_processes_train_dcgan_on_cifar10(tmp_path, real_data):
     words = ["+experiment=dcgan_cifar10", f"dataset.root={real_data}", "trainer.accelerator=cpu", "trainer.devices=2", "batch_size=16"]
     words += ["architecture.generator.width=8", "architecture.discriminator.width=8", "trainer.steps=6", "trainer.compare_every_steps=1"]
-    words += ["callback.evaluate.n=20", "callback.grid.n=16", "metric.classifier_score.splits=1"]
+    words += ["callback.evaluate.n=20", "callback.grid.n=16", "metric.classifier_score.splits=1", "extractor=cifar_resnet"]
     train(tmp_path, *words)
     assert status_of(tmp_path)["state"] == "finished"
     assert lines(tmp_path)[-1]["metrics"]["cs/resnet56"] > 1
