@@ -76,6 +76,7 @@ def evaluation(arguments: Namespace) -> tuple[str, dict[str, Any]]:
     for experiment in ("gaussians25", *([] if arguments.quick else ["dcgan_cifar10"])):
         with contest() as race:
             more = [f"callback.evaluate.n={arguments.samples}"]
+            more += ["metric=[classifier_score]", "extractor=cifar_resnet"] if experiment == "dcgan_cifar10" else []
             run = race.run("run", words_of(experiment, arguments, more), arguments.threads)
             run.play(1)
             seconds = [run.ask("evaluate", None)["seconds"] for _ in range(arguments.turns + 1)]

@@ -278,7 +278,7 @@ def test_dcgan_on_pictures_survives_kill_9(tmp_path, pictures):
 @pytest.mark.data
 def test_dcgan_cifar10_survives_kill_9(tmp_path, real_data):
     words = ["+experiment=dcgan_cifar10", f"dataset.root={real_data}", *SMALL, "metric.classifier_score.splits=2"]
-    words += ["callback.evaluate.every_steps=25", "callback.evaluate.n=50"]
+    words += ["extractor=cifar_resnet", "callback.evaluate.every_steps=25", "callback.evaluate.n=50"]
     check_killed_and_resumed_is_the_uninterrupted_run(tmp_path, words, 300, 30)
 
 
