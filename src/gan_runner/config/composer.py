@@ -209,11 +209,10 @@ class Composer(ConfigLoaderImpl):
     def _addressed(self, config_name: str, line: list[Override]) -> list[Override]:
         """Write `extractor.KEY=` as `extractor.NAME.KEY=` where one network is chosen: until version 0.1 a run had only one."""
         group = "extractor"
-        if not self.repository.group_exists(group):
-            return line
-        names = self.repository.get_group_options(group)
-        short = [o for o in line if o.key_or_group.startswith(f"{group}.") and o.key_or_group.split(".")[1] not in names]
-        if not short:
+        below = [o for o in line if o.key_or_group.startswith(f"{group}.")]
+        names = self.repository.get_group_options(group) if below and self.repository.group_exists(group) else []
+        short = [o for o in below if o.key_or_group.split(".")[1] not in names]
+        if not short or not names:
             return line
         defaults = self.compute_defaults_list(config_name, [text_of(o) for o in line if o not in short], RunMode.MULTIRUN).defaults
         paths = [d.config_path or "" for d in defaults]
