@@ -6,11 +6,12 @@ import sys
 import pytest
 import torch
 
-from gan_runner import cli
+from gan_runner import cli, extractors
 from gan_runner.assembly.build import make_metrics, say_skipped
 from gan_runner.config.composer import compose
 from gan_runner.datasets import Dataset, Samples, Spec
 from gan_runner.errors import UserError
+from gan_runner.evaluation.extractor import Extractor
 from gan_runner.evaluation.findings import aim, evaluate
 from gan_runner.evaluation.reference import Reference
 from gan_runner.sampling.subjects import Collected
@@ -134,6 +135,14 @@ def test_a_metric_of_a_classifier_skips_networks_that_are_none(caplog):
     assert got.numbers["cs/lenet"] is got.numbers["fd/lenet"] is None
     assert got.numbers["fd/random_conv_s0_d16"] > 0
     assert got.protocol["missing"].keys() == {"classifier_score", "frechet_distance.lenet"}
+
+
+def test_every_network_says_whether_it_classifies():
+    kinds = [getattr(extractors, name) for name in extractors.__all__]
+    networks = {each.__name__: each for each in kinds if isinstance(each, type) and issubclass(each, Extractor) and each is not Extractor}
+    known = {"CifarResNet", "Digits", "InceptionV3TF", "LeNet", "TorchvisionClassifier"}
+    assert {name for name, kind in networks.items() if kind.classifies} == known
+    assert networks.keys() - known == {"Clip", "ConvNeXt", "Dinov2", "Identity", "InceptionV3Spatial", "RandomConv"}
 
 
 def test_best_follows_the_first_network_that_can_be_loaded():

@@ -28,6 +28,7 @@ class TimmNetwork(Extractor):
     """
 
     chunk = 64
+    classifies = False
     mean: Tensor
     deviation: Tensor
 
