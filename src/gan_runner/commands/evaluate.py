@@ -50,17 +50,35 @@ def main(settings: Evaluate, root: str | None, samples: dict[str, Any] | None = 
     """
     if (settings.run is None) == (settings.samples is None):
         raise UserError("say what to judge: either run=RUN_DIR or samples=FOLDER_OR_FILE")
+    runs = settings.run if isinstance(settings.run, tuple) else (settings.run,)
+    if not runs:
+        raise UserError("run=[]: there is no run")
+    if len(runs) > 1 and settings.out is not None:
+        raise UserError(f"out={settings.out}: the figures of several runs are added to each of them")
     hardware.use_threads(settings.threads)
-    printed = Printed(settings.format, sys.stdout)
-    device, packages = hardware.device_of(settings.accelerator), settings.packages
-    place = settings.out or settings.run
-    out = Path(place) if place else None
+    each = [replace(settings, run=run) for run in runs]
+    configs = [config_of(one, root) for one in each]  # before the first of them is measured
+    printed = Printed(settings.format, sys.stdout, together=len(runs) > 1)
+    for one, config in zip(each, configs):
+        judge(one, config, root, samples, printed)
+    printed.end()
+
+
+def config_of(settings: Evaluate, root: str | None) -> dict[str, Any]:
+    """Return the parts with which a run, or samples, are judged. UserError where they cannot be."""
     for folder in filter(None, {settings.run, settings.out}):
-        contents.refuse_foreign(Path(folder))
-    saved = build.plain(directory.read_config(Path(settings.run))) if settings.run else {}
+        contents.refuse_foreign(Path(str(folder)))
+    saved = build.plain(directory.read_config(Path(str(settings.run)))) if settings.run else {}
     if saved and root is not None and "root" in saved["dataset"]:
         saved["dataset"]["root"] = root
-    config = chosen(settings, root, saved)
+    return chosen(settings, root, saved)
+
+
+def judge(settings: Evaluate, config: dict[str, Any], root: str | None, samples: dict[str, Any] | None, printed: Printed) -> None:
+    """Measure the checkpoints of one run, or samples, with these parts, and print and add the figures."""
+    device, packages = hardware.device_of(settings.accelerator), settings.packages
+    place = settings.out or settings.run
+    out = Path(str(place)) if place else None
     with Reporter() as reporter:
         countdown = Countdown(reporter)
         reference, metrics = None, None
@@ -78,6 +96,8 @@ def main(settings: Evaluate, root: str | None, samples: dict[str, Any] | None = 
                         n=settings.n_real, device=device, batch_size=settings.batch_size, tick=countdown.at,
                         order=first.spec if first.labelled else None,
                     )  # fmt: skip
+            if printed.together:
+                judged = judged._replace(name=f"{settings.run}: {judged.name}")
             measure(judged, metrics, reference, replace(settings, metric=config["metric"]), out, reporter, printed)
 
 
@@ -158,8 +178,7 @@ def subjects(settings: Evaluate, given: Dataset | None, device: torch.device, sa
         made = [Collected(items, spec, settings.n, device, seed, given.to_float) for seed in seeds]
         yield Judged(given.name, list[Subject](made), 0, 0, protocol)
         return
-    assert settings.run is not None  # else there are samples
-    folder, which = Path(settings.run), settings.checkpoint
+    folder, which = Path(str(settings.run)), settings.checkpoint
     paths = [str(path) for path in numbered(folder / "checkpoints")] if which == "all" else [which]
     if not paths:
         raise UserError(f"there is no step_N.pt in {folder / 'checkpoints'}")

@@ -19,18 +19,28 @@ class Printed:
     """Figures on standard output, each line of metrics.jsonl as soon as there is one.
 
     kind: auto (a table where `file` is a terminal, else json), json, csv, markdown or table. Of several checkpoints, CSV and Markdown have
-    one heading.
+    one heading. together: of several runs, a table is one for all of them, printed by `end`.
     """
 
-    def __init__(self, kind: str, file: TextIO):
+    def __init__(self, kind: str, file: TextIO, together: bool = False):
         self.kind = ("table" if file.isatty() else "json") if kind == "auto" else kind
-        self.file, self.lines = file, 0
+        self.file, self.lines, self.together = file, 0, together
+        self.rows: list[Sequence[str]] = []
 
     def add(self, name: str, line: dict[str, Any]) -> None:
         """Print a line of metrics.jsonl. name: what was judged."""
+        if self.together and self.kind == "table":
+            self.rows += [(printable(name), *row) for row in cells(line)]
+            return
         form = {"json": self.as_json, "csv": self.as_csv, "markdown": self.as_markdown, "table": self.as_table}[self.kind]
         print(form(printable(name), line), file=self.file, flush=True)
         self.lines += 1
+
+    def end(self) -> None:
+        """Print the table of several runs, by figure, so that those of the runs are below each other."""
+        if self.rows:
+            rows = sorted(self.rows, key=lambda row: row[1])
+            print(aligned([("judged", *HEADINGS), *rows], first=2), file=self.file, flush=True)
 
     def as_json(self, name: str, line: dict[str, Any]) -> str:
         return json.dumps(line)
@@ -57,15 +67,17 @@ class Printed:
 
     def as_table(self, name: str, line: dict[str, Any]) -> str:
         """Return a heading and aligned rows."""
-        rows = [HEADINGS, *cells(line)]
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        aligned = [
-            "  ".join(cell.rjust(width) if 0 < i <= NUMBERS else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths)))
-            for row in rows
-        ]
         real = line["protocol"].get("real")
         title = f"{name}, compared with {printable(str(real))}" if real else name
-        return "\n".join([*([""] if self.lines else []), title, *(f"  {row}".rstrip() for row in aligned)])
+        return "\n".join([*([""] if self.lines else []), title, aligned([HEADINGS, *cells(line)], first=1)])
+
+
+def aligned(rows: Sequence[Sequence[str]], first: int) -> str:
+    """Lay out rows, of which NUMBERS columns from the one with index `first` have numbers."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    right = range(first, first + NUMBERS)
+    lines = ("  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))) for row in rows)
+    return "\n".join(f"  {line}".rstrip() for line in lines)
 
 
 def cells(line: dict[str, Any]) -> list[Sequence[str]]:

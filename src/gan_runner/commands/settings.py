@@ -85,7 +85,7 @@ class Sample:
 class Evaluate:
     """The keys of evaluate.yaml."""
 
-    run: Run | None
+    run: Run | tuple[Run, ...] | None
     checkpoint: Annotated[Text, Doc("last, best, all or the path of a file")]
     samples: Judged | None
     reference: Judged | None

@@ -120,6 +120,7 @@ gan-eval measures the samples of a run, or samples from any source, and says by 
 
 Usage
   gan-eval run=RUN_DIR [metric=[A,B]] [extractor=[C,D]] [KEY=VALUE ...]
+  gan-eval run=[A,B] [KEY=VALUE ...]                       several runs, in one table
   gan-eval samples=SOURCE reference=SOURCE metric=[A,B] [extractor=[C,D]] [KEY=VALUE ...]
 
 Sources (samples=SOURCE reference=SOURCE)
