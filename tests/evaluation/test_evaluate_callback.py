@@ -43,6 +43,35 @@ def test_the_last_round_is_measured_once_more_as_published_figures_are(tmp_path)
 
 
 @pytest.mark.slow
+def test_it_has_curves_and_pictures_of_its_own(tmp_path):
+    """Of the names that gan-runs gives it: those of training stay."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    words = [
+        "dataset=triangles",
+        "dataset.n_train=60",
+        "dataset.n_test=20",
+        "architecture=mlp",
+        "metric=[flaw_critics]",
+        "extractor=random_conv",
+    ]
+    small = [word for word in RING if not word.startswith(("dataset", "metric", "extractor", "callback.evaluate.best"))]
+    more = ["callback.evaluate.n=60", "callback.evaluate.n_real=50", "callback.evaluate.final.n=64", "trainer.steps=2"]
+    runs.train(compose([*small, *words, *more]).config, tmp_path)
+    drawn = EventAccumulator(str(tmp_path)).Reload().Tags()
+    figures = [key for key in lines(tmp_path)[0]["metrics"] if key.endswith("count")]
+    assert len(lines(tmp_path)) == 2
+    assert {figures[0], f"{figures[0]} (n=64, n_real=60)"} <= set(drawn["scalars"])
+    assert set(records.read(tmp_path, tmp_path).keys) >= {f"{figures[0]} (n=64, n_real=60)"}
+    plain = [tag for tag in drawn["images"] if tag.startswith("flaws/") and "(" not in tag]
+    again = [tag for tag in drawn["images"] if tag.startswith("flaws/") and "(n=64, n_real=60)" in tag]
+    files = sorted(path.name for path in (tmp_path / "evaluations").iterdir())
+    assert plain
+    assert len(files) == len(plain) + len(again) == 2 * len(plain)
+    assert sum("(n=64" in name for name in files) == len(again)
+
+
+@pytest.mark.slow
 def test_it_is_what_gan_eval_measures_of_the_last_checkpoint(tmp_path, monkeypatch, capsys):
     import sys
 

@@ -15,7 +15,7 @@ from gan_runner.evaluation import findings
 from gan_runner.evaluation.reference import Reference
 from gan_runner.reporting import Countdown
 from gan_runner.sampling.subjects import Generated
-from gan_runner.storage import directory
+from gan_runner.storage import directory, records
 from gan_runner.storage.protocols import Protocol
 from gan_runner.storage.records import Evaluation, evaluations_of, settled
 from gan_runner.storage.untrusted import flat, read_bounded
@@ -68,12 +68,8 @@ class Evaluate(Callback):
         self.key: str | None = None  # what best.pt follows; None until there is such a figure
         self.mode: str | None = best["mode"]
         self.value: float | None = None  # the best so far
-        self.measures: dict[str, Any] = {
-            "n_fake": n,
-            "seed": seed,
-            "split": split,
-            "n_real": n_real,
-        }  # what a resume may change of the protocol
+        # what a resume may change of the protocol
+        self.measures: dict[str, Any] = {"n_fake": n, "seed": seed, "split": split, "n_real": n_real}
         self.first: dict[str, Any] = self.measures  # as it was when the run began
         self.loaded: dict[str, Any] | None = None  # the state that a resumed run begins with
         self.evaluated_at = -1
@@ -146,19 +142,20 @@ class Evaluate(Callback):
         n = (None if run.device.type == "cpu" else PUBLISHED) if self.final["n"] == "auto" else self.final["n"]
         if run.metrics and run.step == run.steps and self.finished_at != run.step and n is not None:
             run.reporter.say(f"the figures of the last round, once more on {n:,} samples against all real ones")
-            self.measured(run, n, self.real(run, None), f" (n={n})", {"checkpoint": "last.pt"})  # as by gan-eval
+            self.measured(run, n, self.real(run, None), checkpoint="last.pt")
 
     def evaluate(self, run: Run) -> None:
-        found, protocol = self.measured(run, self.n, self.reference, self.suffix)
+        found, protocol = self.measured(run, self.n, self.reference)
         self.evaluated_at = run.step
         if self.best["metric"] is not None:
             line = Evaluation(run.step, run.images, found.numbers, dict(flat(protocol)), found.better)
             self.follow(run, line, self.best["metric"])
 
-    def measured(
-        self, run: Run, n: int, reference: Reference, suffix: str, more: dict[str, Any] | None = None
-    ) -> tuple[findings.Findings, dict[str, Any]]:
-        """Measure n samples, write and say the figures. Returns them and their protocol. suffix: of the names of curves."""
+    def measured(self, run: Run, n: int, reference: Reference, checkpoint: str | None = None) -> tuple[findings.Findings, dict[str, Any]]:
+        """Measure n samples, write and say the figures. Returns them and their protocol.
+
+        checkpoint: of a measurement beside those of training; it is recorded, named and drawn as gan-eval does it for this checkpoint.
+        """
         distributed.copy_buffers(run.game.sampler)
         tick = Countdown(run.reporter, f"evaluating round {run.step}: ").at
         found = findings.evaluate(self.subject(run, n), run.metrics, reference, batch_size=self.batch_size, tick=tick)
@@ -166,12 +163,18 @@ class Evaluate(Callback):
         found = found._replace(figures=figures, better=better)
         whose = "G" if run.game.sampler is run.game.G else "average of G"
         settings = findings.settings_of(run.config.get("metric") or {})
-        protocol = found.protocol | {"generator": whose, "metrics": settings} | (more or {})
+        protocol = found.protocol | {"generator": whose, "metrics": settings}
+        keys = [*found.numbers, *found.pictures]
+        names, files = {key: key + self.suffix for key in keys}, {key: key for key in keys}
+        if checkpoint is not None:
+            protocol |= {"checkpoint": checkpoint}
+            names = files = distributed.shared(records.drawn(run.folder, keys, protocol))
         if distributed.is_first():
-            directory.add_evaluation(run.folder, found.line(run.step, run.images, protocol=protocol), found.pictures)
-        run.write({name + suffix: value for name, value in found.numbers.items() if value is not None})
-        for name, picture in found.pictures.items():
-            run.draw(name + suffix, picture)
+            pictures = {files[key]: picture for key, picture in found.pictures.items()}
+            directory.add_evaluation(run.folder, found.line(run.step, run.images, protocol=protocol), pictures)
+        run.write({names[key]: value for key, value in found.numbers.items() if value is not None})
+        for key, picture in found.pictures.items():
+            run.draw(names[key], picture)
         missing = found.protocol.get("missing", {})
         said = [f"{name} is null" if name in missing else run.metrics[name].sentence(each) for name, each in found.figures.items()]
         run.reporter.say(f"round {run.step}: " + "; ".join(said))
