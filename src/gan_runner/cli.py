@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gan_runner.config.groups import config_dir
+from gan_runner.config.groups import file_of
 from gan_runner.errors import DONE, FAILED, KEYBOARD, UserError, plain, say, verdict
 
 
@@ -289,9 +289,7 @@ def _rate(argv: list[str]) -> int:
 def _dataset_of(argv: list[str], key: str, dirs: list[str]) -> str | None:
     """Return the data set that a word such as `reference=cifar10` names; None where it is a path, or there is no such word."""
     name = next((word.removeprefix(f"{key}=") for word in reversed(argv) if word.startswith(f"{key}=")), "")
-    folders: list[Path] = [config_dir(), *map(Path, dirs)]
-    known = any((folder / "dataset" / f"{name}.yaml").is_file() for folder in folders)
-    return name if name and ".." not in name and known and not Path(name).exists() else None
+    return name if file_of("dataset", name, dirs) is not None and not Path(name).exists() else None
 
 
 def _dataset(argv: list[str], name: str, words: list[str]) -> dict[str, Any]:

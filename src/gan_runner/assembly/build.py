@@ -135,13 +135,13 @@ def make_metrics(config: dict[str, Any], packages: Sequence[str], spec: Spec) ->
     networks: dict[str, Extractor] = make_list(config, packages, "extractor")
     made: dict[str, Metric] = {}
     for name, node in (config.get("metric") or {}).items():
-        build = partial(make, node, packages, Metric, f"metric.{name}", spec=spec)
-        one: Metric = build()
-        through = chosen_networks(name, one, node.get("through"), networks)
-        if len(through) < 2:
-            made[name] = one.look_through(networks[through[0]] if through else None)
-        else:
-            made |= {f"{name}.{network}": build().look_through(networks[network]) for network in through}
+        metric: Metric = make(node, packages, Metric, f"metric.{name}", spec=spec)
+        through = chosen_networks(name, metric, node.get("through"), networks)
+        if not through:
+            made[name] = metric
+        for network in through:
+            each = metric if network == through[0] else make(node, packages, Metric, f"metric.{name}", spec=spec)
+            made[name if len(through) == 1 else f"{name}.{network}"] = each.look_through(networks[network])
     refuse_same_keys(made)
     return made
 

@@ -78,9 +78,9 @@ Flags
 
 def experiment_help(name: str, config_dirs: Sequence[str]) -> str:
     """Return the text of gan-train --help experiment=NAME: the head of its file, and its published figures."""
-    from gan_runner.config.published import file_of, published  # a fifth of a second that --help does not need
+    from gan_runner.config.published import file_of_experiment, published  # a fifth of a second that --help does not need
 
-    lines = (read_bounded(file_of(name, config_dirs), cut=True) or b"").decode(errors="replace").splitlines()
+    lines = (read_bounded(file_of_experiment(name, config_dirs), cut=True) or b"").decode(errors="replace").splitlines()
     head = [line.removeprefix("#").removeprefix(" ") for line in takewhile(lambda line: line.startswith("#"), lines)]
     story = "\n".join(printable(line, 300) for line in head if not line.startswith("@package"))
     rows = [(f"{each.figure}  {each.text}", each.told) for each in published(name, config_dirs)]

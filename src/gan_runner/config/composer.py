@@ -200,10 +200,7 @@ class Composer(ConfigLoaderImpl):
         if added:
             defaults = self.compute_defaults_list(config_name, written, RunMode.MULTIRUN).defaults
             for group, names in added.items():
-                present = [
-                    (d.config_path or "").removeprefix(f"{group}/") for d in defaults if (d.config_path or "").startswith(f"{group}/")
-                ]
-                written.append(f"{group}=[{','.join(dict.fromkeys([*present, *names]))}]")
+                written.append(f"{group}=[{','.join(dict.fromkeys([*_options(defaults, group), *names]))}]")
         return written
 
     def _addressed(self, config_name: str, line: list[Override]) -> list[Override]:
@@ -215,8 +212,7 @@ class Composer(ConfigLoaderImpl):
         if not short or not names:
             return line
         defaults = self.compute_defaults_list(config_name, [text_of(o) for o in line if o not in short], RunMode.MULTIRUN).defaults
-        paths = [d.config_path or "" for d in defaults]
-        chosen = [path.removeprefix(f"{group}/") for path in paths if path.startswith(f"{group}/")]
+        chosen = _options(defaults, group)
         if len(chosen) != 1:
             return line
         return [parsed([text_of(o).replace(f"{group}.", f"{group}.{chosen[0]}.", 1)])[0] if o in short else o for o in line]
@@ -385,6 +381,12 @@ class Composer(ConfigLoaderImpl):
         asking = ", ".join(experiment.lstrip("+") for experiment in self.loading.experiments)
         by = f" (asked for by {asking})" if asking and not any(o.key_or_group == group for o in line) else ""
         return f"there is no {group} {name}{did_you_mean(name, self.repository.get_group_options(group))}{by}{self._available(group)}"
+
+
+def _options(defaults: Sequence[Any], group: str) -> list[str]:
+    """Return the names of the files of a group in a defaults list."""
+    paths = [default.config_path or "" for default in defaults]
+    return [path.removeprefix(f"{group}/") for path in paths if path.startswith(f"{group}/")]
 
 
 def _choices(defaults: Sequence[Any], repo: Any) -> dict[str, Names]:

@@ -1,5 +1,6 @@
 """The groups of the configuration, and the folder of its files."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,12 @@ def config_dir() -> Path:
         if (folder / "train.yaml").is_file():
             return folder
     raise FileNotFoundError("the configs of gan-runner are missing: reinstall the package")
+
+
+def file_of(group: str, name: str, config_dirs: Sequence[str | Path] = ()) -> Path | None:
+    """Return the file of an option, the user's before a shipped one; None where there is none."""
+    paths = (folder / group / f"{name}.yaml" for folder in (*map(Path, config_dirs), config_dir()))
+    return next((path for path in paths if path.is_file()), None) if name and ".." not in name else None
 
 
 def is_part(node: Any) -> bool:

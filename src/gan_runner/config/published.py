@@ -9,8 +9,8 @@ from typing import Annotated
 import pydantic
 from pydantic import Field
 
-from gan_runner.config.groups import config_dir
-from gan_runner.errors import UserError
+from gan_runner.config.groups import file_of
+from gan_runner.errors import UserError, printable
 from gan_runner.storage.untrusted import parsed_yaml, read_bounded
 
 
@@ -43,18 +43,17 @@ class Published(pydantic.BaseModel):
         return "; ".join([self.source, *said, *([f"training: {self.training}"] if self.training else [])])
 
 
-def file_of(experiment: str, config_dirs: Sequence[str | Path] = ()) -> Path:
+def file_of_experiment(experiment: str, config_dirs: Sequence[str | Path] = ()) -> Path:
     """Return the file of an experiment. UserError if there is none."""
-    for folder in (*map(Path, config_dirs), config_dir()):
-        if (path := folder / "experiment" / f"{experiment}.yaml").is_file():
-            return path
-    raise UserError(f"there is no experiment {experiment}; gan-train --help lists them")
+    if (path := file_of("experiment", experiment, config_dirs)) is None:
+        raise UserError(f"there is no experiment {printable(experiment, 100)}; gan-train --help lists them")
+    return path
 
 
 def published(experiment: str, config_dirs: Sequence[str | Path] = ()) -> list[Published]:
     """Return the published figures of an experiment: those in its own file, as one that inherits from it is another. UserError if they
     cannot be read."""
-    path = file_of(experiment, config_dirs)
+    path = file_of_experiment(experiment, config_dirs)
     tree = parsed_yaml(read_bounded(path, 2**20))
     said = tree.get("expect") if isinstance(tree, dict) else None
     try:

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
+from gan_runner.datasets.listing import shown, suffix_of
 from gan_runner.errors import UserError, printable
 
 MEMBERS = 2**22  # images of a file, at most
@@ -37,7 +38,7 @@ class Member:
 
     @property
     def suffix(self) -> str:
-        return os.path.splitext(self.name)[1].lower()
+        return suffix_of(self.name)
 
     def read_bytes(self) -> bytes:
         """Read the encoded image."""
@@ -74,7 +75,7 @@ class Pack:
         opened = self._opened
         if opened is None or opened[0] != os.getpid():
             if state_of(self.path) != self.state:
-                raise UserError(f"{printable(str(self.path))} has changed while it was in use; start again")
+                raise UserError(f"{shown(self.path)} has changed while it was in use; start again")
             opened = self._opened = (os.getpid(), self.opened())
         return opened[1]
 
@@ -96,9 +97,9 @@ def state_of(path: Path) -> tuple[int, int]:
     try:
         about = path.stat()
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {printable(str(path))}: {getattr(error, 'strerror', None) or error}") from error
+        raise UserError(f"cannot read {shown(path)}: {getattr(error, 'strerror', None) or error}") from error
     if not stat.S_ISREG(about.st_mode):
-        raise UserError(f"cannot read {printable(str(path))}: it is no regular file")
+        raise UserError(f"cannot read {shown(path)}: it is no regular file")
     return about.st_size, about.st_mtime_ns
 
 

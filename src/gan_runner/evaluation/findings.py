@@ -153,15 +153,15 @@ def evaluate(
         network.to(device)
     seen, broken, dark, kind = 0, False, True, subject.spec.kind
     notes: list[str] = []
-    readers = {name: metric for name, metric in measured.items() if {"features", "logits"} & set(metric.reads)}
+    networks = looks_through({name: metric for name, metric in measured.items() if {"features", "logits"} & set(metric.reads)})
     if any(metric.reads for metric in measured.values()):
         rows = distributed.rows(subject.n)
         for x, y in subject.batches(rows, batch_size):
             broken |= not x.isfinite().all()
             dark &= kind.nearly_black(x)
-            networks = [] if broken else looks_through(readers)  # of samples that are not finite there is no figure
-            outputs = {id(network): network(kind.as_bytes(x))._asdict() for network in networks}
-            for name, metric in {} if broken else measured.items():
+            shown = kind.as_bytes(x) if networks and not broken else x
+            outputs = {id(network): network(shown)._asdict() for network in ([] if broken else networks)}
+            for name, metric in {} if broken else measured.items():  # of samples that are not finite there is no figure
                 values = {"samples": x, "y": y} | outputs.get(id(metric.network), {})
                 metric.update(*[given(values, field, name).to(home) for field in metric.reads])
             seen += len(x)

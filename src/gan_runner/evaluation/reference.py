@@ -69,7 +69,7 @@ class Reference:
         self.dataset, self.split, self.extractor, self.asked, self.order = dataset, split, extractor, n, order
         self.device, self.batch_size, self.tick = torch.device(device), batch_size, tick
         self._samples = self  # the reference that opens and reads them
-        self._others: dict[tuple[Split, str | None], Reference] = {(split, extractor.name if extractor else None): self}
+        self._others: dict[tuple[Split, Extractor | None], Reference] = {(split, extractor): self}
 
     @property
     def name(self) -> str:
@@ -82,7 +82,7 @@ class Reference:
 
     def of(self, split: Split) -> Reference:
         """Return the reference for another split of the same data. UserError if there is no such split."""
-        key = split, self.extractor.name if self.extractor else None
+        key = split, self.extractor
         if key not in self._others:
             settings = {"n": self.asked, "device": self.device, "batch_size": self.batch_size, "tick": self.tick, "order": self.order}
             other = Reference(self.dataset, split, self.extractor, **settings)  # type: ignore[arg-type]
@@ -92,7 +92,7 @@ class Reference:
 
     def through(self, extractor: Extractor | None) -> Reference:
         """Return the reference of the same samples, which are opened and read once, with the features of this extractor."""
-        key = self.split, extractor.name if extractor else None
+        key = self.split, extractor
         if key not in self._others:
             other = copy.copy(self)
             for kept in ("about", "_folder", "_features", "_moments"):

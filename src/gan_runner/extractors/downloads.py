@@ -32,6 +32,14 @@ class Remote(NamedTuple):
     """None where it was not published: any file of that size is taken."""
 
 
+def fetch(remote: Remote, path: Path, allowed: bool) -> str | None:
+    """Download the file to `path` where that is allowed. Returns why it is not there, or None."""
+    if not allowed:
+        return "downloading is off (extractor.download=false)"
+    failure = download(remote, path)
+    return None if failure is None else f"it could not be downloaded ({failure})"
+
+
 def download(remote: Remote, path: Path) -> str | None:
     """Download the file to `path`. Returns why it failed, or None.
 

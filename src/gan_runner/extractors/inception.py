@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gan_runner.errors import UserError
 from gan_runner.evaluation.extractor import Extracted, Extractor, colour
-from gan_runner.extractors.downloads import Remote, download
+from gan_runner.extractors.downloads import Remote, fetch
 
 FILES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")  # two names of one file
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -200,13 +200,10 @@ class InceptionV3TF(Extractor):
             why = "nothing else was tried, as this path was named"
         elif not self.standard:
             why = "only the published file is downloaded, and extractor.sha256 asks for another"
-        elif not self.download:
-            why = "downloading is off (extractor.download=false)"
+        elif (failure := fetch(PUBLISHED, places[0], self.download)) is None:
+            return places[0]
         else:
-            failure = download(PUBLISHED, places[0])
-            if failure is None:
-                return places[0]
-            why = f"it could not be downloaded ({failure})"
+            why = failure
         raise UserError(
             f"extractor {self.name} needs the weights of Inception, and there is no file {' nor '.join(map(str, places))}; {why}. The "
             f"published ones are {PUBLISHED.url} ({PUBLISHED.size:,} bytes, SHA-256 {PUBLISHED.sha256}): put that file there, or name its "

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gan_runner.errors import UserError
 from gan_runner.evaluation.extractor import Extractor
-from gan_runner.extractors.downloads import Remote, download
+from gan_runner.extractors.downloads import Remote, fetch
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of channels in [0, 1]
 MB = 10**6
@@ -54,13 +54,8 @@ class TimmNetwork(Extractor):
         place = Path(torch.hub.get_dir(), "checkpoints", self.file)
         if os.path.isfile(place):  # False as well where one may not look
             return place
-        if not self.download:
-            why = "downloading is off (extractor.download=false)"
-        else:
-            failure = download(self.published, place)
-            if failure is None:
-                return place
-            why = f"it could not be downloaded ({failure})"
+        if (why := fetch(self.published, place, self.download)) is None:
+            return place
         size = f"{self.published.size / MB:,.0f} MB, " if self.published.size is not None else ""
         known = f"SHA-256 {self.published.sha256}" if self.published.sha256 is not None else "no published checksum"
         raise UserError(

@@ -53,7 +53,7 @@ def row(run: Run, expected: Published, own: list[str]) -> Row:
 
 
 def apart(line: Evaluation, expected: Published) -> list[str]:
-    """List what differs between the protocol of a line and the published one, of what the source says."""
+    """List the entries of the published protocol that a line of metrics.jsonl has otherwise."""
     found = {name: line.protocol.get(name) for name in expected.protocol}
     return [f"{name} {shown(found[name])}, not {shown(said)}" for name, said in expected.protocol.items() if found[name] != said]
 
