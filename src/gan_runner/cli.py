@@ -5,6 +5,7 @@ This module imports torch only after a configuration is composed, so that --help
 """
 
 import os
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -255,8 +256,8 @@ def _sample(argv: list[str]) -> int:
 
 def _evaluate(argv: list[str]) -> int:
     dirs = [] if {"--help", "-h"} & {*argv} else _config_dirs(_arguments(argv))
-    named = {key: name for key in ("samples", "reference") if (name := _dataset_of(argv, key, dirs))}
-    real = [f"dataset={named['reference']}"] if "reference" in named else []
+    named = {key: names for key in ("samples", "reference") if (names := _datasets_of(argv, key, dirs))}
+    real = [f"dataset={named['reference'][0]}"] if "reference" in named else []
     of_samples = [] if real or "samples" not in named else [word for word in argv if word.startswith("dataset.")]
     line = [word for word in argv if word not in of_samples] + real
     if (keys := _composed("gan-eval", line, "evaluate", "say what to judge")) is not None:
@@ -264,7 +265,7 @@ def _evaluate(argv: list[str]) -> int:
 
         settings = read(Evaluate, keys)
         roots = [word for word in argv if word.startswith("dataset.root=")]
-        samples = _dataset(argv, named["samples"], of_samples or roots) if "samples" in named else None
+        samples = {name: _dataset(argv, name, of_samples or roots) for name in named.get("samples", ())}
 
         from gan_runner.commands.evaluate import main
 
@@ -286,10 +287,11 @@ def _rate(argv: list[str]) -> int:
     return DONE
 
 
-def _dataset_of(argv: list[str], key: str, dirs: list[str]) -> str | None:
-    """Return the data set that a word such as `reference=cifar10` names; None where it is a path, or there is no such word."""
-    name = next((word.removeprefix(f"{key}=") for word in reversed(argv) if word.startswith(f"{key}=")), "")
-    return name if file_of("dataset", name, dirs) is not None and not Path(name).exists() else None
+def _datasets_of(argv: list[str], key: str, dirs: list[str]) -> list[str]:
+    """Return the data sets that a word names, such as `reference=cifar10` or `samples=[cifar10,made.zip]`; not what is a path."""
+    value = next((word.removeprefix(f"{key}=") for word in reversed(argv) if word.startswith(f"{key}=")), "")
+    names = re.findall(r"[^\[\],'\"\s]+", value) if value.startswith("[") else [value]
+    return [name for name in names if file_of("dataset", name, dirs) is not None and not Path(name).exists()]
 
 
 def _dataset(argv: list[str], name: str, words: list[str]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing_extensions import Doc, TypedDict
 
 from gan_runner.assembly.signatures import expected, mistyped
 
+NESTED = "loss.x=[1, [2]]: expected a list, each a whole number, or a list, each a list, each a whole number"
+
 
 class Best(TypedDict):
     metric: str | None
@@ -69,6 +71,10 @@ def even(number: int) -> int:
         (float, 3, []),
         (Annotated[float, Gt(0)], float("nan"), ["loss.x=nan: expected a number, above 0"]),
         (tuple[int, ...], [1, 2], []),
+        (int | tuple[int, ...] | Annotated[tuple[tuple[int, ...], ...], Doc("groups")], [[1, 2], [3]], []),
+        (tuple[int, ...] | tuple[tuple[int, ...], ...], [1, [2]], [NESTED]),
+        (list[tuple[int, int]], [[1, 2], [3, 4]], []),
+        (tuple[list[int], ...], [[1, 2], [3, 4]], []),
         (tuple[int, ...], [1, "a"], ["loss.x=[1, 'a']: expected a list, each a whole number"]),
         (Annotated[int, Ge(1), MultipleOf(3)], 4, ["loss.x=4: expected a whole number, 1 or more; input should be a multiple of 3"]),
         (Annotated[float, Field(allow_inf_nan=False)], float("inf"), ["loss.x=inf: expected a number; input should be a finite number"]),

@@ -72,8 +72,13 @@ def test_they_are_one_table(gan_eval):
     [
         (["run=[a,nowhere]"], "nowhere is not a run directory"),
         (["run=[a,b]", "out=x"], "out=x: the figures of several runs are added to each of them"),
-        (["run=[]"], "run=[]: there is no run"),
-        (["run=[a,b]", "samples=a"], "say what to judge"),
+        (["run=[]"], "run=[]: there is none to judge"),
+        (["run=[a,b]", "samples=nowhere"], "nowhere is neither a folder of images nor a"),
+        (["run=[a,a]"], "a is named twice"),
+        (["run=[[a,b],[a]]"], "a is named twice"),
+        (["run=[[a],[]]"], "run=[]: there is none to judge"),
+        (["run=[[a],[b]]", "checkpoint=all"], "checkpoint=all: groups are compared at one checkpoint of each run"),
+        (["run=[[a],b]"], "expected the folder of a run"),
         (["run=[a,3]"], "expected the folder of a run"),
     ],
 )

@@ -10,9 +10,8 @@ from gan_runner.architectures import Generator
 from gan_runner.datasets import Dataset, Ring8, Samples, Spec
 from gan_runner.draws import NumberedDraws
 from gan_runner.errors import UserError
-from gan_runner.evaluation import Findings, evaluate, findings, over_seeds
+from gan_runner.evaluation import evaluate, findings
 from gan_runner.evaluation.reference import Reference
-from gan_runner.evaluation.seeds import student_t
 from gan_runner.extractors import Extracted, Extractor, RandomConv
 from gan_runner.metrics import Metric
 from gan_runner.metrics.diversity import MSSSIM
@@ -420,19 +419,3 @@ def test_a_line_says_which_way_each_figure_is_better():
     assert got.better == {"mean/n": "max", "none": "min"}, "also of a figure that is null"
     line = got.line(3, 30, protocol={})
     assert line == {"step": 3, "images": 30, "metrics": got.numbers, "better": got.better, "protocol": {}}
-
-
-def test_figures_over_seeds_have_an_interval():
-    def finding(value):
-        return Findings({"a": {"a": value, "b": None}}, {}, {}, {})
-
-    means, intervals = over_seeds([finding(1.0), finding(2.0), finding(6.0)])
-    assert means == {"a": 3.0, "b": None}
-    half = 4.303 * math.sqrt(7) / math.sqrt(3)
-    assert intervals == {"a": pytest.approx([3 - half, 3 + half])}
-
-
-def test_student_t_approaches_the_normal_distribution():
-    assert student_t(1) == 12.706
-    assert student_t(30) == pytest.approx(2.042, rel=2e-3)
-    assert student_t(10**6) == pytest.approx(1.96, rel=1e-3)

@@ -6,7 +6,7 @@ import inspect
 import types
 import typing
 from collections.abc import Collection, Iterable, Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 import pydantic
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
@@ -41,8 +41,25 @@ def signature(cls: type) -> dict[str, tuple[Any, Any]]:
 
 
 def converted(annotation: Any, value: Any) -> Any:
-    """Return a list of a YAML file as a tuple where the annotation asks for one, and any other value as it is."""
-    return tuple(value) if isinstance(value, list) and "tuple[" in str(annotation) else value
+    """Return a list of a YAML file as a tuple where the annotation asks for one, also inside other lists, and any other value as it is."""
+    if not isinstance(value, list):
+        return value
+    below = list(_below(annotation))
+    inner = [one for _, each in below for one in each if one is not ...]
+    made = [converted(Union[tuple(inner)], each) for each in value] if inner else value  # noqa: UP007
+    return tuple(made) if tuple in [kind for kind, _ in below] else made
+
+
+def _below(annotation: Any) -> Iterator[tuple[type, tuple[Any, ...]]]:
+    """List the kinds of lists that an annotation takes, tuple or list, and the annotations of what is in them."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        for one in arguments:
+            yield from _below(one)
+    elif origin is Annotated:
+        yield from _below(arguments[0])
+    elif origin in (tuple, list):
+        yield origin, arguments
 
 
 def misnamed(path: str, cls: type, keys: Collection[str]) -> Iterator[str]:

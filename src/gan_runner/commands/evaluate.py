@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 
 from gan_runner.assembly import build, parts
 from gan_runner.assembly.signatures import signature
+from gan_runner.commands.groups import Groups, Member
 from gan_runner.commands.printed import Printed
 from gan_runner.commands.settings import Evaluate
 from gan_runner.datasets import Dataset
@@ -43,62 +45,119 @@ class Judged(NamedTuple):
     protocol: dict[str, Any]
 
 
-def main(settings: Evaluate, root: str | None, samples: dict[str, Any] | None = None) -> None:
+class One(NamedTuple):
+    """One run, or the samples of one source: the settings with which it is judged, as if it were alone on the line."""
+
+    name: str
+    group: int
+    settings: Evaluate
+    like: str | None  # the run whose parts count where the line names none: itself, for samples the first run of the line
+
+
+def main(settings: Evaluate, root: str | None, samples: Mapping[str, dict[str, Any]] = MappingProxyType({})) -> None:
     """Run gan-eval: measure, print, and add the figures to the run.
 
-    root: the folder of the data, where the line names it. samples: the data set that `settings.samples` names, where it names one.
+    root: the folder of the data, where the line names it. samples: the data sets that `settings.samples` names, by name.
     """
-    if (settings.run is None) == (settings.samples is None):
-        raise UserError("say what to judge: either run=RUN_DIR or samples=FOLDER_OR_FILE")
-    runs = settings.run if isinstance(settings.run, tuple) else (settings.run,)
-    if not runs:
-        raise UserError("run=[]: there is no run")
-    if len(runs) > 1 and settings.out is not None:
-        raise UserError(f"out={settings.out}: the figures of several runs are added to each of them")
+    every, grouped = each_alone(settings)
     hardware.use_threads(settings.threads)
-    each = [replace(settings, run=run) for run in runs]
-    configs = [config_of(one, root) for one in each]  # before the first of them is measured
-    printed = Printed(settings.format, sys.stdout, together=len(runs) > 1)
-    for one, config in zip(each, configs):
-        judge(one, config, root, samples, printed)
-    printed.end()
+    configs = [config_of(one, root) for one in every]  # before the first of them is measured
+    given = [stored(one.settings, root, samples.get(one.name)) if one.settings.samples is not None else None for one in every]
+    if len(every) > 1:
+        refuse_other_shapes(every, configs, given)
+    printed = Printed(settings.format, sys.stdout, together=len(every) > 1, grouped=grouped)
+    members: list[list[Member]] = [[] for _ in range(every[-1].group + 1)]
+    with Reporter() as reporter:
+        for one, config, dataset in zip(every, configs, given):
+            run = Path(str(one.settings.run)) if one.settings.run is not None else None
+            lines = judge(one, config, dataset, printed, reporter)
+            members[one.group] += [Member(one.name, run, line) for line in lines[-1:]]
+        groups = Groups(members)
+        printed.end(groups)
+        for note in groups.notes() if len(every) > 1 else ():
+            reporter.say(f"note: {note}")
 
 
-def config_of(settings: Evaluate, root: str | None) -> dict[str, Any]:
+def each_alone(settings: Evaluate) -> tuple[list[One], bool]:
+    """List the runs and samples of the line, and whether it has groups of them. UserError where there are none, or one is there twice."""
+    of_runs, of_samples = groups_of("run", settings.run), groups_of("samples", settings.samples)
+    every = [One(name, i, replace(settings, run=name, samples=None), name) for i, group in enumerate(of_runs) for name in group]
+    first = every[0].name if every else None
+    for i, group in enumerate(of_samples, len(of_runs)):
+        every += [One(name, i, replace(settings, run=None, samples=name), first) for name in group]
+    if not every:
+        raise UserError("say what to judge: run=RUN_DIR or samples=FOLDER_OR_FILE")
+    names = [one.name for one in every]
+    if again := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"{again} is named twice")
+    if len(every) > 1 and settings.out is not None:
+        raise UserError(f"out={settings.out}: the figures of several runs are added to each of them")
+    grouped = any(isinstance(each, tuple) for listed in (settings.run, settings.samples) if isinstance(listed, tuple) for each in listed)
+    if grouped and settings.checkpoint == "all":
+        raise UserError("checkpoint=all: groups are compared at one checkpoint of each run")
+    return every, grouped
+
+
+def groups_of(key: str, value: str | tuple[Any, ...] | None) -> list[tuple[str, ...]]:
+    """Return the groups that a key names; what is in none is a group of its own. UserError for an empty list."""
+    listed = value if isinstance(value, tuple) else () if value is None else (value,)
+    groups = [each if isinstance(each, tuple) else (each,) for each in listed]
+    if value is not None and not (groups and all(groups)):
+        raise UserError(f"{key}=[]: there is none to judge")
+    return groups
+
+
+def refuse_other_shapes(every: Sequence[One], configs: Sequence[dict[str, Any]], given: Sequence[Dataset | None]) -> None:
+    """Raise UserError where not all samples have the same shape."""
+    shapes = {}
+    for one, config, dataset in zip(every, configs, given):
+        if dataset is None:
+            saved = build.plain(directory.read_config(Path(str(one.settings.run))))
+            dataset = parts.make_one(config | {"dataset": saved["dataset"]}, one.settings.packages, "dataset")
+        shapes[one.name] = dataset.spec.shape
+    first = every[0].name
+    if other := next((name for name, shape in shapes.items() if shape != shapes[first]), None):
+        raise UserError(f"samples of {first} have the shape {shapes[first]} and those of {other} {shapes[other]}: judge them one by one")
+
+
+def config_of(one: One, root: str | None) -> dict[str, Any]:
     """Return the parts with which a run, or samples, are judged. UserError where they cannot be."""
-    for folder in filter(None, {settings.run, settings.out}):
-        contents.refuse_foreign(Path(str(folder)))
-    saved = build.plain(directory.read_config(Path(str(settings.run)))) if settings.run else {}
+    for folder in filter(None, {one.like, one.settings.out}):
+        contents.refuse_foreign(Path(folder))
+    saved = build.plain(directory.read_config(Path(one.like))) if one.like else {}
     if saved and root is not None and "root" in saved["dataset"]:
         saved["dataset"]["root"] = root
-    return chosen(settings, root, saved)
+    return chosen(one.settings, root, saved)
 
 
-def judge(settings: Evaluate, config: dict[str, Any], root: str | None, samples: dict[str, Any] | None, printed: Printed) -> None:
-    """Measure the checkpoints of one run, or samples, with these parts, and print and add the figures."""
+def judge(one: One, config: dict[str, Any], given: Dataset | None, printed: Printed, reporter: Reporter) -> list[dict[str, Any]]:
+    """Measure the checkpoints of one run, or samples, with these parts, and print and add the figures. Returns the lines.
+
+    given: the samples; None: those of the run.
+    """
+    settings = one.settings
     device, packages = hardware.device_of(settings.accelerator), settings.packages
     place = settings.out or settings.run
     out = Path(str(place)) if place else None
-    with Reporter() as reporter:
-        countdown = Countdown(reporter)
-        reference, metrics = None, None
-        given = stored(settings, root, samples) if settings.samples is not None else None
-        for judged in subjects(settings, given, device, reporter.say):
-            if metrics is None:
-                dataset, first = real(settings, config), judged.subjects[0]
-                spec = known(dataset, first)
-                metrics = build.make_metrics(config, packages, spec)
-                if dataset is not None:
-                    if found := dataset.summary():
-                        reporter.say(f"real: {found}")
-                    reference = Reference(
-                        dataset, settings.split,
-                        n=settings.n_real, device=device, batch_size=settings.batch_size, tick=countdown.at,
-                        order=first.spec if first.labelled else None,
-                    )  # fmt: skip
-            if printed.together:
-                judged = judged._replace(name=f"{settings.run}: {judged.name}")
-            measure(judged, metrics, reference, replace(settings, metric=config["metric"]), out, reporter, printed)
+    countdown = Countdown(reporter)
+    reference, metrics, lines = None, None, []
+    for judged in subjects(settings, given, device, reporter.say):
+        if metrics is None:
+            dataset, first = real(settings, config), judged.subjects[0]
+            spec = known(dataset, first)
+            metrics = build.make_metrics(config, packages, spec)
+            if dataset is not None:
+                if found := dataset.summary():
+                    reporter.say(f"real: {found}")
+                reference = Reference(
+                    dataset, settings.split,
+                    n=settings.n_real, device=device, batch_size=settings.batch_size, tick=countdown.at,
+                    order=first.spec if first.labelled else None,
+                )  # fmt: skip
+        if printed.together:
+            judged = judged._replace(name=one.name if given is not None else f"{one.name}: {judged.name}")
+        lines.append(measure(judged, metrics, reference, replace(settings, metric=config["metric"]), out, reporter, printed))
+    return lines
 
 
 def chosen(settings: Evaluate, root: str | None, saved: dict[str, Any]) -> dict[str, Any]:
@@ -132,8 +191,7 @@ def refuse_mistakes(config: dict[str, Any], packages: Sequence[str]) -> None:
 def stored(settings: Evaluate, root: str | None, node: dict[str, Any] | None) -> Dataset:
     """Return the samples of the command line: those of the data set `node`, else of a folder or file. UserError as for the real ones."""
     if node is None:
-        assert settings.samples is not None
-        return Stored(settings.samples, settings.resize, settings.column, keys=True)
+        return Stored(str(settings.samples), settings.resize, settings.column, keys=True)
     config = {"dataset": without_root(node, root if "root" in node else None, settings.packages)}
     refuse_mistakes(config, settings.packages)
     return parts.make_one(config, settings.packages, "dataset")
@@ -200,8 +258,8 @@ def measure(
     out: Path | None,
     reporter: Reporter,
     printed: Printed,
-) -> None:
-    """Measure, print, and add a line, curves and pictures to the folder `out`. UserError if a metric cannot be computed."""
+) -> dict[str, Any]:
+    """Measure, print, add a line, curves and pictures to the folder `out`; returns the line. UserError if a metric cannot be computed."""
     findings: list[Findings] = []
     for subject in judged.subjects:
         refuse_missing(unmeasurable(metrics, subject, reference))
@@ -230,6 +288,7 @@ def measure(
         pictures = {names[key]: picture for key, picture in found.pictures.items()}
         directory.add_evaluation(out, line, pictures)
         add_to_curves(out, judged.step, {names[key]: value for key, value in numbers.items() if value is not None}, pictures)
+    return line
 
 
 def refuse_missing(reasons: dict[str, str]) -> None:

@@ -85,9 +85,9 @@ class Sample:
 class Evaluate:
     """The keys of evaluate.yaml."""
 
-    run: Run | tuple[Run, ...] | None
+    run: Run | tuple[Run, ...] | Annotated[tuple[tuple[Run, ...], ...], Doc("a list of groups of them, [[A,B],[C,D]]")] | None
     checkpoint: Annotated[Text, Doc("last, best, all or the path of a file")]
-    samples: Judged | None
+    samples: Judged | tuple[Judged, ...] | Annotated[tuple[tuple[Judged, ...], ...], Doc("a list of groups of them, [[A,B],[C,D]]")] | None
     reference: Judged | None
     resize: Annotated[int, Ge(1), Doc("a number of pixels")] | None
     column: Annotated[Text, Doc("the name of a column")] | None
