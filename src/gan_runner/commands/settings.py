@@ -87,6 +87,7 @@ class Evaluate:
 
     run: Run | tuple[Run, ...] | None
     checkpoint: Annotated[Text, Doc("last, best, all or the path of a file")]
+    watch: bool
     samples: Judged | None
     reference: Judged | None
     resize: Annotated[int, Ge(1), Doc("a number of pixels")] | None
