@@ -321,3 +321,15 @@ def test_a_hostile_run_directory_executes_nothing(points, tmp_path):
     torch.save({"version": 1, "payload": Payload()}, evil / "checkpoints" / "last.pt")
     with pytest.raises(UserError, match="is damaged"):
         gan_runner.load(evil)
+
+
+def test_snapshots_that_the_run_removes_meanwhile_are_left_out(points, tmp_path):
+    folder = shutil.copytree(points, tmp_path / "run")
+    path = folder / "checkpoints" / "step_00000004.pt"
+    for step in (1, 2, 3):
+        shutil.copy(path, path.with_name(f"step_0000000{step}.pt"))
+    found = []
+    for snapshot in gan_runner.load(folder).snapshots():
+        path.with_name("step_00000002.pt").unlink(missing_ok=True)
+        found.append(snapshot)
+    assert len(found) == 3

@@ -267,9 +267,16 @@ def _evaluate(argv: list[str]) -> int:
         roots = [word for word in argv if word.startswith("dataset.root=")]
         samples = {name: _dataset(argv, name, of_samples or roots) for name in named.get("samples", ())}
 
+        root = roots[-1].removeprefix("dataset.root=") if roots else None
+        if settings.watch:
+            from gan_runner.commands.watch import main as watch
+
+            watch(settings, root)
+            return DONE
+
         from gan_runner.commands.evaluate import main
 
-        main(settings, roots[-1].removeprefix("dataset.root=") if roots else None, samples)
+        main(settings, root, samples)
     return DONE
 
 

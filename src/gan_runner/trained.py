@@ -94,7 +94,12 @@ class TrainedRun:
     def snapshots(self) -> Iterator[Snapshot]:
         """Yield the networks of every numbered checkpoint, oldest first, loading each on demand."""
         for path in checkpoint.numbered(self.folder / "checkpoints"):
-            then = TrainedRun(self.folder, str(path), self.packages, self.device)
+            try:
+                then = TrainedRun(self.folder, str(path), self.packages, self.device)
+            except UserError as error:
+                if isinstance(error.__cause__, FileNotFoundError):  # the run goes on, and has removed it
+                    continue
+                raise
             yield Snapshot(then.step, then.generator, then.discriminator)
 
 

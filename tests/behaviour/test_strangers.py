@@ -168,6 +168,7 @@ NAMES = [
     ".lock", "train.log", "metrics.jsonl", "status.json", "config.yaml", "overrides.yaml", "env.json", "scalars.csv", "samples",
     "checkpoints", "evaluations", "checkpoints/last.pt", "checkpoints/best.pt", "samples/step_00000008.png", "profile.pt.trace.json",
     "events.out.tfevents.9.x", "wandb", "mlflow.json", "checkpoints/.last.pt.PID.part", "changes.jsonl",
+    "evaluations/watch.jsonl", "evaluations/.lock", "evaluations/events.out.tfevents.watch",
 ]  # fmt: skip
 
 
@@ -189,6 +190,7 @@ def precious(tmp_path):
 def test_a_link_in_a_run_directory_is_not_followed(run, shell, precious, name):
     """What it leads to is what was in its place, so that a command that follows it would go on."""
     name = name.replace("PID", str(os.getpid()))
+    (run / name).parent.mkdir(exist_ok=True)
     target, keep = precious[0] / Path(name).name, precious[1]
     if (run / name).exists():
         shutil.move(run / name, target)
@@ -208,6 +210,7 @@ def test_a_link_in_a_run_directory_is_not_followed(run, shell, precious, name):
 @pytest.mark.parametrize("name", [name for name in NAMES if "." in name])
 def test_a_pipe_in_a_run_directory_is_not_waited_for(run, shell, name):
     name = name.replace("PID", str(os.getpid()))
+    (run / name).parent.mkdir(exist_ok=True)
     (run / name).unlink(missing_ok=True)
     os.mkfifo(run / name)
     for command in COMMANDS:

@@ -1,10 +1,15 @@
 """Configurations of older versions: renamed keys, keys that they lack, and what tells two runs apart."""
 
+import fcntl
+import threading
+import time
+
 import pytest
 from omegaconf import OmegaConf
 
 from gan_runner.config.composer import compose
-from gan_runner.storage import directory, older
+from gan_runner.errors import UserError
+from gan_runner.storage import directory, older, records
 from gan_runner.storage.directory import differences, line_of
 from gan_runner.storage.older import translated
 from write_runs import make
@@ -79,3 +84,40 @@ def test_what_only_watches_tells_no_runs_apart():
     before = {"callback": {"log": {"every_steps": 1}, "grid": {"n": 4}}}
     assert changed(before, {"callback": {"progress": {}, "grid": {"n": 4}}}) == []
     assert changed(before, {"callback": {"log": {"every_steps": 1}, "grid": {"n": 5}}}) == ["callback.grid.n"]
+
+
+def test_somebody_who_looks_at_a_lock_for_a_moment_does_not_keep_a_run_from_starting(tmp_path):
+    """As gan-runs and gan-eval watch=true do."""
+    (tmp_path / ".lock").touch()
+    with (tmp_path / ".lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        threading.Timer(0.03, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
+        with directory.locked(tmp_path):
+            assert records.is_held(tmp_path)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        began = time.monotonic()
+        with pytest.raises(UserError, match="another process is writing the run in"), directory.locked(tmp_path):
+            pass
+        assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("data", "kept"),
+    [
+        (b'{"step": 1}\n{"step": 2}\n', [1, 2]),
+        (b'{"step": 1}\n{"step": 2', [1]),
+        (b'{"step": 1}\n{"step": 2}', [1]),
+        (b'{"step": 1}\n' + bytes(9), [1]),
+        (b'{"st\n{"step": 2}\n[3]\n\xff\n', [2]),
+        (b"", []),
+    ],
+)
+def test_lines_that_are_damaged_are_removed_and_the_others_stay(tmp_path, data, kept):
+    path = tmp_path / "watch.jsonl"
+    path.write_bytes(data)
+    for _ in range(2):
+        assert [line["step"] for line in directory.mended_lines(path, tmp_path)] == kept
+        assert path.read_bytes() == b"".join(b'{"step": %d}\n' % step for step in kept)
+    path.unlink()
+    assert directory.mended_lines(path, tmp_path) == []
+    assert not path.exists()

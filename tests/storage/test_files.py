@@ -50,7 +50,7 @@ ACTS = {
     "folder": lambda root: files.make_folder(root / "samples", root),
     "folder below": lambda root: files.make_folder(root / "samples" / "x", root),
     "link below": lambda root: files.link(root / "samples" / "precious", root / "samples" / "last.pt", root),
-    "line": lambda root: files.append_line(root / "file", "x"),
+    "line": lambda root: files.append(root / "file", b"x\n"),
     "through ..": lambda root: files.write_bytes(root / ".." / "other" / "precious", b"x", root),
 }
 
@@ -99,7 +99,7 @@ def test_a_second_name_of_a_file_keeps_its_bytes(tmp_path):
     """What is added to a hard-linked file goes into a copy: a backup made of hard links stays what it was."""
     (tmp_path / "backup").write_text("one\n")
     os.link(tmp_path / "backup", tmp_path / "metrics.jsonl")
-    files.append_line(tmp_path / "metrics.jsonl", "two")
+    files.append(tmp_path / "metrics.jsonl", b"two\n")
     assert (tmp_path / "backup").read_text() == "one\n"
     assert (tmp_path / "metrics.jsonl").read_text() == "one\ntwo\n"
 

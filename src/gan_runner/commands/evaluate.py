@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from gan_runner.assembly import build, parts
 from gan_runner.assembly.signatures import signature
@@ -43,6 +44,10 @@ class Judged(NamedTuple):
     step: int
     images: int
     protocol: dict[str, Any]
+    marks: dict[str, Any] = {}  # what the line says besides
+
+
+Keep = Callable[[dict[str, Any], dict[str, Tensor]], None]  # takes a line, and the pictures that belong to it by key
 
 
 class One(NamedTuple):
@@ -136,16 +141,33 @@ def judge(one: One, config: dict[str, Any], given: Dataset | None, printed: Prin
     given: the samples; None: those of the run.
     """
     settings = one.settings
-    device, packages = hardware.device_of(settings.accelerator), settings.packages
-    place = settings.out or settings.run
-    out = Path(str(place)) if place else None
+    device, place = hardware.device_of(settings.accelerator), settings.out or settings.run
+    every = subjects(settings, given, device, reporter.say)
+    if printed.together:
+        every = (judged._replace(name=one.name if given is not None else f"{one.name}: {judged.name}") for judged in every)
+    return measure_all(every, settings, config, device, partial(add, Path(str(place))) if place else None, reporter, printed)
+
+
+def measure_all(
+    every: Iterable[Judged],
+    settings: Evaluate,
+    config: dict[str, Any],
+    device: torch.device,
+    keep: Keep | None,
+    reporter: Reporter,
+    printed: Printed,
+) -> list[dict[str, Any]]:
+    """Measure one after another by the metrics of these parts, print and keep the figures; returns the lines.
+
+    UserError if a figure cannot be computed.
+    """
     countdown = Countdown(reporter)
     reference, metrics, lines = None, None, []
-    for judged in subjects(settings, given, device, reporter.say):
+    for judged in every:
         if metrics is None:
             dataset, first = real(settings, config), judged.subjects[0]
             spec = known(dataset, first)
-            metrics = build.make_metrics(config, packages, spec)
+            metrics = build.make_metrics(config, settings.packages, spec)
             if dataset is not None:
                 if found := dataset.summary():
                     reporter.say(f"real: {found}")
@@ -154,9 +176,7 @@ def judge(one: One, config: dict[str, Any], given: Dataset | None, printed: Prin
                     n=settings.n_real, device=device, batch_size=settings.batch_size, tick=countdown.at,
                     order=first.spec if first.labelled else None,
                 )  # fmt: skip
-        if printed.together:
-            judged = judged._replace(name=one.name if given is not None else f"{one.name}: {judged.name}")
-        lines.append(measure(judged, metrics, reference, replace(settings, metric=config["metric"]), out, reporter, printed))
+        lines.append(measure(judged, metrics, reference, replace(settings, metric=config["metric"]), keep, reporter, printed))
     return lines
 
 
@@ -241,13 +261,19 @@ def subjects(settings: Evaluate, given: Dataset | None, device: torch.device, sa
     if not paths:
         raise UserError(f"there is no step_N.pt in {folder / 'checkpoints'}")
     for path in paths:
-        run = TrainedRun(folder, path, settings.packages, device)
-        make = partial(
-            Generated, run.generator, settings.n, run.spec,
-            device=device, discriminator=run.discriminator, snapshots=run.snapshots, source=run.source, clock=time.perf_counter,
-        )  # fmt: skip
-        protocol = {"checkpoint": run.path.name, "generator": "average of G" if run.averaged else "G"}
-        yield Judged(f"round {run.step}", [make(seed=seed) for seed in seeds], run.step, run.step * run.config["batch_size"], protocol)
+        yield of_checkpoint(TrainedRun(folder, path, settings.packages, device), settings)
+
+
+def of_checkpoint(run: TrainedRun, settings: Evaluate) -> Judged:
+    """Return what is judged of a checkpoint. While its run is watched, others are not looked at: which there are depends on the time."""
+    make = partial(
+        Generated, run.generator, settings.n, run.spec,
+        device=run.device, discriminator=run.discriminator, snapshots=None if settings.watch else run.snapshots, source=run.source,
+        clock=time.perf_counter,
+    )  # fmt: skip
+    subjects: list[Subject] = [make(seed=seed) for seed in range(settings.seed, settings.seed + settings.seeds)]
+    protocol = {"checkpoint": run.path.name, "generator": "average of G" if run.averaged else "G"}
+    return Judged(f"round {run.step}", subjects, run.step, run.step * run.config["batch_size"], protocol)
 
 
 def measure(
@@ -255,40 +281,57 @@ def measure(
     metrics: dict[str, Metric],
     reference: Reference | None,
     settings: Evaluate,
-    out: Path | None,
+    keep: Keep | None,
     reporter: Reporter,
     printed: Printed,
 ) -> dict[str, Any]:
-    """Measure, print, add a line, curves and pictures to the folder `out`; returns the line. UserError if a metric cannot be computed."""
+    """Measure, print and keep; returns the line.
+
+    UserError if a metric cannot be computed; of a run that goes on, that figure is null, as in training.
+    """
     findings: list[Findings] = []
     for subject in judged.subjects:
         refuse_missing(unmeasurable(metrics, subject, reference))
         tick = Countdown(reporter, f"judging {judged.name}: ").at
         findings.append(evaluate(subject, metrics, reference, batch_size=settings.batch_size, tick=tick))
-        refuse_missing(findings[-1].protocol.get("missing", {}))
-    found = findings[0]
+        if not settings.watch:
+            refuse_missing(findings[-1].protocol.get("missing", {}))
+    found, missing = findings[0], findings[0].protocol.get("missing", {})
     numbers, protocol = found.numbers, found.protocol | judged.protocol | {"metrics": settings_of(settings.metric or {})}
     if len(findings) > 1:
         numbers, intervals = seeds.over_seeds(findings)
         protocol |= {"seeds": [subject.seed for subject in judged.subjects], "intervals_95": intervals}
         sentences = [f"{key} {numbers[key]:.5g}  [{low:.5g}, {high:.5g}]" for key, (low, high) in intervals.items()]
     else:
-        sentences = [metrics[name].sentence(figures) for name, figures in found.figures.items()]
+        sentences = [metrics[name].sentence(figures) for name, figures in found.figures.items() if name not in missing]
     if printed.kind != "table":  # which says the same
         for sentence in sentences:
             reporter.say(f"{judged.name}: {sentence}")
-    line = found.line(judged.step, judged.images, metrics=numbers, protocol=protocol)
+    line = found.line(judged.step, judged.images, metrics=numbers, protocol=protocol, **judged.marks)
     reporter.pause()
     printed.add(judged.name, line)
     for note in protocol.get("notes", []):
         reporter.say(f"note: {note}")
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        names = records.drawn(out, [*numbers, *found.pictures], protocol)
-        pictures = {names[key]: picture for key, picture in found.pictures.items()}
-        directory.add_evaluation(out, line, pictures)
-        add_to_curves(out, judged.step, {names[key]: value for key, value in numbers.items() if value is not None}, pictures)
+    for name, reason in missing.items():
+        reporter.say(f"{judged.name}: {name} is null: {reason}")
+    if keep is not None:
+        keep(line, found.pictures)
     return line
+
+
+def add(out: Path, line: dict[str, Any], pictures: dict[str, Tensor]) -> None:
+    """Add a line, its curves and its pictures to a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    values, pictures = drawn(out, line, pictures)
+    directory.add_evaluation(out, line, pictures)
+    add_to_curves(out, line["step"], values, pictures)
+
+
+def drawn(out: Path, line: dict[str, Any], pictures: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Return the figures and pictures of a line by the names of their curves."""
+    names = records.drawn(out, [*line["metrics"], *pictures], line["protocol"])
+    values = {names[key]: value for key, value in line["metrics"].items() if value is not None}
+    return values, {names[key]: picture for key, picture in pictures.items()}
 
 
 def refuse_missing(reasons: dict[str, str]) -> None:

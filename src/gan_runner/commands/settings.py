@@ -87,6 +87,7 @@ class Evaluate:
 
     run: Run | tuple[Run, ...] | Annotated[tuple[tuple[Run, ...], ...], Doc("a list of groups of them, [[A,B],[C,D]]")] | None
     checkpoint: Annotated[Text, Doc("last, best, all or the path of a file")]
+    watch: bool
     samples: Judged | tuple[Judged, ...] | Annotated[tuple[tuple[Judged, ...], ...], Doc("a list of groups of them, [[A,B],[C,D]]")] | None
     reference: Judged | None
     resize: Annotated[int, Ge(1), Doc("a number of pixels")] | None

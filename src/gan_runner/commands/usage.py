@@ -146,12 +146,13 @@ Keys
 Results
   On standard output a table of figures (a dash: undefined here), their 95 % intervals and numbers of samples; where that is no terminal,
   a line of JSON with the protocol (format=...). With run=... or out=DIR the line of JSON is added to DIR/metrics.jsonl, curves and
-  pictures to TensorBoard's files there, and pictures to DIR/evaluations/.
+  pictures to TensorBoard's files there, and pictures to DIR/evaluations/. With watch=true all of this is added to RUN_DIR/evaluations/.
   Features of real data are kept in $GAN_RUNNER_CACHE (else ~/.cache/gan-runner), found again by content.
 
 Examples
   gan-eval run=outputs/NAME/DATE_TIME
   gan-eval run=outputs/NAME/DATE_TIME checkpoint=all metric=[frechet_distance,precision_recall] extractor=inception_v3_tf n=10000
+  gan-eval run=outputs/NAME/DATE_TIME watch=true accelerator=cpu             while it trains: each new checkpoint, until it has ended
   gan-eval samples=pictures reference=cifar10 split=test metric=[frechet_distance] extractor=cifar_resnet seeds=1
   gan-eval samples=made.zip reference=photographs.parquet resize=64 metric=[frechet_distance] extractor=inception_v3_tf format=csv
 

@@ -31,7 +31,7 @@ MISSING: dict[Need, str] = {
     "log_prob": "it asks how probable data are, and no generator is there that overrides log_prob",
     "encoder": "it asks from which latents data come, and no generator is there that overrides encode",
     "discriminator": "it looks at a discriminator, and there is none",
-    "snapshots": "it looks at the checkpoints of a whole run: use gan-eval run=RUN_DIR",
+    "snapshots": "it looks at the checkpoints of a whole run: use gan-eval run=RUN_DIR, without watch",
     "clock": "it measures time, and figures of training are the same whether it was resumed or not: use gan-eval run=RUN_DIR",
 }
 VERBS: dict[Need, str] = {"log_prob": "log_prob", "encoder": "encode"}  # what a generator has to override

@@ -10,15 +10,16 @@ from pathlib import Path
 
 from gan_runner.errors import DONE, FAILED, Failed, UserError, printable, say
 from gan_runner.inventory.tables import print_table, since
-from gan_runner.storage.records import Run, last_written
+from gan_runner.storage.contents import WATCHED
+from gan_runner.storage.records import QUIET, Run, last_written
 from gan_runner.storage.untrusted import parsed_json, read_bounded
 
 LEFT_BEHIND = (
     "config.yaml", "overrides.yaml", "env.json", "status.json", "metrics.jsonl", "changes.jsonl", "train.log", ".lock", ".*.part",
     ".hydra/*.yaml", "events.out.tfevents.*", "scalars.csv", "wandb.json", "wandb/*", "mlflow.json", "trackio.json",
     "profile.pt.trace.json", "checkpoints/*.pt", "checkpoints/.*.part", "samples/*.png", "samples/*.npz", "evaluations/*.png",
+    WATCHED, "evaluations/events.out.tfevents.*", "evaluations/.lock", "evaluations/.*.part",
 )  # fmt: skip
-QUIET = 600  # seconds without a write after which a run is believed to be dead, as a run of another machine may hold a lock not seen here
 
 
 def prune(runs: list[Run], root: Path, yes: bool) -> int:

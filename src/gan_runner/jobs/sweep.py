@@ -93,7 +93,7 @@ def sweep(composer: Composer, name: str, overrides: list[str], typed: list[str])
 
     from gan_runner.storage.directory import locked
 
-    with locked(folder, "sweep"), stopping():
+    with locked(folder, "writing the sweep"), stopping():
         summary.record(folder, typed, _names(folder, known, search), asks)
         outcomes = run(composer, name, overrides, folder, known, search, asked.packages)
     failures = {outcome.state for outcome in outcomes} - {"finished"}

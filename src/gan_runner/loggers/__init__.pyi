@@ -1,4 +1,5 @@
 from gan_runner.loggers.csv_file import CSV as CSV
+from gan_runner.loggers.curves import Curves as Curves
 from gan_runner.loggers.mlflow import MLflow as MLflow
 from gan_runner.loggers.tensorboard import TensorBoard as TensorBoard
 from gan_runner.loggers.tensorboard import add_to_curves as add_to_curves

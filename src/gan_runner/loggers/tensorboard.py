@@ -15,6 +15,7 @@ from torch import Tensor
 from gan_runner.errors import Failed
 from gan_runner.evaluation.findings import aim
 from gan_runner.loggers.hyperparameters import hyperparameters
+from gan_runner.storage.records import is_held
 from gan_runner.storage.untrusted import read_bounded
 from gan_runner.training.logger import Logger
 
@@ -67,10 +68,14 @@ def disk_of(folder: str) -> Iterator[None]:
 
 
 def add_to_curves(folder: Path, step: int, values: dict[str, float], pictures: dict[str, Tensor]) -> None:
-    """Add numbers and pictures to the event files of a run outside training. Failed if they cannot be written."""
+    """Add numbers and pictures to the event files of a run outside training; while it trains, to evaluations/ (as `Curves` says why).
+
+    Failed if they cannot be written.
+    """
     from torch.utils.tensorboard import SummaryWriter
 
-    with disk_of(str(folder)), SummaryWriter(str(folder)) as writer:
+    place = folder / "evaluations" if is_held(folder) else folder
+    with disk_of(str(place)), SummaryWriter(str(place)) as writer:
         for name, value in values.items():
             writer.add_scalar(name, value, step)
         for name, picture in pictures.items():

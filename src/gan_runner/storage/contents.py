@@ -19,7 +19,11 @@ RUN = (
 SUMMARY = ("sweep.yaml", "table.md", "plot.png", "page.md", "events.out.tfevents.summary")  # the command line of a sweep, and its summary
 SWEEP = (*SUMMARY, ".lock", "table.txt", "study.db*", "multirun.yaml", ".submitit", ".*.part")
 RATING = ("key.json", "score.json", "page", ".*.part")
-MOST = {"metrics.jsonl": 2**28, "scalars.csv": 2**28, "changes.jsonl": 2**22}  # bytes of what is read as a whole, and grows with a run
+WATCHED = "evaluations/watch.jsonl"  # what gan-eval measures while a run trains, and the curves of it
+WATCHED_CURVES = "evaluations/events.out.tfevents.watch"
+MOST = {  # bytes of what is read as a whole, and grows with a run
+    "metrics.jsonl": 2**28, "scalars.csv": 2**28, "changes.jsonl": 2**22, Path(WATCHED).name: 2**28, Path(WATCHED_CURVES).name: 2**30,
+}  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------------------------ before the start

@@ -41,20 +41,24 @@ GOES_ON = ("running", "interrupted")  # a job of a sweep in one of these states 
 
 
 @contextmanager
-def locked(folder: Path, what: str = "run") -> Iterator[None]:
+def locked(folder: Path, doing: str = "writing the run", name: str = ".lock") -> Iterator[None]:
     """Lock a run directory, or that of a sweep, for writing. UserError if another process holds the lock, or nothing can be written.
 
-    The lock ends with the process.
+    The lock ends with the process. It is asked for several times, as `records.is_held` of other processes takes it for a moment.
     """
     try:
-        lock = files.opened(folder / ".lock", folder, os.O_RDWR | os.O_CREAT)  # whatever it holds stays
+        lock = files.opened(folder / name, folder, os.O_RDWR | os.O_CREAT)  # whatever it holds stays
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}") from error
     with open(lock, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"another process is writing the {what} in {folder}") from error
+        for pause in (0.01, 0.05, 0.2, None):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if pause is None:
+                    raise UserError(f"another process is {doing} in {folder}") from error
+                time.sleep(pause)
         yield
 
 
@@ -239,15 +243,24 @@ def write_picture(path: Path, picture: Tensor, root: Path | None = None) -> None
     files.write_bytes(path, buffer.getvalue(), root)
 
 
-def add_evaluation(folder: Path, line: Mapping[str, Any], pictures: Mapping[str, Tensor]) -> None:
-    """Add a line to metrics.jsonl, and the pictures that belong to it to evaluations/.
+def add_evaluation(folder: Path, line: Mapping[str, Any], pictures: Mapping[str, Tensor], name: str = "metrics.jsonl") -> None:
+    """Add the pictures of an evaluation to evaluations/, and then its line to a file: where there is the line, all of it is there.
 
     line: step, images, metrics (key -> figure or None), better (key -> "min" or "max"), protocol.
     """
-    files.append_line(folder / "metrics.jsonl", json.dumps(line))
-    for name, picture in pictures.items():
+    for key, picture in pictures.items():
         files.make_folder(folder / "evaluations", folder)
-        write_picture(folder / "evaluations" / f"step_{line['step']:08d}_{name.replace('/', '_')}.png", picture, folder)
+        write_picture(folder / "evaluations" / f"step_{line['step']:08d}_{key.replace('/', '_')}.png", picture, folder)
+    files.append(folder / name, f"{json.dumps(line)}\n".encode(), folder)
+
+
+def mended_lines(path: Path, root: Path) -> list[dict[str, Any]]:
+    """Read a file of lines of JSON, and remove those that are damaged, such as the half line of a process that was killed."""
+    lines = (read_bounded(path, contents.MOST[path.name]) or b"").splitlines(keepends=True)
+    kept = {number: said for number, line in enumerate(lines) if line.endswith(b"\n") and isinstance(said := parsed_json(line), dict)}
+    if len(kept) < len(lines):
+        files.write_bytes(path, b"".join(lines[number] for number in kept), root)
+    return list(kept.values())
 
 
 def now() -> str:

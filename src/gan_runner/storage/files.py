@@ -20,11 +20,14 @@ from gan_runner.errors import Failed
 from gan_runner.storage.contents import kind
 
 
-def append_line(path: Path, line: str) -> None:
-    """Append a line to a file of a directory and sync it to disk. Failed if it cannot be written or is not a regular file."""
+def append(path: Path, data: bytes, root: Path | None = None) -> None:
+    """Append to a file of a directory and sync it to disk. Failed if it cannot be written or is not a regular file.
+
+    root: the directory below which no link is followed; None: the folder of the file.
+    """
     try:
-        with open(appended(path, path.parent), "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with open(appended(path, root or path.parent), "ab") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

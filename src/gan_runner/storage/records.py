@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from gan_runner.errors import printable
-from gan_runner.storage import older
+from gan_runner.storage import contents, older
 from gan_runner.storage.protocols import Protocol
 from gan_runner.storage.untrusted import Value, entries, flat, leaf, moment, number, parsed_json, parsed_yaml, read_bounded, whole
 
 STATES = ("running", "dead", "failed", "diverged", "interrupted", "finished", "?")
 DIRECTIONS = ("min", "max")  # which way a figure is better
+QUIET = 600  # seconds without a write after which a run is believed to be dead, as a run of another machine may hold a lock not seen here
 
 
 @dataclass
 class Evaluation:
-    """A line of metrics.jsonl."""
+    """A line of metrics.jsonl or of evaluations/watch.jsonl."""
 
     step: int
     images: int
@@ -238,7 +239,7 @@ def read(folder: Path, root: Path) -> Run:
     status, line = parsed_json(read_bounded(folder / "status.json")), parsed_yaml(read_bounded(folder / "overrides.yaml"))
     status = status if isinstance(status, dict) else {}
     config = dict(flat(parsed_yaml(read_bounded(folder / "config.yaml"))))
-    evaluations = list(evaluations_of(read_bounded(folder / "metrics.jsonl", 2**24, cut=True) or b""))
+    evaluations = [line for path in measured(folder) for line in evaluations_of(read_bounded(path, 2**24, cut=True) or b"")]
     state, step, images = str(status.get("state")), whole(status.get("step")), whole(status.get("images"))
     if state == "running":  # status.json is of the time when the run was started or resumed
         state = "running" if is_held(folder) else "dead"
@@ -265,8 +266,14 @@ def read(folder: Path, root: Path) -> Run:
     )
 
 
+def measured(folder: Path) -> list[Path]:
+    """List the files that have the evaluations of a run: of training and gan-eval, and of gan-eval watch=true."""
+    watched = folder / contents.WATCHED
+    return [folder / "metrics.jsonl", *([] if watched.parent.is_symlink() else [watched])]
+
+
 def evaluations_of(data: bytes) -> Iterator[Evaluation]:
-    """Parse the lines of metrics.jsonl; invalid ones, such as an incomplete line of a killed process, are skipped."""
+    """Parse the lines of metrics.jsonl or evaluations/watch.jsonl; invalid ones, such as half a line of a killed process, are skipped."""
     for text in islice(data.splitlines(), 100_000):
         line = parsed_json(text)
         if isinstance(line, dict) and isinstance(line.get("metrics"), dict):
