@@ -52,7 +52,7 @@ class Extractor(nn.Module):
     """False where it gives no logits: of several networks, a metric of a classifier skips it."""
 
     chunk: int = 100
-    """Images that pass at once on a CPU, where fewer are faster, as they stay in its caches; four times as many on an accelerator. It bounds
+    """Images that pass at once on a CPU, where fewer are faster, as they fit its caches; four times as many on an accelerator. It bounds
     the memory, and changes no figure."""
 
     def __init__(self, weights: str | None = None):

@@ -189,8 +189,6 @@ def evaluate(
         except UserError as error:  # such as too few samples: the other figures are kept
             figures[name], reasons[name] = {prefix: None}, str(error)
     notes += [f"{name}: {note}" for name in figures if name not in reasons for note in metrics[name].notes()]
-    for metric in measured.values():
-        metric.reset()  # features of all samples need no memory until the next evaluation
     compared = reference if any("reference" in metric.needs for metric in measured.values()) else None
     if compared is not None and compared.nearly_black:
         notes.append(nearly_black("real images"))

@@ -4,7 +4,8 @@ A squared distance is computed as |x|^2 + |y|^2 - 2 xy of centred rows in float6
 most F eps (|x|^2 + |y|^2). Where this error could change a result (the order of the nearest, a row at the edge of a ball), |x - y| is
 computed directly. It is the same number for (x, y) as for (y, x), so copies have distance 0 and equal distances are found equal.
 
-Memory: a few blocks of at most 16 MiB beside the rows, for any number of rows. Work: 2 N M F operations in float64, on the device of `rows`.
+Memory: a few blocks of at most 16 MiB beside the rows, for any number of rows. Work: 2 N M F operations in float64, on the device of
+`rows`.
 """
 
 from __future__ import annotations
