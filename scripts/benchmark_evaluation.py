@@ -2,7 +2,7 @@
 """How fast evaluation is, and what memory it takes, beside torch-fidelity and torchmetrics: a table in Markdown.
 
     pip install torch-fidelity
-    python scripts/benchmark_evaluation.py features frechet streaming neighbours agreement --threads 2
+    python scripts/benchmark_evaluation.py features frechet streaming neighbours agreement overhead --threads 2
 
 Contenders take turns, so that whatever else the machine does meets all of them; figures are medians, and the spread is from the fastest to
 the slowest turn. CPU seconds say more than seconds on a machine that is shared. Networks have the same random weights.
@@ -218,6 +218,42 @@ def frechet(turns: int, n: int) -> None:
     race(f"Frechet distance, {FEATURES} features, moments of {n:,} samples ({float(frechet(a, b)):.9f})", contenders, turns)
 
 
+def overhead(turns: int, n: int, data: str, second: bool) -> None:
+    """Whole evaluations (FID, IS and KID; real features cached) of n CIFAR-10 images against the bare passes of their networks."""
+    from gan_runner.datasets import CIFAR10, Samples
+    from gan_runner.evaluation import evaluate
+    from gan_runner.evaluation.reference import Reference
+    from gan_runner.extractors import InceptionV3TF, RandomConv
+    from gan_runner.metrics import ClassifierScore, FrechetDistance, KernelDistance
+    from gan_runner.sampling.subjects import Collected
+
+    dataset = CIFAR10(data)
+    x = dataset.load("test").x[:n]
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["GAN_RUNNER_CACHE"] = folder
+        path = Path(folder, "weights.pth")
+        random_weights(path)
+        inception = InceptionV3TF(str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+        networks = [inception, RandomConv()] if second else [inception]
+        kinds = {"fid": FrechetDistance, "is": ClassifierScore, "kid": lambda: KernelDistance(subset_size=n // 2)}
+        metrics = {
+            f"{name}.{i}": kind().look_through(network)
+            for i, network in enumerate(networks)
+            for name, kind in kinds.items()
+            if network.classifies or name != "is"
+        }
+        real = Reference(dataset, "test", n=n)
+
+        def ours() -> object:
+            return evaluate(Collected(Samples(x), dataset.spec), metrics, real).figures
+
+        def bare() -> object:
+            return [network(part) for network in networks for part in x.split(500)]
+
+        names = " and ".join(network.name for network in networks)
+        race(f"FID, IS and KID of {n:,} images through {names}", {"ours": ours, "bare passes": bare}, turns, n)
+
+
 def stream(n: int, distance: bool = True) -> None:
     """Features of n samples, made 500 at a time, into the metric; and the distance to a reference that has only moments."""
     from gan_runner.evaluation.moments import Moments
@@ -277,7 +313,7 @@ def machine(threads: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ("features", "frechet", "streaming", "neighbours", "agreement")
+    parts = ("features", "frechet", "streaming", "neighbours", "agreement", "overhead")
     parser.add_argument("parts", nargs="*", default=parts, metavar="PART", help=", ".join(parts) + "; all by default")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--turns", type=int, default=5)
@@ -286,6 +322,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=10_000, help="for the Frechet step, and on each side of precision and recall")
     parser.add_argument("--data", default=os.environ.get("GAN_RUNNER_DATA", "data"), help="folder of CIFAR-10, for agreement")
     parser.add_argument("--compared", type=int, default=4000, help="images of the agreement, one half against the other")
+    parser.add_argument("--evaluated", type=int, default=2000, help="images of a whole evaluation, for overhead")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(parts):
         parser.error(f"there is no part {', '.join(unknown)}")
@@ -302,6 +339,9 @@ def main() -> None:
         neighbours(arguments.threads, arguments.samples)
     if "agreement" in arguments.parts:
         agreement(arguments.compared, arguments.data)
+    if "overhead" in arguments.parts:
+        for second in (False, True):
+            overhead(arguments.turns, arguments.evaluated, arguments.data, second)
 
 
 if __name__ == "__main__":

@@ -147,6 +147,17 @@ class Countdown:
         self.reporter.show(f"{self.about}{what}: {done}/{n}{left}")
 
 
+class Stopwatch:
+    """Measure the time since it was made, to announce how long later work takes; no figure depends on it."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+
 def duration(seconds: float) -> str:
     """Format seconds as 12 s, 3 min 20 s, 2 h 05 min or 4 d 03 h."""
     seconds = round(seconds)

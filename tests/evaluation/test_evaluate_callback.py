@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -115,3 +116,22 @@ def test_metrics_that_lack_the_same_are_one_line(tmp_path, capfd):
     said = capfd.readouterr().err.replace("\n", " ")
     assert said.count("will be null") == 1
     assert "frechet_distance, kernel_distance will be null: extractor lenet needs its weights" in said
+
+
+@pytest.mark.slow
+def test_evaluations_are_announced_with_their_time_and_the_last_one_by_the_time_of_the_others(tmp_path, capfd, monkeypatch):
+    """By a clock that runs 16 s faster in each timing: 16 samples, 1 s each; then 40 in an evaluation, 0.4 s each."""
+    clock = iter(range(0, 10_000, 16))
+    monkeypatch.setattr(evaluate, "Stopwatch", lambda: SimpleNamespace(seconds=float(next(clock) and 16)))
+    train(tmp_path, "callback.evaluate.final.n=100", steps=5)
+    said = capfd.readouterr().err.replace("\n", " ")
+    assert "evaluations: 3 of 40 samples, about 40 s each; one of 100 after the last round, about 1 min 40 s (16 samples were" in said
+    assert "once more on 100 samples against all real ones: about 40 s, the real ones not counted" in said
+    capfd.readouterr()
+    runs.resume(tmp_path, ["trainer.steps=6"])
+    assert "evaluations: 1 of 40 samples" in capfd.readouterr().err.replace("\n", " ")
+
+
+def test_nothing_is_announced_where_no_network_is_passed(tmp_path, capfd):
+    train(tmp_path, "metric=[mode_coverage]", "callback.evaluate.best.metric=null", steps=2)
+    assert "evaluations:" not in capfd.readouterr().err

@@ -13,10 +13,11 @@ import torchvision
 from gan_runner.errors import UserError
 from gan_runner.evaluation.moments import Moments
 from gan_runner.extractors import InceptionV3Spatial, InceptionV3TF, downloads, inception
-from gan_runner.extractors.inception import FILES, SHA256, VARIABLE, Convolution, tf1_matrix, tf1_resize
+from gan_runner.extractors.inception import FILES, SHA256, VARIABLE, tf1_matrix, tf1_resize
 from gan_runner.metrics.classifier import classifier_score
 from gan_runner.metrics.frechet_distance import frechet
 from gan_runner.metrics.mmd import kernel_distance
+from random_inception import random_weights
 
 NOISE = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 CONTENT = b"weights" * 1000
@@ -35,21 +36,7 @@ def hub(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
-    """A file with random weights in the published form: 566 tensors that keep the size of activations."""
-    generator = torch.Generator().manual_seed(1)
-    state = {}
-    for module in InceptionV3TF().modules():
-        if isinstance(module, Convolution):
-            n, name = module.out_channels, module.published
-            state[f"{name}.conv.weight"] = torch.randn(module.weight.shape, generator=generator) * (2 / module.weight[0].numel()) ** 0.5
-            state[f"{name}.bn.weight"] = torch.rand(n, generator=generator) + 0.5
-            state[f"{name}.bn.running_var"] = torch.rand(n, generator=generator) + 0.5
-            state[f"{name}.bn.bias"], state[f"{name}.bn.running_mean"] = torch.randn(2, n, generator=generator) * 0.1
-            state[f"{name}.bn.num_batches_tracked"] = torch.tensor(0)
-    state |= {"fc.weight": torch.randn(1008, 2048, generator=generator) * 0.03, "fc.bias": torch.randn(1008, generator=generator)}
-    path = tmp_path_factory.mktemp("inception") / "random.pth"
-    torch.save({key: value.clone() for key, value in state.items()}, path)
-    return path
+    return random_weights(tmp_path_factory.mktemp("inception") / "random.pth")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from gan_runner import distributed
 from gan_runner.datasets import Split
 from gan_runner.evaluation import findings
 from gan_runner.evaluation.reference import Reference
-from gan_runner.reporting import Countdown
+from gan_runner.reporting import Countdown, Stopwatch, duration
 from gan_runner.sampling.subjects import Generated
 from gan_runner.storage import directory, records
 from gan_runner.storage.protocols import Protocol
@@ -22,6 +22,7 @@ from gan_runner.storage.untrusted import flat, read_bounded
 from gan_runner.training.callback import Callback
 
 if TYPE_CHECKING:
+    from gan_runner.evaluation.metric import Metric
     from gan_runner.game.play import Logs
     from gan_runner.training.run import Run
 
@@ -40,6 +41,7 @@ class Final(TypedDict):
 
 
 REAL_ON_A_CPU, PUBLISHED = 10_000, 50_000  # samples: real ones in training; of published figures
+TIMED = 16  # samples, to announce how long evaluations take
 
 
 class Evaluate(Callback):
@@ -88,10 +90,40 @@ class Evaluate(Callback):
         for reason in dict.fromkeys(missing.values()):
             run.reporter.say(f"{', '.join(name for name in missing if missing[name] == reason)} will be null: {reason}")
         self.told = set(missing)  # the metrics whose reason was told, and the notes that were
+        self.announce(run, [metric for name, metric in run.metrics.items() if name not in missing])
         if run.step == 0:
             some = run.batches.take(torch.linspace(0, run.batches.order.n - 1, 64, dtype=torch.float64).long())
             if run.spec.kind.nearly_black(run.dataset.to_float(some)):
                 run.reporter.say(f"note: {findings.nearly_black('training images')}")
+
+    def announce(self, run: Run, metrics: list[Metric]) -> None:
+        """Say how many evaluations follow and how long they take, by a few samples in the networks; nothing without networks."""
+        networks = findings.looks_through({str(i): metric for i, metric in enumerate(metrics)})
+        self.each: float | None = None  # seconds for one sample
+        rounds = run.steps // self.every_steps - run.step // self.every_steps + (run.steps % self.every_steps > 0)
+        if not networks or run.step >= run.steps:
+            return
+        x = run.dataset.to_float(run.batches.take(torch.arange(TIMED) % run.batches.order.n)).to(run.device)
+        for network in networks:
+            network.to(run.device)
+        for _ in range(2):  # the first pass does work that is done once
+            watch = Stopwatch()
+            for network in networks:
+                network(run.spec.kind.as_bytes(x)).features.cpu()
+            self.each = watch.seconds / TIMED
+        planned = [f"{rounds} of {self.n:,} samples, about {self.expected(self.n)} each"]
+        if (n := self.last(run)) is not None:
+            planned.append(f"one of {n:,} after the last round, about {self.expected(n)}")
+        run.reporter.say(f"evaluations: {'; '.join(planned)} ({TIMED} samples were timed; the real samples, once, come in addition)")
+
+    def expected(self, n: int) -> str | None:
+        """Return how long an evaluation of n samples takes, in words; None if none was timed."""
+        return None if self.each is None else duration(self.each * n / distributed.size())
+
+    def last(self, run: Run) -> int | None:
+        """Return the number of samples of the evaluation after the last round; None: there is none."""
+        n = self.final["n"]
+        return n if n != "auto" else None if run.device.type == "cpu" else PUBLISHED
 
     def settle(self, run: Run) -> None:
         """Find what best.pt follows, as far as it is known before the next round."""
@@ -139,9 +171,10 @@ class Evaluate(Callback):
     def end(self, run: Run) -> None:
         if run.metrics and run.step == run.steps and self.evaluated_at != run.step:
             self.evaluate(run)
-        n = (None if run.device.type == "cpu" else PUBLISHED) if self.final["n"] == "auto" else self.final["n"]
+        n = self.last(run)
         if run.metrics and run.step == run.steps and self.finished_at != run.step and n is not None:
-            run.reporter.say(f"the figures of the last round, once more on {n:,} samples against all real ones")
+            about = "" if (time := self.expected(n)) is None else f": about {time}, the real ones not counted"
+            run.reporter.say(f"the figures of the last round, once more on {n:,} samples against all real ones{about}")
             self.measured(run, n, self.real(run, None), checkpoint="last.pt")
 
     def evaluate(self, run: Run) -> None:
@@ -158,7 +191,11 @@ class Evaluate(Callback):
         """
         distributed.copy_buffers(run.game.sampler)
         tick = Countdown(run.reporter, f"evaluating round {run.step}: ").at
+        watch = Stopwatch()
         found = findings.evaluate(self.subject(run, n), run.metrics, reference, batch_size=self.batch_size, tick=tick)
+        self.each = watch.seconds * distributed.size() / n  # of the first evaluation with the real samples
+        for metric in run.metrics.values():
+            metric.reset()  # features of all samples need no memory until the next evaluation
         figures, better = distributed.shared((found.figures, found.better))  # what follows from a figure must follow everywhere
         found = found._replace(figures=figures, better=better)
         whose = "G" if run.game.sampler is run.game.G else "average of G"

@@ -51,8 +51,9 @@ class Extractor(nn.Module):
     classifies: bool = True
     """False where it gives no logits: of several networks, a metric of a classifier skips it."""
 
-    chunk: int = 500
-    """Images that pass at once, which bounds the memory; it changes no figure."""
+    chunk: int = 100
+    """Images that pass at once on a CPU, where fewer are faster, as they fit its caches; four times as many on an accelerator. It bounds
+    the memory, and changes no figure."""
 
     def __init__(self, weights: str | None = None):
         super().__init__()
@@ -80,8 +81,9 @@ class Extractor(nn.Module):
         """
         self.check(images)
         self.load()
+        at_once = self.chunk if images.device.type == "cpu" else 4 * self.chunk
         with exact(images.device):
-            parts = [self.embed(part) for part in images.split(self.chunk)]
+            parts = [self.embed(part) for part in images.split(at_once)]
         logits = [part.logits for part in parts if part.logits is not None]
         return Extracted(torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None)
 

@@ -45,7 +45,7 @@ class Moments(NamedTuple):
         """Return the moments of the rows of both."""
         n = self.n + other.n
         delta, share = other.mean - self.mean, other.n / n.clamp_min(1)
-        scatter = torch.addr(self.scatter + other.scatter, self.n * share * delta, delta)
+        scatter = (self.scatter + other.scatter).addr_(self.n * share * delta, delta)
         return Moments(n, self.mean + share * delta, scatter)
 
     @property
@@ -58,8 +58,9 @@ class Moments(NamedTuple):
     @property
     def packed(self) -> Tensor:
         """Pack everything in one symmetric matrix, F + 1 F + 1: [[n, mean], [mean, scatter]]."""
-        top = torch.cat([self.n.view(1), self.mean])
-        return torch.cat([top[None], torch.cat([self.mean[:, None], self.scatter], 1)])
+        matrix = self.scatter.new_empty(2 * (len(self.mean) + 1,))
+        matrix[0, 0], matrix[0, 1:], matrix[1:, 0], matrix[1:, 1:] = self.n, self.mean, self.mean, self.scatter
+        return matrix
 
     @classmethod
     def unpacked(cls, matrix: Tensor) -> Moments:

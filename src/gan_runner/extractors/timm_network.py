@@ -27,7 +27,7 @@ class TimmNetwork(Extractor):
     UserError without timm, which is optional.
     """
 
-    chunk = 64
+    chunk = 16
     classifies = False
     mean: Tensor
     deviation: Tensor

@@ -21,7 +21,7 @@ class TorchvisionClassifier(Extractor):
     its figures are not comparable with those of InceptionV3TF, and have another name.
     """
 
-    chunk = 64
+    chunk = 16
     mean: Tensor
     deviation: Tensor
 

@@ -27,12 +27,11 @@ def classifier_score(logits: Tensor, splits: int) -> Tensor:
     n = len(logits)
     if n < splits:
         raise ValueError(f"a classifier score over {splits} splits needs at least as many samples, and there are {n}")
-    log_p = logits.double().log_softmax(1)
-    if log_p.isnan().any():
-        raise ValueError("logits that are nan or infinite have no classifier score")
     scores = []
     for i in range(splits):
-        part = log_p[i * n // splits : (i + 1) * n // splits]
+        part = logits[i * n // splits : (i + 1) * n // splits].double().log_softmax(1)
+        if part.isnan().any():
+            raise ValueError("logits that are nan or infinite have no classifier score")
         log_mean = part.logsumexp(0) - torch.tensor(float(len(part)), dtype=torch.float64, device=part.device).log()
         scores.append(torch.where(part == -torch.inf, 0, part.exp() * (part - log_mean)).sum(1).mean().exp())
     return torch.stack(scores)

@@ -59,6 +59,6 @@ class FeatureSets(Metric):
     def _usable(self, rows: Tensor, at_least: int, what: str) -> Tensor:
         if len(rows) < at_least:
             raise UserError(f"{type(self).__name__} needs at least {at_least} {what}, and there are {len(rows)}")
-        if not bool(rows.isfinite().all()):
+        if not all(bool(extreme.isfinite()) for extreme in rows.aminmax()):  # nan is both; without a copy of the rows
             raise UserError(f"{type(self).__name__} cannot compare features that are NaN or infinite, and some of the {what} have such")
         return rows

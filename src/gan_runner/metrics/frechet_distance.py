@@ -88,7 +88,7 @@ def correlations(covariance: Tensor) -> tuple[Tensor, Tensor]:
     """Return standard deviations (F, 1 for constant features) and correlations (F F)."""
     scale = covariance.diagonal().sqrt()
     scale = torch.where(scale == 0, 1, scale)
-    return scale, covariance / scale / scale[:, None]
+    return scale, (covariance / scale).div_(scale[:, None])
 
 
 def distance_to_real(fake: Moments, real: Moments) -> Tensor:

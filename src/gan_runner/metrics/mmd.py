@@ -27,7 +27,7 @@ def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
     x, y = x.double(), y.double()
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return (a @ b.T / a.shape[1] + 1) ** 3
+        return (a @ b.T).div_(a.shape[1]).add_(1).pow_(3)
 
     def within(a: Tensor) -> Tensor:
         values = kernel(a, a)
@@ -47,11 +47,11 @@ def kernel_distance(fake: Tensor, real: Tensor, subset_size: int = 1000, subsets
             f"subset_size={subset_size} asks for at least as many samples (and 2): there are {len(fake)} and {len(real)} real ones"
         )
     random = np.random.RandomState(SEED)
-    estimates = []
-    for _ in range(subsets):
+    estimates = torch.empty(subsets, dtype=torch.float64, device=fake.device)
+    for i in range(subsets):
         x, y = (rows[torch.from_numpy(random.choice(len(rows), subset_size, replace=False)).to(rows.device)] for rows in (fake, real))
-        estimates.append(squared_mmd(x, y))
-    return torch.stack(estimates)
+        estimates[i] = squared_mmd(x, y)  # kept in one tensor: small ones between large ones that are freed keep their memory in use
+    return estimates
 
 
 class KernelDistance(FeatureSets):

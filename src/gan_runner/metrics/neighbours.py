@@ -4,7 +4,8 @@ A squared distance is computed as |x|^2 + |y|^2 - 2 xy of centred rows in float6
 most F eps (|x|^2 + |y|^2). Where this error could change a result (the order of the nearest, a row at the edge of a ball), |x - y| is
 computed directly. It is the same number for (x, y) as for (y, x), so copies have distance 0 and equal distances are found equal.
 
-Memory: a few blocks of 32 MiB beside the rows, for any number of rows. Work: 2 N M F operations in float64, on the device of `rows`.
+Memory: a few blocks of at most 16 MiB beside the rows, for any number of rows. Work: 2 N M F operations in float64, on the device of
+`rows`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-BLOCK = 2048  # rows a side: 32 MiB of distances
-NUMBERS = 1 << 23  # in a block of rows, 64 MiB
+BLOCK = 1024  # rows a side: 8 MiB of distances
+NUMBERS = 1 << 21  # in a block of rows, 16 MiB
 SPARE = 4  # candidates kept beyond those asked for, lest rounding pushed out the right ones
 
 
@@ -109,7 +110,7 @@ def apart(rows: Tensor, others: Tensor, i: Tensor, j: Tensor) -> Tensor:
 
 def _squared(x: Tensor, y: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
     """Compute squared distances (B C, float64) of rows x and y, and a bound on the error of each."""
-    x, y = x.double() - centre, y.to(x.device).double() - centre
+    x, y = x - centre, y.to(x.device) - centre  # float64, as the centre is
     norms = x.square().sum(1)[:, None] + y.square().sum(1)
     return torch.addmm(norms, x, y.T, alpha=-2), norms.mul_(x.shape[1] * torch.finfo(torch.float64).eps)
 
