@@ -245,7 +245,10 @@ def test_an_experiment_cannot_make_hydra_run_foreign_code(conf: Path, tmp_path: 
         ("+experiment=chidl", "there is no experiment chidl (did you mean child?); available: child, e, inline"),
         ("experiment=e", "an experiment is added, with a plus: +experiment=e"),
         ("e", "e: expected KEY=VALUE; an experiment is chosen with +experiment=e"),
-        ("loss=hinge,wasserstein", "loss=hinge,wasserstein: several values; add -m to run each of them, or write loss=[hinge,wasserstein]"),
+        (
+            "loss=hinge,wasserstein",
+            "loss=hinge,wasserstein: several values; add -m to run each of them, or write 'loss=[hinge,wasserstein]'",
+        ),
         ("seed=[1,2", "cannot read seed=[1,2: "),
         ("packages=[3]", "packages: expected names of Python packages, as in packages=[mypkg]; got 3"),
         ("batch_size=???", "batch_size has no value yet: add batch_size=..."),

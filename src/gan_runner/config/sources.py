@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_runner.config.command_line import named_packages, parsed
 from gan_runner.config.groups import LINE_ONLY, LISTS, MAIN, config_dir
+from gan_runner.config.home import all_at_home
 from gan_runner.config.trust import BASIC, FILLED_IN, OPTUNA_SWEEPERS, OWN_LAUNCHERS
 from gan_runner.errors import UserError, did_you_mean, printable
 from gan_runner.storage.documents import MARK, SIZE, asks_only, document
@@ -93,6 +94,8 @@ class Files(ConfigSource):
             raise ConfigLoadError(f"Config not found : {path}")
         data = read_bounded(path, SIZE)
         config = document(data, str(path), ours=is_ours(self.full_path()))
+        if b"~" in (data or b""):
+            config = OmegaConf.create(all_at_home(OmegaConf.to_container(config)))
         try:
             header = ConfigSource._get_header_dict((data or b"").decode()[:512])
         except ValueError as error:
