@@ -72,7 +72,7 @@ def test_they_are_one_table(gan_eval):
     [
         (["run=[a,nowhere]"], "nowhere is not a run directory"),
         (["run=[a,b]", "out=x"], "out=x: the figures of several runs are added to each of them"),
-        (["run=[]"], "run=[]: there is no run"),
+        (["run=[]"], "run has no value: there is no run in the list"),
         (["run=[a,b]", "samples=a"], "say what to judge"),
         (["run=[a,3]"], "expected the folder of a run"),
     ],

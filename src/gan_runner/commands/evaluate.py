@@ -52,7 +52,7 @@ def main(settings: Evaluate, root: str | None, samples: dict[str, Any] | None = 
         raise UserError("say what to judge: either run=RUN_DIR or samples=FOLDER_OR_FILE")
     runs = settings.run if isinstance(settings.run, tuple) else (settings.run,)
     if not runs:
-        raise UserError("run=[]: there is no run")
+        raise UserError("run has no value: there is no run in the list")
     if len(runs) > 1 and settings.out is not None:
         raise UserError(f"out={settings.out}: the figures of several runs are added to each of them")
     hardware.use_threads(settings.threads)
@@ -109,7 +109,7 @@ def chosen(settings: Evaluate, root: str | None, saved: dict[str, Any]) -> dict[
     elif saved:
         config["dataset"] = saved["dataset"]
     if not config["metric"]:
-        raise UserError("no metric is chosen: say metric=[...]; gan-eval --help lists them")
+        raise UserError("no metric is chosen: say 'metric=[...]'; gan-eval --help lists them")
     refuse_mistakes(config, settings.packages)
     return config
 

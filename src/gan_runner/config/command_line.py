@@ -1,7 +1,6 @@
 """Parse command lines: overrides, packages and what is accepted. Imports no torch."""
 
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from hydra.errors import OverrideParseException
 
 from gan_runner.config.explain import bad_grammar
 from gan_runner.config.groups import LISTS, SWEEP_ONLY
-from gan_runner.errors import UserError
+from gan_runner.errors import UserError, typed
 
 ACCEPTABLE = ("data", "config")  # what may be another than that of the state from which a run goes on
 
@@ -33,8 +32,8 @@ def _mistakes(overrides: Sequence[str], parser: OverridesParser) -> Iterator[str
             parser.parse_overrides([word])
         except OverrideParseException as error:
             before = next((i for i in reversed(range(at)) if "=" in overrides[i]), None) if "=" not in word else at
-            typed = None if before is None else as_typed(" ".join(overrides[before : at + 1]))
-            yield bad_grammar(word, str(error), typed)
+            instead = None if before is None else as_typed(" ".join(overrides[before : at + 1]))
+            yield bad_grammar(word, str(error), instead)
 
 
 def as_typed(word: str) -> str | None:
@@ -50,7 +49,7 @@ def as_typed(word: str) -> str | None:
         return None
     else:
         said = f"{key}={quoted(value, Quote.double)}"
-    return shlex.quote(said) if _is_read(said) else None
+    return typed([said]) if _is_read(said) else None
 
 
 def _is_read(word: str) -> bool:
@@ -71,7 +70,7 @@ def quoted(text: str, quote: Quote = Quote.single) -> str:
 
 
 def gathered(overrides: Sequence[str]) -> list[str]:
-    """Rewrite `+penalty=a +penalty=b` as `+penalty=[a,b]`: Hydra's sweeper keeps only the last of two equal keys."""
+    """Rewrite `+penalty=a +penalty=b` as `'+penalty=[a,b]'`: Hydra's sweeper keeps only the last of two equal keys."""
     line: dict[str, list[str]] = {}
     for number, override in enumerate(parsed(overrides)):
         value, text = override.value() if not override.is_sweep_override() else None, text_of(override)
@@ -97,12 +96,12 @@ def named_packages(overrides: Sequence[Override]) -> list[str]:
     names += allowed_packages()
     for name in names:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
-            raise UserError(f"packages: expected names of Python packages, as in packages=[mypkg]; got {name!r}")
+            raise UserError(f"packages: expected names of Python packages, as in 'packages=[mypkg]'; got {name!r}")
     return list(dict.fromkeys(names))
 
 
 def accepted(overrides: Sequence[str]) -> list[str]:
-    """Return what the line accepts of ACCEPTABLE: accept=data, accept=[data,config]. UserError for anything else."""
+    """Return what the line accepts of ACCEPTABLE: accept=data, 'accept=[data,config]'. UserError for anything else."""
     names: list[str] = []
     for override in parsed(overrides):
         if override.key_or_group == "accept" and not override.is_delete():

@@ -1,9 +1,9 @@
 """Extend Hydra's loader by one rule, and explain its errors in plain words. Imports no torch.
 
-Hydra merges the body of an experiment after the parts are chosen. Without the rule, `+experiment=e penalty=[gp]` keeps e's settings of r1,
-a part without a class, and `+experiment=e optimizer=ttur` silently keeps e's learning rates. `Composer` is Hydra's own loader with the rule
-**the settings of an experiment for a part apply only while that part is chosen**. Because it is the loader, the rule applies wherever Hydra
-composes: in a run, in every job of a sweep, under any launcher, and for `--cfg job`.
+Hydra merges the body of an experiment after the parts are chosen. Without the rule, `+experiment=e 'penalty=[gp]'` keeps e's settings of
+r1, a part without a class, and `+experiment=e optimizer=ttur` silently keeps e's learning rates. `Composer` is Hydra's own loader with the
+rule **the settings of an experiment for a part apply only while that part is chosen**. Because it is the loader, the rule applies wherever
+Hydra composes: in a run, in every job of a sweep, under any launcher, and for `--cfg job`.
 """
 
 import copy
@@ -232,7 +232,7 @@ class Composer(ConfigLoaderImpl):
                 continue
             names = value if isinstance(value, list) and not override.is_delete() and group not in ONE else [value]
             if not all(isinstance(name, str) and (name.strip() or override.is_delete()) for name in names):
-                what = f"names, {group}=[A,B]" if group in LISTS else f"the name of {with_article(group)}"
+                what = f"names, '{group}=[A,B]'" if group in LISTS else f"the name of {with_article(group)}"
                 mistakes.append(f"{text_of(override)}: expected {what}{self._available(group)}")
         if mistakes:
             raise UserError("\n".join(mistakes))
@@ -297,7 +297,7 @@ class Composer(ConfigLoaderImpl):
             said = ", ".join(leaves(node, f"{part}.{name}"))
             del body[part][name]
             if whole or name in unreplaced:
-                self.loading.notes.append(f"{part}=[{','.join(chosen)}] is chosen; what {path} says about {name} is dropped: {said}")
+                self.loading.notes.append(f"'{part}=[{','.join(chosen)}]' is chosen; what {path} says about {name} is dropped: {said}")
 
     # Mistakes -----------------------------------------------------------------------------------------------------------------------
 

@@ -201,7 +201,7 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
 def refuse_searchpath(primary: ConfigResult | None, line: Sequence[Override]) -> None:
     """Raise UserError for search paths set by a file, and for packages that the user does not allow: an import would run them."""
     if primary is not None and not is_ours(primary.path) and OmegaConf.select(primary.config, "hydra.searchpath") is not None:
-        raise UserError("hydra.searchpath is read from the command line only: hydra.searchpath=[FOLDER]")
+        raise UserError("hydra.searchpath is read from the command line only: 'hydra.searchpath=[FOLDER]'")
     packages = named_packages(line)
     for override in line:
         found = override.value() if override.key_or_group == "hydra.searchpath" and not override.is_delete() else []
@@ -209,7 +209,7 @@ def refuse_searchpath(primary: ConfigResult | None, line: Sequence[Override]) ->
             name = str(place).removeprefix("pkg://").replace("/", ".")
             if str(place).startswith("pkg://") and not any(_is_below(name, package) for package in packages):
                 raise UserError(
-                    f"hydra.searchpath={printable(str(place), 100)} is refused: name a folder, or add packages=[{name.split('.')[0]}]"
+                    f"hydra.searchpath={printable(str(place), 100)} is refused: name a folder, or add 'packages=[{name.split('.')[0]}]'"
                 )
 
 

@@ -92,9 +92,7 @@ class SubmititLauncher(Launcher):
 
     def __init__(self, **settings: Any) -> None:
         if importlib.util.find_spec("submitit") is None:
-            raise UserError(
-                "hydra/launcher needs submitit, which is not installed: pip install gan-runner[cluster], or pip install submitit"
-            )
+            raise UserError("hydra/launcher needs submitit, which is not installed: pip install submitit")
         for key, value in settings.items():
             refuse_lines(f"hydra.launcher.{key}", value)
         self.settings = settings
