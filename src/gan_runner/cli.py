@@ -50,6 +50,8 @@ def _exit_code(command: str, body: Callable[[list[str]], int]) -> int:
         if "--version" in sys.argv[1:]:
             print(f"{command} {_version()}")
             return DONE
+        if sys.platform == "win32":
+            raise UserError("gan-runner does not run on Windows: use Linux, such as WSL on Windows, or macOS")
         return body([at_home(word) for word in sys.argv[1:]])
     except KeyboardInterrupt:
         return KEYBOARD

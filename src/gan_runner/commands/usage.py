@@ -184,7 +184,7 @@ Flags
 
 
 def _documented(file: str, prefix: str = "") -> str:
-    return _table([(typed([f"{prefix}{key}={value}"]), comment) for key, value, comment in documented_keys(file)])
+    return _table([(typed([f"{prefix}{key}={value.replace('???', 'VALUE')}"]), comment) for key, value, comment in documented_keys(file)])
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:
