@@ -124,3 +124,15 @@ def test_zsh_and_bash_read_printed_commands_alike(tmp_path: Path):
         assert (done.returncode, done.stderr) == (0, ""), name
         read[name] = [words.split("\0")[:-1] for words in done.stdout.split("\n\0")[:-1]]
     assert read["zsh"] == read["bash"] == [shlex.split(command) for command in plain]
+
+
+def test_git_ignores_what_printed_commands_write():
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
+        pytest.skip("this is no checkout of git")
+    written = {
+        place: None for command in COMMANDS for place in re.findall(r"(?:\bout=|\bexport=|--report |--plot |\.dir=)([\w./]+)", command)
+    }
+    places = [place for place in written if not place.startswith("/") and not re.fullmatch(r"[A-Z_.]+", place)]
+    assert len(places) > 6
+    ignored = subprocess.run(["git", "check-ignore", *places], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    assert [place for place in places if place not in ignored] == []
