@@ -81,7 +81,7 @@ def say(command: str, message: str) -> None:
     print(f"{command}: " + "\n".join(lines), file=sys.stderr, flush=True)
 
 
-def typed(words: Iterable[str]) -> str:
+def shell_line(words: Iterable[str]) -> str:
     """Write words as they are typed into a shell; zsh replaces one that begins with `=`."""
     return " ".join(f"'{word}'" if re.fullmatch(r"=[\w@%+=:,./-]*", word) else shlex.quote(word) for word in words)
 

@@ -8,7 +8,7 @@ from itertools import islice, takewhile
 from pathlib import Path
 
 from gan_runner.config.groups import LISTS, ONE, config_dir
-from gan_runner.errors import printable, typed
+from gan_runner.errors import printable, shell_line
 from gan_runner.storage.untrusted import read_bounded
 
 MOST = 1000  # files of a folder that are listed
@@ -184,7 +184,9 @@ Flags
 
 
 def _documented(file: str, prefix: str = "") -> str:
-    return _table([(typed([f"{prefix}{key}={value.replace('???', 'VALUE')}"]), comment) for key, value, comment in documented_keys(file)])
+    return _table(
+        [(shell_line([f"{prefix}{key}={value.replace('???', 'VALUE')}"]), comment) for key, value, comment in documented_keys(file)]
+    )
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:

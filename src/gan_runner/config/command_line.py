@@ -11,7 +11,7 @@ from hydra.errors import OverrideParseException
 
 from gan_runner.config.explain import bad_grammar
 from gan_runner.config.groups import LISTS, SWEEP_ONLY
-from gan_runner.errors import UserError, typed
+from gan_runner.errors import UserError, shell_line
 
 ACCEPTABLE = ("data", "config")  # what may be another than that of the state from which a run goes on
 
@@ -49,7 +49,7 @@ def as_typed(word: str) -> str | None:
         return None
     else:
         said = f"{key}={quoted(value, Quote.double)}"
-    return typed([said]) if _is_read(said) else None
+    return shell_line([said]) if _is_read(said) else None
 
 
 def _is_read(word: str) -> bool:

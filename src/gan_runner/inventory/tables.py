@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gan_runner.errors import printable, say
+from gan_runner.errors import printable, say, shell_line
 from gan_runner.reporting import duration
 from gan_runner.storage.records import STATES, Run, plain
 from gan_runner.storage.untrusted import Value
@@ -100,7 +100,7 @@ def row(run: Run, metric: str | None) -> dict[str, str]:
 
 def changed(run: Run, said: Sequence[str] = ()) -> str:
     """Return the overrides of a run, except the experiment and those in `said`."""
-    return "?" if run.overrides is None else " ".join(word for word in run.overrides if word not in said)
+    return "?" if run.overrides is None else shell_line(word for word in run.overrides if word not in said)
 
 
 def changed_alike(runs: Sequence[Run]) -> list[str]:
@@ -118,7 +118,7 @@ def show(runs: Sequence[Run], metric: str | None) -> None:
     if len(shared) == 1 and shared != {"-"}:
         say("gan-runs", f"best and last: {min(shared)}")
     if words:
-        say("gan-runs", f"all of them: {' '.join(words)}")
+        say("gan-runs", f"all of them: {shell_line(words)}")
     if mixed := unlike(runs, metric):
         say("gan-runs", f"not all figures were measured alike; they differ in {', '.join(mixed[:5])}: see --compare")
     if unknown := {each["metric"] for each in rows if each["last"] != "-" and each["best"] == "-"}:
