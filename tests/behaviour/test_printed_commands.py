@@ -1,10 +1,12 @@
 """What is printed can be typed: zsh refuses a word with an unquoted bracket, `?`, `*` or `{` that names no file."""
 
 import ast
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,6 +126,24 @@ def test_zsh_and_bash_read_printed_commands_alike(tmp_path: Path):
         assert (done.returncode, done.stderr) == (0, ""), name
         read[name] = [words.split("\0")[:-1] for words in done.stdout.split("\n\0")[:-1]]
     assert read["zsh"] == read["bash"] == [shlex.split(command) for command in plain]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_is_installed_as_the_help_says(tmp_path: Path, shell: str):
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    code = "import sys; sys.argv[0] = 'gan-train'; from gan_runner.cli import train; sys.exit(train())"
+    (tmp_path / "gan-train").write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{code}" "$@"\n')
+    (tmp_path / "gan-train").chmod(0o755)
+    install = re.findall(r"eval .*\)\"", usage.train_help([]))
+    before = re.findall(r"autoload .*", usage.train_help([])) if shell == "zsh" else []
+    shown = {"bash": "complete -p gan-train", "zsh": "print -r -- ${_comps[gan-train]}"}[shell]
+    environment = {**os.environ, "HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "src")}
+    line = [shell, "-f" if shell == "zsh" else "--norc", "-c", "\n".join([*before, *install, shown])]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "hydra_bash_completion" in done.stdout
 
 
 def test_git_ignores_what_printed_commands_write():

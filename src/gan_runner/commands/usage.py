@@ -73,7 +73,8 @@ Flags
   --config-dir DIR     also look for files in DIR/GROUP/*.yaml
   --info, --hydra-help what Hydra, which composes the configuration, can tell
   --version            print the version
-  eval "$(gan-train -sc install=bash)"     TAB completes experiments, parts and keys in this shell"""
+  eval "$(gan-train -sc install=bash)"     TAB completes experiments, parts and keys in this shell; in zsh type first
+                       autoload -Uz compinit bashcompinit; compinit; bashcompinit"""
 
 
 def experiment_help(name: str, config_dirs: Sequence[str]) -> str:
