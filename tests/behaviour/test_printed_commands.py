@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,8 @@ COMMAND = re.compile(r"gan-(?:train|sample|eval|runs|rate) |(?:\S+/)?(?:python|p
 
 
 def helped() -> dict[str, str]:
-    return {
-        "gan-train": usage.train_help([]),
-        **{name: text() for name, text in usage.HELP.items()},
-        "gan-runs": overview.parser().format_help(),
-        **{f"experiment={file.stem}": usage.experiment_help(file.stem, []) for file in (ROOT / "configs" / "experiment").glob("*.yaml")},
-    }
+    others = {name: text() for name, text in usage.HELP.items()}
+    return {"gan-train": usage.train_help([]), **others, "gan-runs": overview.parser().format_help()}
 
 
 def literals(path: Path) -> Iterator[str]:
@@ -54,6 +51,7 @@ def comments(path: Path) -> str:
     return "\n".join(found[0].lstrip(" #") for line in path.read_text(encoding="utf-8").splitlines() if (found := COMMENT.search(line)))
 
 
+@cache
 def texts() -> dict[str, str]:
     """Whatever a person reads, by where it is."""
     found = {str(page.relative_to(ROOT)): BLOCK.sub("", page.read_text(encoding="utf-8")) for page in PAGES}
@@ -67,13 +65,11 @@ def texts() -> dict[str, str]:
     return found | {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "scripts").rglob("*.sbatch")}
 
 
-TEXTS = texts()
-
-
+@cache
 def commands() -> dict[str, str]:
     """Every printed command without the comment behind it -> where it is printed."""
     found: dict[str, str] = {}
-    for place, text in TEXTS.items():
+    for place, text in texts().items():
         lines = text.replace("\\\n", " ").splitlines()
         if place.endswith(".md"):
             lines = re.findall(r"`([^`\n]+)`", text)
@@ -87,9 +83,6 @@ def commands() -> dict[str, str]:
     return found
 
 
-COMMANDS = commands()
-
-
 def unquoted(command: str) -> str:
     """What a shell would read as a pattern or a bracket of its own."""
     return "".join(re.findall(r"[\[\]?*(){}]", re.sub(r"\$\{\w+\}|\$\([^)]*\)", "", QUOTED.sub("", command))))
@@ -101,23 +94,23 @@ def test_the_check_finds_what_a_shell_would_refuse():
     assert all(map(SETTING.search, ("say metric=[fid]", "`metric=[...]`", "(GROUP=[A,B])", "+penalty=[r1]", "say X=[A,B]")))
     assert not SETTING.search("say 'metric=[fid]', or \"run=[a,b]\"")
     assert OPTIONAL.sub(r"\1", "gan-eval run=A ['metric=[A,B]'] [KEY=VALUE ...]") == "gan-eval run=A 'metric=[A,B]' KEY=VALUE ..."
-    assert len(COMMANDS) > 100
-    assert len({place.split(" ")[0].split("/")[0] for place in COMMANDS.values()}) > 8
+    assert len(commands()) > 100
+    assert len({place.split(" ")[0].split("/")[0] for place in commands().values()}) > 8
 
 
-@pytest.mark.parametrize("place", TEXTS)
-def test_lists_are_in_quotes_wherever_they_are_mentioned(place: str):
-    assert [line for line in FIGURE.sub("", TEXTS[place]).splitlines() if SETTING.search(line)] == []
+def test_lists_are_in_quotes_wherever_they_are_mentioned():
+    found = {place: [line for line in FIGURE.sub("", text).splitlines() if SETTING.search(line)] for place, text in texts().items()}
+    assert {place: lines for place, lines in found.items() if lines} == {}
 
 
 def test_printed_commands_have_no_unquoted_patterns():
-    assert {command: place for command, place in COMMANDS.items() if unquoted(command)} == {}
+    assert {command: place for command, place in commands().items() if unquoted(command)} == {}
 
 
 def test_zsh_and_bash_read_printed_commands_alike(tmp_path: Path):
     if not shutil.which("zsh"):
         pytest.skip("zsh is not installed")
-    plain = [command for command in COMMANDS if not re.search(r"[|<>&;$`]", QUOTED.sub("", command))]
+    plain = [command for command in commands() if not re.search(r"[|<>&;$`]", QUOTED.sub("", command))]
     assert len(plain) > 100
     script = "\n".join(f"printf '%s\\0' {command}; printf '\\n\\0'" for command in plain)
     read = {}
@@ -150,7 +143,7 @@ def test_git_ignores_what_printed_commands_write():
     if not (ROOT / ".git").exists() or not shutil.which("git"):
         pytest.skip("this is no checkout of git")
     written = {
-        place: None for command in COMMANDS for place in re.findall(r"(?:\bout=|\bexport=|--report |--plot |\.dir=)([\w./]+)", command)
+        place: None for command in commands() for place in re.findall(r"(?:\bout=|\bexport=|--report |--plot |\.dir=)([\w./]+)", command)
     }
     places = [place for place in written if not place.startswith("/") and not re.fullmatch(r"[A-Z_.]+", place)]
     assert len(places) > 6
