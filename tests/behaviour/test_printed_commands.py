@@ -34,7 +34,10 @@ def helped() -> dict[str, str]:
 
 def literals(path: Path) -> Iterator[str]:
     """The sentences of a module: texts with a space, values in f-strings as X."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    source = path.read_text(encoding="utf-8")
+    if "=[" not in source and not COMMAND.search(source):
+        return
+    tree = ast.parse(source)
     inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in ast.walk(tree):
         text = ""
