@@ -4,9 +4,9 @@ import os
 import re
 from typing import Any
 
-HOMES = re.compile(
+HOMES = re.compile(  # ~ or ~user where a value or an item begins, or a text in quotes
     r"""(?:(?<=[=\[,{:(])|(?<=[,:] ))~[\w.-]*(?=[/,\])}:\s]|$)|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\""""
-)  # ~ or ~user, or a text in quotes
+)
 
 
 def at_home(word: str) -> str:
