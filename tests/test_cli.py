@@ -228,7 +228,7 @@ def test_cfg_job_prints_the_repaired_configuration(bench: Bench, mine: Path):
     assert code == 0
     assert list(shown.penalty) == ["gradient_penalty"]
     assert err.splitlines() == [
-        "gan-train: note: penalty=[gradient_penalty] is chosen; what experiment/one says about r1 is dropped: penalty.r1.weight=3"
+        "gan-train: note: 'penalty=[gradient_penalty]' is chosen; what experiment/one says about r1 is dropped: penalty.r1.weight=3"
     ]
     assert "hydra" not in shown
 
@@ -252,7 +252,7 @@ def test_a_run_is_checked_and_trained_on_the_repaired_configuration(bench: Bench
     assert not {"packages", "resume", "hydra"} & set(settings)
     assert (overrides, packages) == (line, ["mypkg"])
     assert folder.parent == bench.folder / "outputs" / "one"
-    assert "note: penalty=[gradient_penalty]" in err
+    assert "note: 'penalty=[gradient_penalty]'" in err
     assert list(folder.iterdir()) == []  # what a run leaves behind is the run's own affair
 
 
@@ -576,3 +576,11 @@ def test_two_rounds_in_earnest(tmp_path: Path):
     again = subprocess.run([sys.executable, "-c", code, *line], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert again.returncode == 2
     assert "holds a run already" in again.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "rate", "runs"])
+def test_windows_is_refused_in_one_line(bench: Bench, monkeypatch: pytest.MonkeyPatch, command: str):
+    monkeypatch.setattr(sys, "platform", "win32")
+    code, _, err = bench("--help", command=command)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "does not run on Windows" in err

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gan_runner.config.groups import file_of
+from gan_runner.config.home import at_home
 from gan_runner.errors import DONE, FAILED, KEYBOARD, UserError, plain, say, verdict
 
 
@@ -50,7 +51,9 @@ def _exit_code(command: str, body: Callable[[list[str]], int]) -> int:
         if "--version" in sys.argv[1:]:
             print(f"{command} {_version()}")
             return DONE
-        return body(sys.argv[1:])
+        if sys.platform == "win32":
+            raise UserError("gan-runner does not run on Windows: use Linux, such as WSL on Windows, or macOS")
+        return body([at_home(word) for word in sys.argv[1:]])
     except KeyboardInterrupt:
         return KEYBOARD
     except BrokenPipeError:  # `gan-train --help | head`
@@ -262,12 +265,12 @@ def _evaluate(argv: list[str]) -> int:
     line = [word for word in argv if word not in of_samples] + real
     if (keys := _composed("gan-eval", line, "evaluate", "say what to judge")) is not None:
         from gan_runner.commands.settings import Evaluate, read
+        from gan_runner.config.command_line import parsed
 
         settings = read(Evaluate, keys)
         roots = [word for word in argv if word.startswith("dataset.root=")]
+        root = next((str(override.value()) for override in parsed(roots[-1:])), None)
         samples = {name: _dataset(argv, name, of_samples or roots) for name in named.get("samples", ())}
-
-        root = roots[-1].removeprefix("dataset.root=") if roots else None
         if settings.watch:
             from gan_runner.commands.watch import main as watch
 

@@ -2,6 +2,8 @@
 
 import difflib
 import os
+import re
+import shlex
 import signal
 import sys
 import traceback
@@ -77,6 +79,11 @@ def say(command: str, message: str) -> None:
     if len(mistakes) > 1:
         lines = [f"{len(mistakes)} mistakes", *(f"  {line}" for line in lines)]
     print(f"{command}: " + "\n".join(lines), file=sys.stderr, flush=True)
+
+
+def shell_line(words: Iterable[str]) -> str:
+    """Write words as they are typed into a shell; zsh replaces one that begins with `=`."""
+    return " ".join(f"'{word}'" if re.fullmatch(r"=[\w@%+=:,./-]*", word) else shlex.quote(word) for word in words)
 
 
 def did_you_mean(wrong: str, known: Sequence[str]) -> str:

@@ -101,7 +101,7 @@ WRONG = {
     "two losses": (["loss=[hinge,wasserstein]"], "expected the name of a loss; available: hinge, minimax"),
     "no loss": (["loss=null"], "expected the name of a loss"),
     "a number for a loss": (["loss=3"], "expected the name of a loss"),
-    "a number for a penalty": (["+penalty=[r1,5]"], "expected names, penalty=[A,B]; available: auxiliary_classifier"),
+    "a number for a penalty": (["+penalty=[r1,5]"], "expected names, 'penalty=[A,B]'; available: auxiliary_classifier"),
     "a number for a launcher": (["+hydra/launcher=[[1]]"], "expected the name of a hydra/launcher"),
     "a number taken away": (["~rule=[0.5]"], "expected the name of a rule"),
     "impossible resolution": ([*CIFAR, "dataset.resolution=30"], "30"),

@@ -6,10 +6,12 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.types import RunMode
@@ -23,7 +25,7 @@ from gan_runner.jobs.search import OptunaSweeper
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src"
 DESIGN, EXTENDING = ROOT / "docs" / "design.md", ROOT / "docs" / "extending.md"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -207,3 +209,82 @@ def test_the_interfaces_of_the_design_are_those_of_the_code():
     for cls, members in told.items():
         wrong = {name: (said, code[cls].get(name)) for name, said in members.items() if code[cls].get(name) != said}
         assert not wrong, f"{cls}: {wrong}"
+
+
+# ------------------------------------------------------------------------------------------------------- what is counted and listed
+
+
+def files(folder: str) -> set[str]:
+    return {path.stem for path in (ROOT / "configs" / folder).glob("*.yaml")}
+
+
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+COUNTS = {  # what a page counts -> how many there are
+    r"(?:measures|metrics)": len(files("metric")), "feature networks": len(files("extractor")), "experiments": len(files("experiment")),
+    "loggers": len(files("logger")),
+}  # fmt: skip
+
+
+def test_what_the_pages_count_is_as_many():
+    counted = []
+    for page in PAGES:
+        for what, n in COUNTS.items():
+            for said in re.findall(rf"\b(\d+|{'|'.join(WORDS[3:])}) {what}\b", page.read_text(encoding="utf-8"), re.IGNORECASE):
+                counted.append(said)
+                assert said.lower() in (str(n), (WORDS + [""] * 100)[n]), f"{page.name}: {said} {what}, and there are {n}"
+    assert len(counted) >= 4
+
+
+def rows(page: str, first: str) -> dict[str, list[str]]:
+    """The rows of the table whose header begins with `first`, by the names in their first cells."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    (table,) = re.findall(rf"^\| {first} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return {name: row[1:] for row in cells for name in re.findall(r"`([^`]+)`", row[0])}
+
+
+def test_every_experiment_is_in_both_tables_as_it_is_composed():
+    table = rows("docs/experiments.md", "experiment")
+    assert table.keys() == rows("README.md", "experiment").keys() == files("experiment")
+    for name, (_, rounds, d_steps, batch, images, _) in table.items():
+        config = compose([f"+experiment={name}"]).config
+        seen = config.trainer.steps * config.batch_size * config.rule.d_steps
+        assert (rounds, d_steps, batch) == (f"{config.trainer.steps:,}", str(config.rule.d_steps), str(config.batch_size)), name
+        assert float(images.removesuffix("M")) == pytest.approx(seen / 1e6, rel=0.1), name
+
+
+def test_times_that_are_computed_are_those_of_the_benchmarks():
+    """docs/experiments.md, (b): rounds times the ms of (a) in the two tables of docs/benchmarks.md."""
+    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    measured = re.findall(r"^\*\*(\w+)\*\*: .*?(float32|bfloat16), .*?\n\n\|.*\n\|.*\n\| \(a\) gan-train \| ([\d.]+) ", text, re.MULTILINE)
+    hours = {"s": 1 / 3600, "h": 1.0, "days": 24.0}
+    compared = 0
+    for name, (*_, time) in rows("docs/experiments.md", "experiment").items():
+        for said, unit, bf16 in re.findall(r"([\d.]+) (s|h|days)( in bf16)? \(b\)", time):
+            ms = [float(ms) for each, precision, ms in measured if each == name and (precision == "bfloat16") == bool(bf16)]
+            steps = compose([f"+experiment={name}"]).config.trainer.steps
+            assert float(said) * hours[unit] == pytest.approx(steps * ms[0] / 3.6e6, rel=0.05), name
+            compared += 1
+    assert compared == 6
+
+
+def test_every_extra_is_in_the_readme():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert rows("README.md", "extra").keys() == extras.keys()
+    for page in PAGES:
+        for named in re.findall(r"pip install -e '\.\[([\w,]+)\]'", page.read_text(encoding="utf-8")):
+            assert set(named.split(",")) <= extras.keys(), page
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert (str(citation["version"]), citation["license"]) == (project["version"], project["license"])
+    assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_nothing_names_an_index_that_has_no_gan_runner():
+    for folder in ("docs", "configs", "src", "scripts"):
+        for path in (path for kind in ("md", "yaml", "py") for path in (ROOT / folder).rglob(f"*.{kind}")):
+            assert not re.search(r"pip install '?gan-runner", path.read_text(encoding="utf-8")), path

@@ -72,11 +72,11 @@ def test_they_are_one_table(gan_eval):
     [
         (["run=[a,nowhere]"], "nowhere is not a run directory"),
         (["run=[a,b]", "out=x"], "out=x: the figures of several runs are added to each of them"),
-        (["run=[]"], "run=[]: there is none to judge"),
+        (["run=[]"], "run has no value: there is none in the list"),
         (["run=[a,b]", "samples=nowhere"], "nowhere is neither a folder of images nor a"),
         (["run=[a,a]"], "a is named twice"),
         (["run=[[a,b],[a]]"], "a is named twice"),
-        (["run=[[a],[]]"], "run=[]: there is none to judge"),
+        (["run=[[a],[]]"], "run has no value: there is none in the list"),
         (["run=[[a],[b]]", "checkpoint=all"], "checkpoint=all: groups are compared at one checkpoint of each run"),
         (["run=[[a],b]"], "expected the folder of a run"),
         (["run=[a,3]"], "expected the folder of a run"),

@@ -278,7 +278,7 @@ def test_without_pyarrow_the_remedy_is_named(gan_eval, tmp_path, monkeypatch):
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
     code, _, said = gan_eval("samples=x.parquet", *FD)
     assert code == 2
-    assert said == "gan-eval: x.parquet needs pyarrow, which is not installed: pip install 'gan-runner[packed]'\n"
+    assert said == "gan-eval: x.parquet needs pyarrow, which is not installed: pip install pyarrow\n"
 
 
 # ---- how figures are printed --------------------------------------------------------------------------------------------------------

@@ -152,7 +152,7 @@ def test_what_an_experiment_says_about_a_part_holds_only_while_it_is_chosen(conf
 
 def test_a_note_says_what_was_dropped_and_why(conf: Path):
     lists, single = composed(conf, "+experiment=e penalty=[gp] optimizer=ttur").notes
-    assert lists == "penalty=[gp] is chosen; what experiment/e says about r1 is dropped: penalty.r1.weight=3"
+    assert lists == "'penalty=[gp]' is chosen; what experiment/e says about r1 is dropped: penalty.r1.weight=3"
     assert single == "optimizer=ttur is chosen; what experiment/e says about adam is dropped: optimizer.generator.lr=9"
 
 
@@ -245,9 +245,12 @@ def test_an_experiment_cannot_make_hydra_run_foreign_code(conf: Path, tmp_path: 
         ("+experiment=chidl", "there is no experiment chidl (did you mean child?); available: child, e, inline"),
         ("experiment=e", "an experiment is added, with a plus: +experiment=e"),
         ("e", "e: expected KEY=VALUE; an experiment is chosen with +experiment=e"),
-        ("loss=hinge,wasserstein", "loss=hinge,wasserstein: several values; add -m to run each of them, or write loss=[hinge,wasserstein]"),
+        (
+            "loss=hinge,wasserstein",
+            "loss=hinge,wasserstein: several values; add -m to run each of them, or write 'loss=[hinge,wasserstein]'",
+        ),
         ("seed=[1,2", "cannot read seed=[1,2: "),
-        ("packages=[3]", "packages: expected names of Python packages, as in packages=[mypkg]; got 3"),
+        ("packages=[3]", "packages: expected names of Python packages, as in 'packages=[mypkg]'; got 3"),
         ("batch_size=???", "batch_size has no value yet: add batch_size=..."),
         ("batch_size=${nothing}", "batch_size: Interpolation key 'nothing' not found"),
         ("hydra.run.dri=x", "unknown key hydra.run.dri; hydra.run has dir (did you mean hydra.run.dir?)"),

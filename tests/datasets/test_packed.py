@@ -520,7 +520,7 @@ def test_a_damaged_table_is_refused_or_read(tmp_path, maker):
 def test_without_pyarrow_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r"needs pyarrow, which is not installed: pip install 'gan-runner\[packed\]'"):
+    with pytest.raises(UserError, match=r"needs pyarrow, which is not installed: pip install pyarrow"):
         Packed(str(tmp_path / "x.parquet"), 8).prepare()
     assert len(Packed(str(as_zip(tmp_path / "x.zip")), 8, test_fraction=0).load("train")) == 24
 

@@ -172,7 +172,7 @@ def test_weights_of_another_network_are_refused(pair, tmp_path):
 def test_without_the_library_there_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     for cls in (Dinov2, Clip, ConvNeXt):
-        with pytest.raises(UserError, match=r"^this extractor needs timm, which is not installed: pip install 'gan-runner\[features\]'$"):
+        with pytest.raises(UserError, match=r"^this extractor needs timm, which is not installed: pip install timm$"):
             cls()
 
 

@@ -231,7 +231,7 @@ def test_what_is_missing_is_told_with_a_way_out(hub):
         "downloading is off (extractor.download=false). The published ones are "
         "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth "
         "(95,628,359 bytes, SHA-256 6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2): put that file there, or name its "
-        "path by extractor.weights=PATH or by the environment variable GAN_RUNNER_INCEPTION; extractor=[random_conv] needs no file"
+        "path by extractor.weights=PATH or by the environment variable GAN_RUNNER_INCEPTION; 'extractor=[random_conv]' needs no file"
     )
     assert "only the published file is downloaded" in InceptionV3TF(sha256=None).available()
     assert not hub.parent.exists()

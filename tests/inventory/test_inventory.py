@@ -301,6 +301,21 @@ def test_a_metric_whose_direction_nobody_knows_has_no_best(tmp_path, shown):
     assert shown(tmp_path, "--metric", "own:min")[1].splitlines()[1].split()[4:6] == ["3", "4"]
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 120])
+def test_on_a_terminal_names_stay_in_one_piece(tmp_path, shown, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    names = ["ring8/2026-01-31", "dcgan_fashion_mnist/2026-01-31_10-00-00-123456", "multirun/2026-01-31_10-00-00-123456/seed_1,lr_0.001"]
+    for at, name in enumerate(names):
+        make(tmp_path / name, lines=(line(10**at, own=1 / 3),))
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", shown(tmp_path)[1]).splitlines()
+        for each in names[: at + 1]:
+            assert [word for said in lines for word in said.split()].count(each) == 1
+        assert max(map(len, lines)) <= width
+        assert sum("finished" in said for said in lines) == at + 1
+
+
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_on_a_terminal_nothing_is_wider_than_it(many, shown, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))

@@ -362,5 +362,5 @@ def test_without_submitit_a_launcher_is_refused_with_what_to_install(monkeypatch
     monkeypatch.setattr(
         submitit_launcher.importlib.util, "find_spec", lambda name, *more: None if name == "submitit" else find(name, *more)
     )
-    with pytest.raises(UserError, match=r"needs submitit, .* pip install gan-runner\[cluster\]"):
+    with pytest.raises(UserError, match=r"needs submitit, .* pip install submitit"):
         submitit_launcher.check(settings)

@@ -317,7 +317,7 @@ def test_a_tracker_that_stays_away_is_asked_ever_more_seldom_and_does_not_fill_t
 def test_a_tracker_that_is_not_installed_is_refused_at_the_check(monkeypatch, name):
     find = importlib.util.find_spec
     monkeypatch.setattr(tracker.importlib.util, "find_spec", lambda package, *more: None if package == name else find(package, *more))
-    with pytest.raises(UserError, match=rf"logger\.{name} needs {name}, .* pip install gan-runner\[{name}\]"):
+    with pytest.raises(UserError, match=rf"logger\.{name} needs {name}, .* pip install {name}"):
         runs.check(composer.compose([*WORDS, f"logger=[{name}]"]).config)
 
 

@@ -54,7 +54,7 @@ def test_the_score_is_a_squared_distance():
 
 def test_without_gudhi_the_user_is_told_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gudhi", None)
-    with pytest.raises(UserError, match=r"pip install gan-runner\[geometry\]"):
+    with pytest.raises(UserError, match=r"pip install gudhi"):
         GeometryScore()
 
 

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from gan_runner.assembly import build
 from gan_runner.errors import Failed
 from gan_runner.storage import checkpoint, files
+from tiny_runs import NARROW, composed
 
 
 class Colour(enum.Enum):
@@ -251,3 +253,17 @@ def test_a_sparse_tensor_is_read_without_a_warning(tmp_path, recwarn):
     recwarn.clear()
     assert torch.equal(checkpoint.load(tmp_path / "c.pt")["a"].to_dense(), torch.eye(3))
     assert not recwarn.list
+
+
+def test_names_of_a_state_are_said_as_keys_of_the_configuration():
+    config = composed(
+        *NARROW, "trick=[ema,instance_noise]", "optimizer.generator.lr={_target_: gan_runner.schedules.Linear, start: 1, end: 0}"
+    )
+    game = build.assemble(config, []).game
+    schedules = [f"players.{side}.schedules.{key}" for side, player in game.players.items() for key in player.hyperparameters.schedules]
+    assert "players.generator.schedules.lr" in schedules
+    for name in [*game.state_dict(), *schedules]:
+        error = RuntimeError(f"Error(s) in loading state_dict for Game:\n\tsize mismatch for {name}: copying a param")
+        said = checkpoint.misfit(error).removeprefix("size mismatch for ").removesuffix(": copying a param")
+        first, second, *_ = [*said.split("."), ""]
+        assert said == "_extra_state" or second in config[first], name

@@ -14,7 +14,7 @@ def locate(target: Any, base: type | tuple[type, ...], path: str, packages: Sequ
     if not isinstance(target, str) or not any(target.startswith(f"{root}.") for root in roots):
         raise UserError(
             f"{path}._target_={target} is not allowed: parts come from gan_runner or torch.optim, "
-            "or from a package of yours that you name by packages=[...] on the line (of gan-runs: --packages) or by GAN_RUNNER_PACKAGES"
+            "or from a package of yours that you name by 'packages=[...]' on the line (of gan-runs: --packages) or by GAN_RUNNER_PACKAGES"
         )
     module, _, name = target.rpartition(".")
     try:

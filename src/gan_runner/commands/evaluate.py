@@ -108,7 +108,7 @@ def groups_of(key: str, value: str | tuple[Any, ...] | None) -> list[tuple[str, 
     listed = value if isinstance(value, tuple) else () if value is None else (value,)
     groups = [each if isinstance(each, tuple) else (each,) for each in listed]
     if value is not None and not (groups and all(groups)):
-        raise UserError(f"{key}=[]: there is none to judge")
+        raise UserError(f"{key} has no value: there is none in the list")
     return groups
 
 
@@ -188,7 +188,7 @@ def chosen(settings: Evaluate, root: str | None, saved: dict[str, Any]) -> dict[
     elif saved:
         config["dataset"] = saved["dataset"]
     if not config["metric"]:
-        raise UserError("no metric is chosen: say metric=[...]; gan-eval --help lists them")
+        raise UserError("no metric is chosen: say 'metric=[...]'; gan-eval --help lists them")
     refuse_mistakes(config, settings.packages)
     return config
 

@@ -8,7 +8,7 @@ from itertools import islice, takewhile
 from pathlib import Path
 
 from gan_runner.config.groups import LISTS, ONE, config_dir
-from gan_runner.errors import printable
+from gan_runner.errors import printable, shell_line
 from gan_runner.storage.untrusted import read_bounded
 
 MOST = 1000  # files of a folder that are listed
@@ -30,11 +30,11 @@ Usage
   gan-train +experiment=NAME [KEY=VALUE ...]
   gan-train -m +experiment=NAME KEY=VALUE,VALUE ...     every combination, one run after another
   gan-train -m ... hydra.sweep.dir=DIR                  the same line again finishes a sweep that was stopped, or in which jobs failed
-  gan-train -m ... hydra/sweeper=gan_optuna KEY=interval(A,B)     search with Optuna
+  gan-train -m ... hydra/sweeper=gan_optuna 'KEY=interval(A,B)'   search with Optuna
   gan-train resume=RUN_DIR [trainer.steps=N]            go on with a run
   gan-train resume=RUN_DIR accept=data                  on other data than before, else refused; accept=config: with an edited config.yaml
   gan-sample run=RUN_DIR                                look at what it learnt
-  gan-eval run=RUN_DIR metric=[A,B]                     measure it
+  gan-eval run=RUN_DIR 'metric=[A,B]'                   measure it
   gan-rate run=RUN_DIR                                  have people judge it
 
 Experiments (+experiment=NAME)
@@ -43,7 +43,7 @@ Experiments (+experiment=NAME)
 Parts, one of each (GROUP=OPTION; the values of an option: GROUP.KEY=VALUE)
 {options(ONE)}
 
-Parts, any number of each (GROUP=[A,B], or +GROUP=A to add one, ~GROUP.A to take one away; values: GROUP.A.KEY=VALUE)
+Parts, any number of each ('GROUP=[A,B]', or +GROUP=A to add one, ~GROUP.A to take one away; values: GROUP.A.KEY=VALUE)
 {options(LISTS)}
 
 Prepared sweeps (study=NAME)
@@ -61,7 +61,7 @@ Results
 
 Examples
   gan-train +experiment={first}
-  gan-train +experiment={first} loss=hinge penalty=[r1] penalty.r1.weight=1 trainer.steps=2000
+  gan-train +experiment={first} loss=hinge 'penalty=[r1]' penalty.r1.weight=1 trainer.steps=2000
   gan-train -m +experiment={first} loss=hinge,wasserstein seed=0,1
   gan-train +experiment=mine --config-dir my_configs      my_configs/experiment/mine.yaml and other files of your own
   tensorboard --logdir outputs
@@ -73,7 +73,8 @@ Flags
   --config-dir DIR     also look for files in DIR/GROUP/*.yaml
   --info, --hydra-help what Hydra, which composes the configuration, can tell
   --version            print the version
-  eval "$(gan-train -sc install=bash)"     TAB completes experiments, parts and keys in this shell"""
+  eval "$(gan-train -sc install=bash)"     TAB completes experiments, parts and keys in this shell; in zsh type first
+                       autoload -Uz compinit bashcompinit; compinit; bashcompinit"""
 
 
 def experiment_help(name: str, config_dirs: Sequence[str]) -> str:
@@ -119,9 +120,9 @@ def evaluate_help() -> str:
 gan-eval measures the samples of a run, or samples from any source, and says by which protocol.
 
 Usage
-  gan-eval run=RUN_DIR [metric=[A,B]] [extractor=[C,D]] [KEY=VALUE ...]
-  gan-eval run=[A,B] [KEY=VALUE ...]                       several runs, in one table
-  gan-eval samples=SOURCE reference=SOURCE metric=[A,B] [extractor=[C,D]] [KEY=VALUE ...]
+  gan-eval run=RUN_DIR ['metric=[A,B]'] ['extractor=[C,D]'] [KEY=VALUE ...]
+  gan-eval 'run=[A,B]' [KEY=VALUE ...]                     several runs, in one table
+  gan-eval samples=SOURCE reference=SOURCE 'metric=[A,B]' ['extractor=[C,D]'] [KEY=VALUE ...]
 
 Sources (samples=SOURCE reference=SOURCE)
   FOLDER                  images, one folder for each class or all together; or folders train and test of these
@@ -134,10 +135,10 @@ Sources (samples=SOURCE reference=SOURCE)
 Data sets (reference=NAME; values: dataset.KEY=VALUE)
 {options("dataset")}
 
-Metrics (metric=[A,B]; values: metric.A.KEY=VALUE)
+Metrics ('metric=[A,B]'; values: metric.A.KEY=VALUE)
 {options("metric")}
 
-Feature networks (extractor=[C,D]; values: extractor.C.KEY=VALUE, or extractor.KEY=VALUE with one of them)
+Feature networks ('extractor=[C,D]'; values: extractor.C.KEY=VALUE, or extractor.KEY=VALUE with one of them)
 {options("extractor")}
 
 Keys
@@ -151,10 +152,10 @@ Results
 
 Examples
   gan-eval run=outputs/NAME/DATE_TIME
-  gan-eval run=outputs/NAME/DATE_TIME checkpoint=all metric=[frechet_distance,precision_recall] extractor=inception_v3_tf n=10000
+  gan-eval run=outputs/NAME/DATE_TIME checkpoint=all 'metric=[frechet_distance,precision_recall]' extractor=inception_v3_tf n=10000
   gan-eval run=outputs/NAME/DATE_TIME watch=true accelerator=cpu             while it trains: each new checkpoint, until it has ended
-  gan-eval samples=pictures reference=cifar10 split=test metric=[frechet_distance] extractor=cifar_resnet seeds=1
-  gan-eval samples=made.zip reference=photographs.parquet resize=64 metric=[frechet_distance] extractor=inception_v3_tf format=csv
+  gan-eval samples=pictures reference=cifar10 split=test 'metric=[frechet_distance]' extractor=cifar_resnet seeds=1
+  gan-eval samples=made.zip reference=photographs.parquet resize=64 'metric=[frechet_distance]' extractor=inception_v3_tf format=csv
 
 Flags
   --cfg job            print the configuration instead of measuring
@@ -169,7 +170,7 @@ gan-rate asks people which of two images is real, on a page that needs no server
 
 Usage
   gan-rate run=RUN_DIR [out=DIR] [KEY=VALUE ...]        write DIR/page/index.html, to send, and DIR/key.json, to keep
-  gan-rate out=DIR answers=[A.json,B.json]              score what came back: error rate and 95 % interval
+  gan-rate out=DIR 'answers=[A.json,B.json]'            score what came back: error rate and 95 % interval
 
 Keys
 {_documented("rate.yaml")}
@@ -177,7 +178,7 @@ Keys
 Examples
   gan-rate run=outputs/NAME/DATE_TIME out=rating
   gan-rate fake=samples.npz real=photographs out=rating questions=40
-  gan-rate out=rating answers=[anna.json,ben.json]
+  gan-rate out=rating 'answers=[anna.json,ben.json]'
 
 Flags
   --cfg job            print the configuration
@@ -185,7 +186,9 @@ Flags
 
 
 def _documented(file: str, prefix: str = "") -> str:
-    return _table([(f"{prefix}{key}={value}", comment) for key, value, comment in documented_keys(file)])
+    return _table(
+        [(shell_line([f"{prefix}{key}={value.replace('???', 'VALUE')}"]), comment) for key, value, comment in documented_keys(file)]
+    )
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:

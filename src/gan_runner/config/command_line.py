@@ -1,7 +1,7 @@
 """Parse command lines: overrides, packages and what is accepted. Imports no torch."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -11,17 +11,52 @@ from hydra.errors import OverrideParseException
 
 from gan_runner.config.explain import bad_grammar
 from gan_runner.config.groups import LISTS, SWEEP_ONLY
-from gan_runner.errors import UserError
+from gan_runner.errors import UserError, shell_line
 
 ACCEPTABLE = ("data", "config")  # what may be another than that of the state from which a run goes on
 
 
 def parsed(overrides: Sequence[str], loader: ConfigLoaderImpl | None = None) -> list[Override]:
     """Parse the overrides by Hydra's grammar; loader: gives the options of a group, for `loss=glob(*)`."""
+    parser = OverridesParser.create(config_loader=loader)
     try:
-        return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+        return parser.parse_overrides(list(overrides))
     except OverrideParseException as error:
-        raise UserError(bad_grammar(error.override, str(error))) from error
+        raise UserError("\n".join(_mistakes(overrides, parser))) from error
+
+
+def _mistakes(overrides: Sequence[str], parser: OverridesParser) -> Iterator[str]:
+    """Explain each override that the grammar refuses, and how it is typed where its value is a text."""
+    for at, word in enumerate(overrides):
+        try:
+            parser.parse_overrides([word])
+        except OverrideParseException as error:
+            before = next((i for i in reversed(range(at)) if "=" in overrides[i]), None) if "=" not in word else at
+            instead = None if before is None else as_typed(" ".join(overrides[before : at + 1]))
+            yield bad_grammar(word, str(error), instead)
+
+
+def as_typed(word: str) -> str | None:
+    """Quote KEY=VALUE, for the shell and for Hydra's grammar, so that VALUE is read as a text; in a list, each item that needs it.
+
+    None where quotes do not help: VALUE is a mapping, or a list that does not end.
+    """
+    key, _, value = word.partition("=")
+    if value.startswith("[") and value.endswith("]"):
+        items = (item if _is_read(f"{key}={item}") else quoted(item, Quote.double) for item in value[1:-1].split(","))
+        said = f"{key}=[{','.join(items)}]"
+    elif value.startswith(("[", "{")):
+        return None
+    else:
+        said = f"{key}={quoted(value, Quote.double)}"
+    return shell_line([said]) if _is_read(said) else None
+
+
+def _is_read(word: str) -> bool:
+    try:
+        return bool(OverridesParser.create().parse_overrides([word]))
+    except OverrideParseException:
+        return False
 
 
 def recorded(overrides: Any) -> list[str]:
@@ -29,13 +64,13 @@ def recorded(overrides: Any) -> list[str]:
     return [str(override) for override in overrides._iter_ex(resolve=False)]
 
 
-def quoted(text: str) -> str:
+def quoted(text: str, quote: Quote = Quote.single) -> str:
     """Quote a text as the value of an override."""
-    return QuotedString(text, Quote.single).with_quotes()
+    return QuotedString(text, quote).with_quotes()
 
 
 def gathered(overrides: Sequence[str]) -> list[str]:
-    """Rewrite `+penalty=a +penalty=b` as `+penalty=[a,b]`: Hydra's sweeper keeps only the last of two equal keys."""
+    """Rewrite `+penalty=a +penalty=b` as `'+penalty=[a,b]'`: Hydra's sweeper keeps only the last of two equal keys."""
     line: dict[str, list[str]] = {}
     for number, override in enumerate(parsed(overrides)):
         value, text = override.value() if not override.is_sweep_override() else None, text_of(override)
@@ -61,12 +96,12 @@ def named_packages(overrides: Sequence[Override]) -> list[str]:
     names += allowed_packages()
     for name in names:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
-            raise UserError(f"packages: expected names of Python packages, as in packages=[mypkg]; got {name!r}")
+            raise UserError(f"packages: expected names of Python packages, as in 'packages=[mypkg]'; got {name!r}")
     return list(dict.fromkeys(names))
 
 
 def accepted(overrides: Sequence[str]) -> list[str]:
-    """Return what the line accepts of ACCEPTABLE: accept=data, accept=[data,config]. UserError for anything else."""
+    """Return what the line accepts of ACCEPTABLE: accept=data, 'accept=[data,config]'. UserError for anything else."""
     names: list[str] = []
     for override in parsed(overrides):
         if override.key_or_group == "accept" and not override.is_delete():

@@ -1,9 +1,9 @@
 """Extend Hydra's loader by one rule, and explain its errors in plain words. Imports no torch.
 
-Hydra merges the body of an experiment after the parts are chosen. Without the rule, `+experiment=e penalty=[gp]` keeps e's settings of r1,
-a part without a class, and `+experiment=e optimizer=ttur` silently keeps e's learning rates. `Composer` is Hydra's own loader with the rule
-**the settings of an experiment for a part apply only while that part is chosen**. Because it is the loader, the rule applies wherever Hydra
-composes: in a run, in every job of a sweep, under any launcher, and for `--cfg job`.
+Hydra merges the body of an experiment after the parts are chosen. Without the rule, `+experiment=e 'penalty=[gp]'` keeps e's settings of
+r1, a part without a class, and `+experiment=e optimizer=ttur` silently keeps e's learning rates. `Composer` is Hydra's own loader with the
+rule **the settings of an experiment for a part apply only while that part is chosen**. Because it is the loader, the rule applies wherever
+Hydra composes: in a run, in every job of a sweep, under any launcher, and for `--cfg job`.
 """
 
 import copy
@@ -26,7 +26,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner.config.command_line import named_packages, parsed, recorded, text_of
+from gan_runner.config.command_line import as_typed, named_packages, parsed, recorded, text_of
 from gan_runner.config.composed import Composed, without_line_keys
 from gan_runner.config.explain import exists, keys_of, leaves, listed, orphan, unknown_key
 from gan_runner.config.groups import BELOW, LINE_ONLY, LISTS, ONE, PAIRS, PARTS, SINGLE, Names, chosen_names, config_dir, is_part
@@ -232,7 +232,7 @@ class Composer(ConfigLoaderImpl):
                 continue
             names = value if isinstance(value, list) and not override.is_delete() and group not in ONE else [value]
             if not all(isinstance(name, str) and (name.strip() or override.is_delete()) for name in names):
-                what = f"names, {group}=[A,B]" if group in LISTS else f"the name of {with_article(group)}"
+                what = f"names, '{group}=[A,B]'" if group in LISTS else f"the name of {with_article(group)}"
                 mistakes.append(f"{text_of(override)}: expected {what}{self._available(group)}")
         if mistakes:
             raise UserError("\n".join(mistakes))
@@ -297,7 +297,7 @@ class Composer(ConfigLoaderImpl):
             said = ", ".join(leaves(node, f"{part}.{name}"))
             del body[part][name]
             if whole or name in unreplaced:
-                self.loading.notes.append(f"{part}=[{','.join(chosen)}] is chosen; what {path} says about {name} is dropped: {said}")
+                self.loading.notes.append(f"'{part}=[{','.join(chosen)}]' is chosen; what {path} says about {name} is dropped: {said}")
 
     # Mistakes -----------------------------------------------------------------------------------------------------------------------
 
@@ -337,8 +337,7 @@ class Composer(ConfigLoaderImpl):
             if override.key_or_group == "experiment" and not override.is_add():
                 return f"an experiment is added, with a plus: +{text_of(override).lstrip('~')}"
             if override.is_sweep_override():
-                key, _, text = text_of(override).partition("=")
-                return f"{text_of(override)}: several values; add -m to run each of them, or write {key}=[{text}] for one list"
+                return self._several(override, config_name)
         if isinstance(error, MissingConfigException):
             return self._unknown_option(error, line)
         try:
@@ -359,6 +358,15 @@ class Composer(ConfigLoaderImpl):
             elif not exists(frame, key) and not any(key == new or key.startswith(f"{new}.") for new in added):
                 mistakes.append(self._unknown_key(key, frame, removed=override.is_delete()))
         return "\n".join(mistakes) or rendered(error)
+
+    def _several(self, override: Override, config_name: str) -> str:
+        """Explain a value with a comma where one is expected."""
+        key, _, text = text_of(override).partition("=")
+        instead = ["add -m to run each of them"] if config_name == "train" else []
+        instead.append(f"write '{key}=[{text}]' for one list")
+        if not self._chooses(override) and (typed := as_typed(text_of(override))):
+            instead.append(f"{typed} for one text with a comma")
+        return f"{text_of(override)}: several values; {', or '.join(instead)}"
 
     def _available(self, group: str) -> str:
         return f"; available: {listed(self.repository.get_group_options(group))}"

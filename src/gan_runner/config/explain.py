@@ -9,11 +9,15 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from gan_runner.errors import did_you_mean
 
 
-def bad_grammar(override: str, text: str) -> str:
-    """Explain why Hydra's grammar refuses an override."""
+def bad_grammar(override: str, text: str, typed: str | None) -> str:
+    """Explain why Hydra's grammar refuses an override; typed: how it is typed where its value is a text."""
     if "=" not in override and not override.startswith("~"):
         guess = f"; an experiment is chosen with +experiment={override}" if re.fullmatch(r"[\w/-]+", override) else ""
-        return f"{override}: expected KEY=VALUE{guess}"
+        return f"{override}: expected KEY=VALUE{guess}" + (f"; a value with spaces is typed {typed}" if typed else "")
+    if user := re.fullmatch(r"[^=]*=~([\w.-]+)(/.*)?", override):
+        return f"{override}: there is no user {user[1]} whose home this could be" + (f"; as a text it is typed {typed}" if typed else "")
+    if typed:
+        return f"cannot read {override}: special characters need quotes, for Hydra inside those for the shell; type {typed}"
     reason = next((one for one in text.splitlines() if one.strip() and not one.startswith(("See http", "Error parsing"))), "")
     return f"cannot read {override}: {reason.strip()}; quote what has special characters, inside the shell's quotes: 'key=\"a,b\"'"
 

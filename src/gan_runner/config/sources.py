@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_runner.config.command_line import named_packages, parsed
 from gan_runner.config.groups import LINE_ONLY, LISTS, MAIN, config_dir
+from gan_runner.config.home import all_at_home
 from gan_runner.config.trust import BASIC, FILLED_IN, OPTUNA_SWEEPERS, OWN_LAUNCHERS
 from gan_runner.errors import UserError, did_you_mean, printable
 from gan_runner.storage.documents import MARK, SIZE, asks_only, document
@@ -93,6 +94,8 @@ class Files(ConfigSource):
             raise ConfigLoadError(f"Config not found : {path}")
         data = read_bounded(path, SIZE)
         config = document(data, str(path), ours=is_ours(self.full_path()))
+        if b"~" in (data or b""):
+            config = OmegaConf.create(all_at_home(OmegaConf.to_container(config)))
         try:
             header = ConfigSource._get_header_dict((data or b"").decode()[:512])
         except ValueError as error:
@@ -198,7 +201,7 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
 def refuse_searchpath(primary: ConfigResult | None, line: Sequence[Override]) -> None:
     """Raise UserError for search paths set by a file, and for packages that the user does not allow: an import would run them."""
     if primary is not None and not is_ours(primary.path) and OmegaConf.select(primary.config, "hydra.searchpath") is not None:
-        raise UserError("hydra.searchpath is read from the command line only: hydra.searchpath=[FOLDER]")
+        raise UserError("hydra.searchpath is read from the command line only: 'hydra.searchpath=[FOLDER]'")
     packages = named_packages(line)
     for override in line:
         found = override.value() if override.key_or_group == "hydra.searchpath" and not override.is_delete() else []
@@ -206,7 +209,7 @@ def refuse_searchpath(primary: ConfigResult | None, line: Sequence[Override]) ->
             name = str(place).removeprefix("pkg://").replace("/", ".")
             if str(place).startswith("pkg://") and not any(_is_below(name, package) for package in packages):
                 raise UserError(
-                    f"hydra.searchpath={printable(str(place), 100)} is refused: name a folder, or add packages=[{name.split('.')[0]}]"
+                    f"hydra.searchpath={printable(str(place), 100)} is refused: name a folder, or add 'packages=[{name.split('.')[0]}]'"
                 )
 
 

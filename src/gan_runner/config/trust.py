@@ -53,7 +53,7 @@ def refuse_foreign_code(hydra: DictConfig, packages: Sequence[str]) -> None:
             own = OWN_PLUGINS.get(path, ()) if key == "_target_" else ("ext://sys.stdout", "ext://sys.stderr")
             names_code = key in names or (isinstance(value, str) and value.startswith("ext://"))  # how logs name what is imported
             if names_code and value not in own and not is_of(str(value).removeprefix("ext://"), trusted):
-                raise UserError(f"{where}={shown} is refused: only code of {', '.join(trusted)}, or of packages=[...], runs there")
+                raise UserError(f"{where}={shown} is refused: only code of {', '.join(trusted)}, or of 'packages=[...]', runs there")
             if isinstance(value, str) and not asks_only(value, FILLED_IN):
                 raise UserError(f"{where}={shown} is refused: Hydra makes objects of what is below {path}, so write the value itself")
             if isinstance(value, dict | list):

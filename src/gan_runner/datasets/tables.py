@@ -284,7 +284,7 @@ def arrow(path: Path) -> Any:
     try:
         import pyarrow
     except ImportError as error:
-        raise UserError(f"{shown(path)} needs pyarrow, which is not installed: pip install 'gan-runner[packed]'") from error
+        raise UserError(f"{shown(path)} needs pyarrow, which is not installed: pip install pyarrow") from error
     return pyarrow
 
 

@@ -66,7 +66,7 @@ def unmeasurable(metrics: Mapping[str, Metric], subject: Subject, reference: Ref
     for name, metric in metrics.items():
         lacking = [reason for need in sorted(metric.needs - {"extractor"}) if (reason := missing(need, subject, reference)) is not None]
         if metric.extracts and metric.network is None:
-            lacking.append("no extractor is chosen (extractor=[...])")
+            lacking.append("no extractor is chosen ('extractor=[...]')")
         elif metric.extracts and (reason := metric.extractor.available() or unfit(metric.extractor, subject.spec)):
             lacking.append(reason)
         if lacking:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from gan_runner.draws import seeded
 from gan_runner.execution import hardware
 from gan_runner.execution.capturable import DATA, Found, namespace
+from gan_runner.storage.checkpoint import in_keys
 
 if TYPE_CHECKING:
     from gan_runner.game.game import Game
@@ -70,7 +70,7 @@ class Watched:
     def __init__(self, game: Game, theirs: Sequence[Found]):
         self.game, self.theirs = game, theirs
         self.places = dict(in_place(game))
-        self.weights = {readable(name): p for name, p in game.named_parameters()}
+        self.weights = {in_keys(name): p for name, p in game.named_parameters()}
 
     def outcome(self, logs: Logs, read: Sequence[int], kept: bool = True) -> Outcome:
         """Return the whole state after a round. read: the number of samples read; kept: copied."""
@@ -120,9 +120,9 @@ def random_states(game: Game) -> dict[str, Tensor]:
 
 def in_place(game: Game) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors that a round writes in place: weights, buffers, and the state of optimisers and gradient scalers."""
-    names: dict[Tensor, str] = {p: readable(name) for name, p in game.named_parameters()}
+    names: dict[Tensor, str] = {p: in_keys(name) for name, p in game.named_parameters()}
     yield from ((name, p) for p, name in names.items())
-    yield from ((readable(name), buffer) for name, buffer in game.named_buffers())
+    yield from ((in_keys(name), buffer) for name, buffer in game.named_buffers())
     for side, player in game.players.items():
         for p, kept in player.optimizer.state.items():
             yield from (
@@ -130,18 +130,6 @@ def in_place(game: Game) -> Iterator[tuple[str, Tensor]]:
             )
         scaler = vars(player.scaler).items()
         yield from ((f"{key} of the gradient scaler of the {side}", value) for key, value in scaler if isinstance(value, Tensor))
-
-
-def readable(name: str) -> str:
-    """Return the name of a weight or buffer in terms of configuration keys."""
-    for pattern, key in (
-        (r"players\.(\w+)\.objective\.net\.", r"architecture.\1."),
-        (r"players\.\w+\.objective\.owned\.", ""),
-        (r"players\.(\w+)\.schedules\.", r"optimizer.\1."),
-        (r"tricks\.", "trick."),
-    ):
-        name = re.sub(f"^{pattern}", key, name)
-    return name
 
 
 def same(one: Tensor, other: Tensor) -> bool:

@@ -207,7 +207,7 @@ class InceptionV3TF(Extractor):
         raise UserError(
             f"extractor {self.name} needs the weights of Inception, and there is no file {' nor '.join(map(str, places))}; {why}. The "
             f"published ones are {PUBLISHED.url} ({PUBLISHED.size:,} bytes, SHA-256 {PUBLISHED.sha256}): put that file there, or name its "
-            f"path by extractor.weights=PATH or by the environment variable {VARIABLE}; extractor=[random_conv] needs no file"
+            f"path by extractor.weights=PATH or by the environment variable {VARIABLE}; 'extractor=[random_conv]' needs no file"
         )
 
     def verify(self, path: Path, checksum: str) -> None:

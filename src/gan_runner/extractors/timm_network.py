@@ -80,5 +80,5 @@ def library() -> Any:
     try:
         import timm  # an optional dependency, which takes seconds to import
     except ImportError as error:
-        raise UserError("this extractor needs timm, which is not installed: pip install 'gan-runner[features]'") from error
+        raise UserError("this extractor needs timm, which is not installed: pip install timm") from error
     return timm

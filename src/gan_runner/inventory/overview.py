@@ -39,7 +39,7 @@ columns
                 as in --metric 'fd/lenet (n=500)'
   took          from its first start to its end        age   since its first start
   changed       what its line said besides the experiment and what all lines said; on a terminal it is below the name
-                A narrow terminal leaves out took, images, age and metric; --json has them all.
+                A narrow terminal leaves out took, images, age and metric, or has names below the rest; --json has all.
 
 examples
   gan-runs                                             the runs in outputs/, the newest first

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from gan_runner.errors import Failed, UserError, printable
+from gan_runner.errors import Failed, UserError, printable, shell_line
 from gan_runner.inventory.curves import draw, svg
 from gan_runner.inventory.tables import amount, arrow, counted, row, shown, unlike, when
 from gan_runner.storage import files
@@ -106,7 +106,7 @@ def article(run: Run, metric: str | None) -> dict[str, Any]:
         "state": run.state,
         "row": row(run, metric),
         "facts": facts(run),
-        "overrides": " ".join(run.overrides or ()),
+        "overrides": shell_line(run.overrides or ()),
         "error": "" if run.state == "finished" else run.error,
         "picture": picture(run),
         "curves": [curve(run, key, metric) for key in keys[:MOST_CURVES]],
@@ -170,7 +170,7 @@ def markdown(title: str, runs: Sequence[Run], metric: str | None, folder: Path) 
             draw(folder / f"{number}_curves.png", [run], [run.name], keys[:MOST_CURVES])
             cells["curves"] = f"![curves]({quote(folder.name)}/{number}_curves.png)"
         lines += ["", f"## {literal(run.name)}", "", f"{run.state.replace('?', 'unreadable')}, {facts(run)}", ""]
-        lines += [literal(" ".join(run.overrides)), ""] if run.overrides else []
+        lines += [literal(shell_line(run.overrides)), ""] if run.overrides else []
         lines += [literal(run.error), ""] if run.error and run.state != "finished" else []
         lines += [f"| {' | '.join(cells)} |", "|---" * len(cells) + "|", f"| {' | '.join(cells.values())} |"] if cells else []
         for name, text in details(run):

@@ -7,7 +7,6 @@ stranger, and is read and escaped as such. Imports no torch.
 import io
 import math
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import yaml
 
 from gan_runner.assembly.classes import locate
 from gan_runner.assembly.signatures import misnamed, mistyped, signature
-from gan_runner.errors import UserError, printable
+from gan_runner.errors import UserError, printable, shell_line
 from gan_runner.inventory.curves import blank
 from gan_runner.inventory.page import escaped, literal
 from gan_runner.inventory.tables import amount, counted, differences, print_table, shown
@@ -142,7 +141,7 @@ def paged(sweep: Sweep, summary: Summary, rows: Sequence[Row], lines: Sequence[S
     """The lines of page.md. They hold no date and no path, so that the same runs make the same page."""
     yield from (f"# {escaped(summary.question)}", "")
     if sweep.line:
-        yield from ("```sh", printable(shlex.join(["gan-train", *sweep.line]), 2**20), "```", "")
+        yield from ("```sh", printable(shell_line(["gan-train", *sweep.line]), 2**20), "```", "")
     yield from ("## Budget", "")
     if summary.budget:
         yield from (f"Stated: {escaped(summary.budget)}", "")
@@ -175,7 +174,7 @@ def told(sweep: Sweep) -> str:
 def about(run: Run) -> list[str]:
     """What the page says of a run that did not finish."""
     state = "unreadable" if run.state == "?" else run.state
-    return [run.name, state, f"{shown(run.step, '?')} of {shown(run.steps, '?')}", " ".join(run.overrides or ()), run.error or ""]
+    return [run.name, state, f"{shown(run.step, '?')} of {shown(run.steps, '?')}", shell_line(run.overrides or ()), run.error or ""]
 
 
 def used(runs: Sequence[Run]) -> str:

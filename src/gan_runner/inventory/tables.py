@@ -2,22 +2,24 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gan_runner.errors import printable, say
+from gan_runner.errors import printable, say, shell_line
 from gan_runner.reporting import duration
 from gan_runner.storage.records import STATES, Run, plain
 from gan_runner.storage.untrusted import Value
 
 COLOURS = {"running": "cyan", "dead": "red", "failed": "red", "diverged": "magenta", "interrupted": "yellow", "finished": "green"}
 ARROWS = {"max": " \u2191", "min": " \u2193"}
+SPARE = ("took", "images", "age", "metric")  # columns that a narrow terminal leaves out, in this order
 UNITS = {10**9: "G", 10**6: "M", 10**3: "k", 1: ""}
 
 
@@ -98,7 +100,7 @@ def row(run: Run, metric: str | None) -> dict[str, str]:
 
 def changed(run: Run, said: Sequence[str] = ()) -> str:
     """Return the overrides of a run, except the experiment and those in `said`."""
-    return "?" if run.overrides is None else " ".join(word for word in run.overrides if word not in said)
+    return "?" if run.overrides is None else shell_line(word for word in run.overrides if word not in said)
 
 
 def changed_alike(runs: Sequence[Run]) -> list[str]:
@@ -116,7 +118,7 @@ def show(runs: Sequence[Run], metric: str | None) -> None:
     if len(shared) == 1 and shared != {"-"}:
         say("gan-runs", f"best and last: {min(shared)}")
     if words:
-        say("gan-runs", f"all of them: {' '.join(words)}")
+        say("gan-runs", f"all of them: {shell_line(words)}")
     if mixed := unlike(runs, metric):
         say("gan-runs", f"not all figures were measured alike; they differ in {', '.join(mixed[:5])}: see --compare")
     if unknown := {each["metric"] for each in rows if each["last"] != "-" and each["best"] == "-"}:
@@ -137,24 +139,49 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print("  ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths)).rstrip())
 
 
-def fitted(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
-    """Lay out a table: names come last, with their changes below; if less than 40 columns remain for them, others are dropped."""
+def fitted(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> RenderableType:
+    """Lay out a table: names come last, with their changes below, or below the rest where they do not fit beside it.
+
+    Columns of SPARE are dropped if less than 40 columns, or less than the longest name, remain for the names.
+    """
     lines = [dict(zip(columns, row)) for row in rows]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    names = "run" in columns
+    needed = {column: 2 + max(cell_len(line[column]) for line in [{column: column}, *lines]) for column in columns}
     kept = [column for column in columns if column not in ("run", "changed")]
-    for spare in ("took", "images", "age", "metric") if names else ():
-        if width - sum(2 + max(cell_len(line[column]) for line in [{column: column}, *lines]) for column in kept) < 40 and spare in kept:
+    names = "run" in columns
+    below = names and width - sum(needed[column] for column in kept if column not in SPARE) < needed["run"]
+    for spare in SPARE if names else ():
+        if width - sum(needed[column] for column in kept) < (0 if below else max(40, needed["run"])) and spare in kept:
             kept.remove(spare)
+    if below:
+        return Group(*names_below(kept, lines, needed))
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in kept:
         table.add_column(Text(column), no_wrap=names, overflow="fold")
     if names:
         table.add_column(Text("run"), overflow="fold")
     for line in lines:
-        cells = [Text(line[column], COLOURS.get(line[column], "") if column == "state" else "") for column in kept]
-        below = ("\n" + line["changed"], "dim") if line.get("changed") else ""
-        table.add_row(*cells, *([Text.assemble(line["run"], below)] if names else []))
+        table.add_row(*(cell(line, column) for column in kept), *([Text("\n").join(name(line))] if names else []))
     return table
+
+
+def names_below(columns: Sequence[str], lines: Sequence[dict[str, str]], needed: Mapping[str, int]) -> Iterator[RenderableType]:
+    """Yield the lines of a table in which the name of a run has the whole width, below its other columns."""
+    header = {column: column for column in columns}
+    for line in [header, *lines]:
+        cells = [cell(line, column) for column in columns]
+        for text, column in zip(cells, columns):
+            text.pad_right(needed[column] - cell_len(text.plain))
+        yield Text("", style="bold" if line is header else "", no_wrap=True, overflow="crop").join(cells)
+        yield from (Padding(text, (0, 0, 0, 2)) for text in (name(line) if line is not header else ()))
+
+
+def cell(line: dict[str, str], column: str) -> Text:
+    return Text(line[column], COLOURS.get(line[column], "") if column == "state" else "")
+
+
+def name(line: dict[str, str]) -> list[Text]:
+    """Return the name of a run, and what its line changed."""
+    return [Text(line["run"], overflow="fold"), *([Text(line["changed"], "dim", overflow="fold")] if line.get("changed") else [])]
 
 
 def unlike(runs: Sequence[Run], asked: str | None) -> list[str]:

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gan_runner.config.command_line import lasting, named_packages, parsed, recorded
 from gan_runner.config.composed import Composed, without_line_keys
 from gan_runner.config.composer import Composer
-from gan_runner.errors import DIVERGED, WRONG, Interrupted, UserError, say, verdict
+from gan_runner.errors import DIVERGED, WRONG, Interrupted, UserError, say, shell_line, verdict
 from gan_runner.storage.documents import rendered
 
 
@@ -132,7 +132,7 @@ class Job:
                 return None
         outcome = Outcome(hydra.job.num, lasting(overrides), folder, "interrupted")
         self.outcomes.append(outcome)
-        say("gan-train", f"job {outcome.number} of {self.jobs}: {' '.join(overrides)}")
+        say("gan-train", f"job {outcome.number} of {self.jobs}: {shell_line(overrides)}")
         try:
             outcome.value = self._trained(config, folder, overrides)
             outcome.state = "finished"

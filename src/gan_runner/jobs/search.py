@@ -82,7 +82,7 @@ class OptunaSweeper(Sweeper):
         try:
             import optuna
         except ImportError as error:
-            raise UserError("a search needs Optuna: pip install 'gan-runner[optuna]'") from error
+            raise UserError("a search needs Optuna: pip install optuna") from error
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         settings: dict[str, Any] = OmegaConf.to_container(frame.hydra.sweeper, resolve=True)  # type: ignore[assignment]
@@ -118,7 +118,7 @@ class OptunaSweeper(Sweeper):
         if name is None:
             raise UserError("which metric is searched by? Say hydra.sweeper.metric=KEY, or callback.evaluate.best.metric=KEY")
         if not config.get("metric"):
-            raise UserError(f"no metric is measured, and the search is by {name}: choose it with metric=[NAME]")
+            raise UserError(f"no metric is measured, and the search is by {name}: choose it with 'metric=[NAME]'")
         spec = parts.make_one(config, composed.packages, "dataset").spec
         self.metric, mode = aim(name, build.judges(config, composed.packages, spec)) or (name, None)
         said = next((key for key, value in DIRECTIONS.items() if value == self.direction), None)

@@ -25,7 +25,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gan_runner.config.command_line import recorded
-from gan_runner.errors import Failed, UserError, handled, say
+from gan_runner.errors import Failed, UserError, handled, say, shell_line
 from gan_runner.storage.files import make_folder
 from gan_runner.storage.untrusted import parsed_json, read_bounded
 
@@ -92,9 +92,7 @@ class SubmititLauncher(Launcher):
 
     def __init__(self, **settings: Any) -> None:
         if importlib.util.find_spec("submitit") is None:
-            raise UserError(
-                "hydra/launcher needs submitit, which is not installed: pip install gan-runner[cluster], or pip install submitit"
-            )
+            raise UserError("hydra/launcher needs submitit, which is not installed: pip install submitit")
         for key, value in settings.items():
             refuse_lines(f"hydra.launcher.{key}", value)
         self.settings = settings
@@ -144,7 +142,10 @@ class SubmititLauncher(Launcher):
                     self.stop(list(running.values()))
                 for task, job in self.submit(executor, waiting, running):
                     running[task.number] = job
-                    say("gan-train", f"job {task.number}: {' '.join(task.overrides)}: handed over as {job.job_id}; log: {job.paths.stderr}")
+                    say(
+                        "gan-train",
+                        f"job {task.number}: {shell_line(task.overrides)}: handed over as {job.job_id}; log: {job.paths.stderr}",
+                    )
                 for number in [number for number, job in running.items() if job.done()]:
                     returned[number], outcomes[number] = result(tasks[number], running.pop(number))
                 if running:

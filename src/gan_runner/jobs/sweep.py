@@ -20,7 +20,7 @@ from gan_runner.config.command_line import accepted, gathered, lasting, parsed, 
 from gan_runner.config.composed import Composed
 from gan_runner.config.composer import Composer
 from gan_runner.config.trust import OPTUNA_SWEEPERS
-from gan_runner.errors import DONE, FAILED, UserError, handled, say
+from gan_runner.errors import DONE, FAILED, UserError, handled, say, shell_line
 from gan_runner.inventory import summary
 from gan_runner.jobs import submitit_launcher
 from gan_runner.jobs.job import Job, Outcome, check, refuse_missing, refused, runner, started_by_others
@@ -216,7 +216,7 @@ def _jobs(composer: Composer, frame: DictConfig) -> Jobs:
     except HydraException as error:
         raise UserError(rendered(error)) from error
     if not jobs:
-        raise UserError(f"{' '.join(line)}: there is nothing to sweep over, since a range(...) or glob(...) is empty")
+        raise UserError(f"{shell_line(line)}: there is nothing to sweep over, since a range(...) or glob(...) is empty")
     return {number: list(job) for number, job in enumerate(jobs)}
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from gan_runner.errors import Failed, plain, say, verdict
+from gan_runner.errors import Failed, plain, say, shell_line, verdict
 from gan_runner.inventory import summary
 from gan_runner.jobs.job import Outcome
 from gan_runner.storage import files, records
@@ -33,7 +33,7 @@ def report(folder: Path, outcomes: list[Outcome], followed: tuple[str | None, An
             before = best.get((metric, mode), (value, outcome.number))
             best[metric, mode] = (max if mode == "max" else min)(before, (value, outcome.number), key=lambda pair: pair[0])
         shown = "" if value is None else f"{value:.6g}"
-        rows.append((str(outcome.number), outcome.state, shown, metric or "", " ".join(outcome.overrides)))
+        rows.append((str(outcome.number), outcome.state, shown, metric or "", shell_line(outcome.overrides)))
     if not rows:
         return
     rows.insert(0, ("job", "state", "best", "of", "overrides"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import sys
 import traceback
@@ -20,7 +19,7 @@ from gan_runner import distributed
 from gan_runner.assembly.build import assemble, check, plain
 from gan_runner.assembly.parts import make_one
 from gan_runner.config.command_line import accepted, lasting, parsed
-from gan_runner.errors import Diverged, Failed, Interrupted, UserError, some
+from gan_runner.errors import Diverged, Failed, Interrupted, UserError, shell_line, some
 from gan_runner.execution import hardware
 from gan_runner.execution.capturable import parts_of
 from gan_runner.execution.hardware import devices_of
@@ -251,7 +250,7 @@ def say_where(folder: Path, say: Callable[[str], None]) -> None:
         say(f"samples: {pictures[0][1]}")
     beside = Path(sys.executable).with_name("tensorboard")
     program = "tensorboard" if shutil.which("tensorboard") or not beside.exists() else str(beside)
-    say(f"curves:  {shlex.join([program, '--logdir', str(folder.parent)])}")
+    say(f"curves:  {shell_line([program, '--logdir', str(folder.parent)])}")
 
 
 def ending(error: BaseException) -> directory.State:

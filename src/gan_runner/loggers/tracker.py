@@ -56,10 +56,7 @@ class Tracker(Logger):
 
     def __init__(self) -> None:
         if importlib.util.find_spec(self.package) is None:
-            raise UserError(
-                f"logger.{self.package} needs {self.package}, which is not installed: pip install gan-runner[{self.package}], "
-                f"or pip install {self.package}"
-            )
+            raise UserError(f"logger.{self.package} needs {self.package}, which is not installed: pip install {self.package}")
 
     @abstractmethod
     def open(self, run: Run, said: Said, known: dict[str, str] | None) -> dict[str, str]:

@@ -90,9 +90,7 @@ class GeometryScore(FeatureSets):
         try:
             import gudhi  # noqa: F401
         except ImportError:
-            raise UserError(
-                "geometry_score needs gudhi, which is not installed: pip install gan-runner[geometry], or pip install gudhi"
-            ) from None
+            raise UserError("geometry_score needs gudhi, which is not installed: pip install gudhi") from None
         if n < landmarks:
             raise ValueError(f"geometry_score draws {landmarks} landmarks out of at most n={n} samples: n must be at least as large")
         self.draws, self.landmarks, self.n = draws, landmarks, n

@@ -34,7 +34,7 @@ class KernelDensity(Metric):
     def __init__(self, spec: Spec, bandwidth: Annotated[float, Gt(0)] = 0.1, n_real: Annotated[int, Ge(1)] = 10_000):
         super().__init__()
         if len(spec.shape) != 1:
-            raise ValueError("kernel_density is for points, such as ring8 or swiss_roll; for images there is metric=[parzen]")
+            raise ValueError("kernel_density is for points, such as ring8 or swiss_roll; for images there is 'metric=[parzen]'")
         self.bandwidth, self.n_real = bandwidth, n_real
         self.add_state("fakes", [], dist_reduce_fx="cat")
 

@@ -251,7 +251,7 @@ def score(settings: Rate, say: Callable[[str], None]) -> None:
     key = read_key(path)
     sessions = [session(read_json(Path(name)), key, Path(name)) for name in settings.answers]
     if not sessions:
-        raise UserError("there are no answers to score: answers=[FILE, ...] names what raters saved")
+        raise UserError("there are no answers to score: 'answers=[FILE, ...]' names what raters saved")
     out = path.with_name("score.json")
     try:
         with np.errstate(all="ignore"):

@@ -27,6 +27,13 @@ SINCE = {"config": dict, "data": dict, "machine": dict}  # parts that states of 
 SHOWN = ("spec", *SINCE)  # parts whose values are compared, printed and written
 MOST = 3_000_000  # values and characters of such a part
 MISFIT = (RuntimeError, LookupError, ValueError, TypeError, AttributeError)  # what load_state_dict raises for a state of another model
+KEYS = (  # names in the state of a game, and the keys of what has them
+    (r"players\.(\w+)\.objective\.net\.", r"architecture.\1."),
+    (r"players\.\w+\.objective\.owned\.", ""),
+    (r"players\.(\w+)\.schedules\.", r"optimizer.\1."),
+    (r"players\.(\w+)\.", r"optimizer.\1."),
+    (r"tricks\.", "trick."),
+)
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -180,8 +187,15 @@ def is_small(value: Any) -> bool:
 
 
 def misfit(error: Exception) -> str:
-    """Return the last line of the error that load_state_dict raised for a state of another model."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+    """Return the last line of the error that load_state_dict raised for a state of another model, with keys that a user can type."""
+    return in_keys((str(error).strip().splitlines() or [type(error).__name__])[-1].strip())
+
+
+def in_keys(text: str) -> str:
+    """Write the names of weights and buffers of a game, in a text, as configuration keys."""
+    for pattern, key in KEYS:
+        text = re.sub(rf"\b{pattern}", key, text)
+    return text
 
 
 def candidates(folder: Path) -> list[Path]:
