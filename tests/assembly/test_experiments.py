@@ -197,7 +197,8 @@ def test_every_experiment_tells_where_it_comes_from(name):
     assert len(header[1]) > 10
     assert f"gan-train +experiment={name}" in text
     assert "# Paper: " in text
-    assert "# Expect: " in text or "# Published: " in text
+    assert "\n# Expect: " in text
+    assert "\n# Time: " in text
 
 
 def around(group, name):
