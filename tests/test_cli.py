@@ -408,7 +408,7 @@ def test_a_choice_that_is_swept_drops_the_words_about_what_it_replaces(bench: Be
         {"r1": 3},
         {"gradient_penalty": 10.0},
     ]
-    assert err.count("note: penalty=[gradient_penalty] is chosen") == 1
+    assert err.count("note: 'penalty=[gradient_penalty]' is chosen") == 1
 
 
 @pytest.mark.slow
