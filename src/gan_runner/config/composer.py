@@ -76,6 +76,13 @@ class Composer(ConfigLoaderImpl):
     def compose(self, overrides: list[str], config_name: str = "train") -> Composed:
         return self.composed(self.load_configuration(config_name, overrides, RunMode.RUN), overrides)
 
+    def output_root(self, config_name: str, overrides: Sequence[str]) -> Path:
+        """Return the folder that runs are created in: the part of hydra.run.dir before what differs between them."""
+        words = [text_of(o) for o in parsed(overrides) if o.key_or_group == "hydra.run.dir"]
+        where = str(self.load_configuration(config_name, words, RunMode.RUN).hydra.run._get_node("dir")._value())
+        fixed = where.partition("${")[0]
+        return Path(fixed) if fixed == where or fixed.endswith("/") else Path(fixed).parent
+
     def composed(self, loaded: DictConfig, overrides: list[str]) -> Composed:
         """Return the configuration that `load_configuration` has just loaded, with its notes."""
         loading, hydra = self.loading, loaded.hydra

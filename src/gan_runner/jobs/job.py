@@ -115,8 +115,9 @@ class Job:
     A job of a sweep resumes the run in its folder (`runs.complete`), so it can be called again after it was killed.
     """
 
-    def __init__(self, jobs: int | None = None, returns_outcome: bool = False):
+    def __init__(self, jobs: int | None = None, returns_outcome: bool = False, goes_on: bool = False):
         self.jobs = jobs  # None: a single run
+        self.goes_on = goes_on  # whether a single run is resumed where there is one
         self.returns_outcome = returns_outcome
         self.error: Exception | None = None
         self.outcomes: list[Outcome] = []
@@ -148,7 +149,7 @@ class Job:
         return outcome if self.returns_outcome else outcome.value
 
     def _trained(self, config: Any, folder: Path, overrides: list[str]) -> float | None:
-        from gan_runner.lifecycle.runs import complete, train
+        from gan_runner.lifecycle.runs import complete, start_or_resume, train
 
-        play = train if self.jobs is None else complete
+        play = complete if self.jobs is not None else start_or_resume if self.goes_on else train
         return play(without_line_keys(config), folder, overrides, named_packages(parsed(overrides)))

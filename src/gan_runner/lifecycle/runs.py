@@ -1,4 +1,4 @@
-"""Play runs: `train` starts one, `resume` continues one, `complete` does whichever is needed to finish one."""
+"""Play runs: `train` starts one, `resume` continues one, `start_or_resume` and `complete` do whichever is needed to finish one."""
 
 from __future__ import annotations
 
@@ -69,7 +69,38 @@ def resume(folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] 
     """
     contents.refuse_foreign(folder)
     saved = directory.read_config(folder)
-    config, accept = change(saved, lasting(overrides)), accepted(overrides)
+    return go_on(folder, saved, change(saved, lasting(overrides)), overrides, packages)
+
+
+def start_or_resume(config: Any, folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] = ()) -> float | None:
+    """Resume the run in `folder`, or start it where there is none, or none with a checkpoint. A finished run is not played again.
+
+    What the line says differently from config.yaml is treated as on the line of a resume. Returns and raises as `train` and `resume`.
+    """
+    folder = Path(distributed.shared(str(folder)))
+    contents.refuse_foreign(folder)
+    if distributed.shared((folder / "status.json").exists()):
+        saved = directory.read_config(folder)
+        config = changed(folder, saved, config, overrides)
+        status = directory.status_of(folder)
+        if status.get("state") == "finished" and status.get("step") == config.trainer.steps:
+            with Reporter(silent=not distributed.is_first()) as reporter:
+                reporter.say(f"{folder} has finished before; it is not run again")
+            finished = read(folder, folder.parent)
+            return finished.objective(*finished.own)
+        if checkpoint.candidates(folder / "checkpoints"):
+            return go_on(folder, saved, config, overrides, packages)
+        if distributed.is_first():
+            with directory.locked(folder), Reporter() as reporter:
+                moved = directory.move_aside(folder)
+                reporter.say(f"starts again from the first round; what there was, without a checkpoint, is in {moved}")
+        distributed.shared(None)
+    return train(config, folder, overrides, packages)
+
+
+def go_on(folder: Path, saved: DictConfig, config: DictConfig, overrides: Sequence[str], packages: Sequence[str]) -> float | None:
+    """Resume the run in `folder`, whose config.yaml is `saved`, with the configuration `config`."""
+    accept = accepted(overrides)
     assembly = check(config, packages, overrides)
     first = distributed.is_first()
     if first:
@@ -139,9 +170,7 @@ def config_for(folder: Path, config: Any, overrides: Sequence[str], say: Callabl
     if other or not shipped or (made is not None and any(directory.differences(made, directory.made_with(saved)))):
         raise UserError(f"{folder} holds another job: {changed[0].key} is {changed[0].before} there and {changed[0].now} here")
     say(f"{folder} keeps its configuration, since a recipe has changed after it began: {some(map(str, changed), 3)}")
-    for key in directory.WATCHERS:
-        if OmegaConf.select(config, key) is not None:
-            OmegaConf.update(saved, key, OmegaConf.select(config, key), force_add=True)
+    keep_watchers(saved, config)
     return saved
 
 
@@ -291,7 +320,7 @@ def change(saved: DictConfig, overrides: Sequence[str]) -> DictConfig:
     config = saved.copy()
     for override in parsed(overrides):
         key = override.key_or_group
-        if override.is_delete() or override.is_add() or not any(key == name or key.startswith(f"{name}.") for name in RESUMABLE):
+        if override.is_delete() or override.is_add() or not is_resumable(key):
             raise UserError(
                 f"{override.input_line}: a resumed run stays what it is; its line may change trainer.*, callback.*, logger.* and "
                 "dataset.root or dataset.path; anything else is a new run"
@@ -300,6 +329,37 @@ def change(saved: DictConfig, overrides: Sequence[str]) -> DictConfig:
             raise UserError(f"{override.input_line}: this run has no key {key}")
         OmegaConf.update(config, key, override.value())
     return config
+
+
+def changed(folder: Path, saved: DictConfig, config: Any, overrides: Sequence[str]) -> DictConfig:
+    """Return the configuration with which a run goes on by the line that starts it. UserError for a key that must not change.
+
+    A line that has not changed keeps the configuration, as `config_for` says.
+    """
+    made = saved.copy()
+    there, here = parsed_yaml(read_bounded(folder / "overrides.yaml", 2**24)), lasting(overrides)
+    same = isinstance(there, list) and directory.line_of(there) == directory.line_of(here)
+    if same:
+        with Reporter(silent=not distributed.is_first()) as reporter:
+            config_for(folder, config, overrides, reporter.say)
+    for key, before, now in () if same else directory.differences(directory.portable(saved), directory.as_read(config)):
+        if not is_resumable(key) or directory.NOT_SET in (before, now):
+            raise UserError(f"{folder} holds another run: {key} is {before} there and {now} here; choose another folder, hydra.run.dir=DIR")
+        OmegaConf.update(made, key, now)
+    keep_watchers(made, config)
+    return made
+
+
+def is_resumable(key: str) -> bool:
+    """Return whether the line of a resume may change a key."""
+    return any(key == name or key.startswith(f"{name}.") for name in RESUMABLE)
+
+
+def keep_watchers(made: DictConfig, config: Any) -> None:
+    """Take over the callbacks that only watch, whose settings do not tell runs apart."""
+    for key in directory.WATCHERS:
+        if OmegaConf.select(config, key) is not None:
+            OmegaConf.update(made, key, OmegaConf.select(config, key), force_add=True)
 
 
 def report_changes(saved: DictConfig, config: DictConfig, game: Game, say: Callable[[str], None]) -> None:
