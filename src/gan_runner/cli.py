@@ -239,8 +239,8 @@ def _resume(resumed: Any, line: list[Any], multirun: bool, root: Callable[[], Pa
 # ------------------------------------------------------------------------------------------------------- gan-sample, gan-eval, gan-rate
 
 
-def _composed(command: str, argv: list[str], name: str, needed: str) -> dict[str, Any] | None:
-    """Compose the keys of a command; None if a flag only prints something."""
+def _settings(command: str, argv: list[str], name: str, needed: str) -> Any:
+    """Compose and read the settings of a command; None if a flag only prints something. UserError with all mistakes of the line."""
     if "--help" in argv or "-h" in argv:
         from gan_runner.commands import usage
 
@@ -258,20 +258,27 @@ def _composed(command: str, argv: list[str], name: str, needed: str) -> dict[str
 
     from omegaconf import OmegaConf
 
-    composed = composer.compose(arguments.overrides, name)
-    if missing := sorted(OmegaConf.missing_keys(composed.config)):
-        if missing[0].startswith("dataset."):
-            raise UserError(f"{missing[0]} has no value: that data set needs one, {missing[0]}=...")
-        raise UserError(f"{missing[0]} has no value: {needed}, {missing[0]}=outputs/NAME/DATE_TIME")
-    return {**composed.plain(), "packages": composed.packages}
+    from gan_runner.commands.settings import KINDS, read, wrong
+    from gan_runner.config.composed import plain as values_of
+    from gan_runner.config.groups import LISTS
+    from gan_runner.config.mistakes import composed_or_rest, sets_values
+
+    composed, mistakes = composed_or_rest(lambda: composer.compose(arguments.overrides, name))
+    values = {**values_of(composed.config, complete=False), "packages": composed.packages}
+    mistakes += wrong(KINDS[name], values)
+    of_dataset = [key for key in sorted(OmegaConf.missing_keys(composed.config)) if key.startswith("dataset.")]
+    mistakes += [f"{key} has no value: that data set needs one, {key}=..." for key in of_dataset]
+    if mistakes and sets_values(composed, LISTS):
+        from gan_runner.assembly.build import wrong_values
+
+        mistakes += wrong_values({group: values.get(group) or {} for group in LISTS}, composed.packages, whole=False)
+    if mistakes:
+        raise UserError("\n".join(mistakes))
+    return read(KINDS[name], values)
 
 
 def _sample(argv: list[str]) -> int:
-    if (keys := _composed("gan-sample", argv, "sample", "say which run to sample from")) is not None:
-        from gan_runner.commands.settings import Sample, read
-
-        settings = read(Sample, keys)
-
+    if (settings := _settings("gan-sample", argv, "sample", "say which run to sample from")) is not None:
         from gan_runner.commands.sample import main
 
         main(settings)
@@ -284,10 +291,7 @@ def _evaluate(argv: list[str]) -> int:
     real = [f"dataset={named['reference']}"] if "reference" in named else []
     of_samples = [] if real or "samples" not in named else [word for word in argv if word.startswith("dataset.")]
     line = [word for word in argv if word not in of_samples] + real
-    if (keys := _composed("gan-eval", line, "evaluate", "say what to judge")) is not None:
-        from gan_runner.commands.settings import Evaluate, read
-
-        settings = read(Evaluate, keys)
+    if (settings := _settings("gan-eval", line, "evaluate", "say what to judge")) is not None:
         roots = [word for word in argv if word.startswith("dataset.root=")]
         samples = _dataset(argv, named["samples"], of_samples or roots) if "samples" in named else None
 
@@ -298,11 +302,7 @@ def _evaluate(argv: list[str]) -> int:
 
 
 def _rate(argv: list[str]) -> int:
-    if (keys := _composed("gan-rate", argv, "rate", "say what people are to rate")) is not None:
-        from gan_runner.commands.settings import Rate, read
-
-        settings = read(Rate, keys)
-
+    if (settings := _settings("gan-rate", argv, "rate", "say what people are to rate")) is not None:
         from gan_runner.rating import make, score
         from gan_runner.reporting import Reporter
 

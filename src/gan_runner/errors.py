@@ -80,14 +80,20 @@ def say(command: str, message: str) -> None:
 
 
 def did_you_mean(wrong: str, known: Sequence[str]) -> str:
-    """Suggest a key, ` (did you mean trainer.steps?)`: first one with the same last word, then one that is spelt alike."""
+    """Suggest a key, ` (did you mean trainer.steps?)`."""
+    near = nearest(wrong, known)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def nearest(wrong: str, known: Sequence[str]) -> list[str]:
+    """Return the keys that are probably meant, three at most: first those with the same last word, then one that is spelt alike."""
     last = wrong.rsplit(".", 1)[-1]
     near = [key for key in known if key != wrong and key.rsplit(".", 1)[-1] == last][:3]
     near = near or difflib.get_close_matches(wrong, known, 1, 0.7)
     if not near:
         ends = difflib.get_close_matches(last, [key.rsplit(".", 1)[-1] for key in known], 1, 0.7)
         near = [key for key in known if key.rsplit(".", 1)[-1] in ends][:3]
-    return f" (did you mean {' or '.join(near)}?)" if near else ""
+    return near
 
 
 def printable(text: str, limit: int = 500) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from omegaconf import OmegaConf
 
 from gan_runner.assembly import build, parts
 from gan_runner.assembly.signatures import signature
@@ -111,7 +112,8 @@ def chosen(settings: Evaluate, root: str | None, saved: dict[str, Any]) -> dict[
     if not config["metric"]:
         raise UserError("no metric is chosen: say metric=[...]; gan-eval --help lists them")
     refuse_mistakes(config, settings.packages)
-    return config
+    made: Any = OmegaConf.to_container(parts.whole_numbers(OmegaConf.create(config), settings.packages))
+    return made
 
 
 def without_root(node: dict[str, Any], root: str | None, packages: Sequence[str]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Jobs: the task that Hydra's runner calls in a run directory, for a single run or a job of a sweep."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gan_runner.config.command_line import lasting, named_packages, parsed, recorded
 from gan_runner.config.composed import Composed, without_line_keys
 from gan_runner.config.composer import Composer
+from gan_runner.config.mistakes import composed_or_rest, sets_values
 from gan_runner.errors import DIVERGED, WRONG, Interrupted, UserError, say, verdict
 from gan_runner.storage.documents import rendered
 
@@ -76,6 +77,19 @@ def _raw(node: Any, key: str) -> Any:
     for part in key.split("."):
         node = node._get_node(part)
     return node._value()
+
+
+def composed_with_all_mistakes(compose: Callable[[], Composed]) -> Composed:
+    """Compose a run. Where the line is wrong, UserError with its mistakes and those of the values of what is left of it."""
+    composed, mistakes = composed_or_rest(compose)
+    if not mistakes:
+        return composed
+    if sets_values(composed):
+        from gan_runner.assembly.build import wrong_values
+
+        wrong = wrong_values(composed.config, composed.packages, composed.overrides)
+        mistakes += [f"{each}{composed.sources(each)}" for each in wrong]
+    raise UserError("\n".join(mistakes))
 
 
 def check(composed: Composed, place: str = "run.dir") -> None:

@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gan_runner.config.command_line import accepted, recorded
 from gan_runner.config.composer import Composer
 from gan_runner.errors import DONE, UserError, say
-from gan_runner.jobs.job import Job, check, joined, refuse_missing, refused, runner, speaks
+from gan_runner.jobs.job import Job, check, composed_with_all_mistakes, joined, refuse_missing, refused, runner, speaks
 from gan_runner.storage.documents import rendered
 
 NO_AUTO = "resume=auto is for one run; a sweep goes on by itself where its folder is named, hydra.sweep.dir=DIR"
@@ -19,7 +19,7 @@ def run(composer: Composer, name: str, overrides: list[str], typed: list[str], g
 
     goes_on: a run that is in the directory is resumed.
     """
-    composed = composer.compose(overrides, name)
+    composed = composed_with_all_mistakes(lambda: composer.compose(overrides, name))
     if composed.hydra.mode == RunMode.MULTIRUN:  # an experiment that is a sweep
         if goes_on:
             raise UserError(NO_AUTO)

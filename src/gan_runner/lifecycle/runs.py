@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_runner import distributed
 from gan_runner.assembly.build import assemble, check, plain
-from gan_runner.assembly.parts import make_one
+from gan_runner.assembly.parts import make_one, whole_numbers
 from gan_runner.config.command_line import accepted, lasting, parsed
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError, some
 from gan_runner.execution import hardware
@@ -55,7 +55,7 @@ def train(config: Any, folder: Path, overrides: Sequence[str] = (), packages: Se
     folder = Path(distributed.shared(str(folder)))
     contents.refuse_foreign(folder)
     with directory.locked(folder) if first else nullcontext():
-        config = recorded(config)
+        config = recorded(whole_numbers(OmegaConf.create(config), packages))
         if first:
             directory.lay_out(folder, config, lasting(overrides))
         return played(folder, config, packages, None)
@@ -100,7 +100,7 @@ def start_or_resume(config: Any, folder: Path, overrides: Sequence[str] = (), pa
 
 def go_on(folder: Path, saved: DictConfig, config: DictConfig, overrides: Sequence[str], packages: Sequence[str]) -> float | None:
     """Resume the run in `folder`, whose config.yaml is `saved`, with the configuration `config`."""
-    accept = accepted(overrides)
+    accept, config = accepted(overrides), whole_numbers(config, packages)
     assembly = check(config, packages, overrides)
     first = distributed.is_first()
     if first:
@@ -126,6 +126,7 @@ def complete(config: Any, folder: Path, overrides: Sequence[str] = (), packages:
     `overrides` do not accept. Call it in one process; it starts the workers for trainer.devices.
     """
     contents.refuse_foreign(folder)
+    config = whole_numbers(OmegaConf.create(config), packages)
     if (folder / "status.json").exists():
         with directory.locked(folder):
             state = directory.state_of(folder)
