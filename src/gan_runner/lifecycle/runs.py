@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import shutil
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
@@ -25,12 +22,13 @@ from gan_runner.execution import hardware
 from gan_runner.execution.capturable import parts_of
 from gan_runner.execution.hardware import devices_of
 from gan_runner.game.game import Game
+from gan_runner.lifecycle import messages
 from gan_runner.lifecycle.initial import load, recorded
 from gan_runner.lifecycle.launch import launch
 from gan_runner.reporting import Reporter, log
 from gan_runner.schedules import Schedule
 from gan_runner.storage import checkpoint, contents, directory
-from gan_runner.storage.records import numbered, read
+from gan_runner.storage.records import read
 from gan_runner.storage.untrusted import flat, parsed_yaml, read_bounded
 from gan_runner.training import provenance
 from gan_runner.training.disk_room import refuse_shortage
@@ -230,12 +228,7 @@ def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None,
                 hardware.use_threads(assembly.trainer.threads)
                 hardware.draw_apart(assembly.config["seed"])
                 run = Run(assembly, folder, reporter)
-                reporter.say(f"run directory: {folder}")
-                if found := assembly.dataset.summary():
-                    reporter.say(f"data: {found}")
-                if assembly.trainer.precision == "auto":
-                    picked = hardware.precision_of("auto", run.device, run.spec.kind.bounded)
-                    reporter.say(f"precision: {picked} (trainer.precision=auto)")
+                reporter.say(messages.beginning(run))
                 if distributed.size() > 1:
                     reporter.say(together(run))
                 if start is not None:
@@ -257,10 +250,12 @@ def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None,
         except BaseException as error:
             if begun:
                 finish(run, status, ending(error), str(error) or type(error).__name__)
+            if isinstance(error, Interrupted) and (said := messages.interrupted(folder, packages)):
+                reporter.say(said)
             raise
         if refused := finish(run, status, "finished", None):
             raise Failed(str(refused)) from refused
-        say_where(folder, reporter.say)
+        reporter.say(messages.finished(run, packages))
         return run.objective
 
 
@@ -273,15 +268,6 @@ def together(run: Run) -> str:
             ", unless trainer.sync_batch_norm=true" if run.device.type == "cuda" else ", as synchronised statistics need GPUs"
         )
     return said
-
-
-def say_where(folder: Path, say: Callable[[str], None]) -> None:
-    """Print where the samples and curves are."""
-    if pictures := numbered(folder):
-        say(f"samples: {pictures[0][1]}")
-    beside = Path(sys.executable).with_name("tensorboard")
-    program = "tensorboard" if shutil.which("tensorboard") or not beside.exists() else str(beside)
-    say(f"curves:  {shlex.join([program, '--logdir', str(folder.parent)])}")
 
 
 def ending(error: BaseException) -> directory.State:
