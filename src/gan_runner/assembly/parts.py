@@ -16,9 +16,10 @@ from typing_extensions import TypedDict
 from gan_runner.assembly.below import leave_out_extractors
 from gan_runner.assembly.classes import locate
 from gan_runner.assembly.signatures import converted, misnamed, mistyped, signature, whole
+from gan_runner.config.command_line import allowed_packages
 from gan_runner.config.composed import plain
 from gan_runner.datasets import Dataset
-from gan_runner.errors import UserError, printable
+from gan_runner.errors import UserError, place_in, printable
 from gan_runner.evaluation.extractor import Extractor
 from gan_runner.evaluation.metric import Metric
 from gan_runner.game.loss import Balanced
@@ -204,12 +205,17 @@ def make(node: dict[str, Any], packages: Sequence[str], base: type | tuple[type,
         raise
     except Exception as error:
         cause = error.__cause__ or error
+        place = place_in([*packages, *allowed_packages()], error)
         if isinstance(cause, UserError):
             raise cause from None
         if isinstance(
             cause, ValueError | TypeError | RuntimeError | OverflowError | MemoryError
         ):  # torch has several ways to say: too large
-            raise UserError(f"{path}: {str(cause).splitlines()[0] if str(cause) else type(cause).__name__}") from error
+            said = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+            raise UserError(f"{path}: {said}{f' ({place})' if place else ''}") from error
+        if place:
+            cause.add_note(f"{path}: raised in {place}; GAN_RUNNER_DEBUG=1 shows the traceback")
+            raise cause from error.__context__
         raise
 
 

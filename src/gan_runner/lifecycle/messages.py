@@ -23,9 +23,10 @@ def beginning(run: Run) -> str:
     machine, n, total = run.machine, run.batches.order.n, run.steps * run.batch_size
     precision, threads = machine["precision"], machine["threads"]
     automatic = " (auto)" if run.trainer.precision == "auto" else ""
+    cores = f"{threads} CPU thread{'s' * (threads != 1)}"
     nets = {"G": run.game.G, "D": run.game.D}
     rows = {
-        "device": f"{machine['device']}, {'float32' if precision == 32 else precision}{automatic}, {threads} CPU thread{'s' * (threads != 1)}",
+        "device": f"{machine['device']}, {'float32' if precision == 32 else precision}{automatic}, {cores}",
         "data": f"{run.dataset.name}: {n:,} samples of {shape(run.spec)}",
         "files": run.dataset.summary(),
         "networks": ", ".join(f"{name} {size(net):,}" for name, net in nets.items() if net is not None) + " parameters",
@@ -36,11 +37,8 @@ def beginning(run: Run) -> str:
 
 def shape(spec: Spec) -> str:
     """Describe a sample: `3 x 32 x 32, 10 classes`."""
-    return (
-        " x ".join(map(str, spec.shape))
-        + (" numbers" if len(spec.shape) == 1 else "")
-        + (f", {spec.classes} classes" if spec.classes else "")
-    )
+    numbers = " x ".join(map(str, spec.shape)) + (" numbers" if len(spec.shape) == 1 else "")
+    return f"{numbers}, {spec.classes} classes" if spec.classes else numbers
 
 
 def size(net: nn.Module) -> int:

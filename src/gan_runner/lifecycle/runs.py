@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from gan_runner import distributed
 from gan_runner.assembly.build import assemble, check, plain
 from gan_runner.assembly.parts import make_one, whole_numbers
-from gan_runner.config.command_line import accepted, lasting, parsed
-from gan_runner.errors import Diverged, Failed, Interrupted, UserError, some
+from gan_runner.config.command_line import accepted, allowed_packages, lasting, parsed
+from gan_runner.errors import Diverged, Failed, Interrupted, UserError, place_in, some
 from gan_runner.execution import hardware
 from gan_runner.execution.capturable import parts_of
 from gan_runner.execution.hardware import devices_of
@@ -248,6 +248,10 @@ def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None,
                         run.log_to(logger)
                 play(run, signals)
         except BaseException as error:
+            if begun and is_unexpected(error):
+                place = place_in([*packages, *allowed_packages()], error)
+                log.error("".join(traceback.format_exception(error)))
+                error.add_note(f"{f'raised in {place}; ' if place else ''}the traceback is in {folder / 'train.log'}")
             if begun:
                 finish(run, status, ending(error), str(error) or type(error).__name__)
             if isinstance(error, Interrupted) and (said := messages.interrupted(folder, packages)):
@@ -271,14 +275,17 @@ def together(run: Run) -> str:
 
 
 def ending(error: BaseException) -> directory.State:
-    """Return the state of a run that an error has ended; log an unexpected error with its traceback."""
+    """Return the state of a run that an error has ended."""
     if isinstance(error, Interrupted):
         return "interrupted"
     if isinstance(error, Diverged):
         return "diverged"
-    if not isinstance(error, Failed | UserError):
-        log.error("".join(traceback.format_exception(error)))
     return "failed"
+
+
+def is_unexpected(error: BaseException) -> bool:
+    """Return whether an error is one of the code, of which only the traceback tells more."""
+    return isinstance(error, Exception) and not isinstance(error, Interrupted | Diverged | Failed | UserError)
 
 
 def finish(run: Run | None, status: directory.Status, state: directory.State, error: str | None) -> Failed | OSError | None:
