@@ -52,9 +52,15 @@ class Bench:
         self.sampled: list[Sample] = []
         self.refuse: Callable[[dict[str, Any]], str | None] = lambda config: None
         self.play: Callable[[dict[str, Any]], float | None] = lambda config: None
-        self._stand_in("assembly.build", check=self._check)
+        self._stand_in("assembly.build", check=self._check, wrong_values=lambda *said: [])
         self._stand_in("training.disk_room", refuse_shortage=lambda assembly, folder: None)
-        self._stand_in("lifecycle.runs", train=self._train, complete=self._train, resume=lambda *said: self.resumed.append(said))
+        self._stand_in(
+            "lifecycle.runs",
+            train=self._train,
+            complete=self._train,
+            start_or_resume=self._train,
+            resume=lambda *said: self.resumed.append(said),
+        )
         self._stand_in("commands.sample", main=self.sampled.append)
         monkeypatch.chdir(folder)
 

@@ -104,6 +104,16 @@ def _composer(arguments: Namespace) -> Any:
     return Composer(_config_dirs(arguments), arguments.config_path)
 
 
+def _locate_runs(command: str, arguments: Namespace, composer: Any, name: str) -> None:
+    """Put run directories in the place of the addresses of runs on the line, and say which they are."""
+    from gan_runner.config.addresses import located
+    from gan_runner.jobs.job import speaks
+
+    arguments.overrides, notes = located(arguments.overrides, lambda: composer.output_root(name, arguments.overrides))
+    for note in notes if speaks() else ():
+        say(command, note)
+
+
 def _shown(command: str, arguments: Namespace, composer: Any, name: str) -> bool:
     """Handle the flags of Hydra that only print something. Returns False if none is given."""
     from hydra._internal.utils import get_args_parser
@@ -175,42 +185,56 @@ def _train(argv: list[str]) -> int:
             "  gan-train --help                     all experiments, parts and keys"
         )
     composer = _composer(arguments)
+    _locate_runs("gan-train", arguments, composer, name)
     if _shown("gan-train", arguments, composer, name):
         return DONE
 
     from hydra.types import RunMode
 
     from gan_runner.config.command_line import parsed
-    from gan_runner.jobs.single import run
+    from gan_runner.jobs.single import NO_AUTO, run
     from gan_runner.jobs.sweep import sweep
 
     overrides = arguments.overrides
     line = parsed(overrides)
     resumed = next((o for o in line if o.key_or_group == "resume" and not o.is_delete() and o.value() is not None), None)
-    if resumed:
-        return _resume(resumed, line, arguments.multirun)
+    goes_on = resumed is not None and not resumed.is_sweep_override() and resumed.value() == "auto"
+    if resumed and not goes_on:
+        return _resume(resumed, line, arguments.multirun, lambda: composer.output_root(name, overrides))
     asked = arguments.multirun or any(o.key_or_group in ("study", "hydra.mode") for o in line)
     if asked and (arguments.multirun or composer.load_configuration(name, overrides, RunMode.MULTIRUN).hydra.mode == RunMode.MULTIRUN):
+        if goes_on:
+            raise UserError(NO_AUTO)
         return sweep(composer, name, overrides, argv)
-    return run(composer, name, overrides, argv)
+    return run(composer, name, overrides, argv, goes_on)
 
 
-def _resume(resumed: Any, line: list[Any], multirun: bool) -> int:
-    """Resume a run with its own config.yaml; the other words of the line are applied to it."""
+def _resume(resumed: Any, line: list[Any], multirun: bool, root: Callable[[], Path]) -> int:
+    """Resume a run with its own config.yaml; the other words of the line are applied to it. root: returns the folder for `latest`."""
     from gan_runner.config.command_line import named_packages
+    from gan_runner.storage.addresses import LATEST, address
 
     if multirun or resumed.is_sweep_override():
         raise UserError("resume goes on with one run; it cannot be swept with -m")
     if not str(resumed.value()).strip():  # `resume=$RUN`, and there is no such variable
         raise UserError("resume has no value: say which run goes on, resume=outputs/NAME/DATE_TIME")
-    folder = Path(str(resumed.value()))
-    if not os.path.lexists(folder / "config.yaml"):
-        raise UserError(f"resume={folder}: there is no run (a folder with config.yaml, such as outputs/NAME/DATE_TIME)")
-    rest = [o.input_line for o in line if o.key_or_group not in ("resume", "packages")]
+    said = str(resumed.value())
+    try:
+        folder, checkpoint = address(said, root())
+    except UserError as error:
+        raise UserError(f"resume={said}: {error}") from error
+    if checkpoint not in (None, "last"):
+        raise UserError(
+            f"resume={said}: a run goes on from its newest state, resume={folder}; to start another run from this state: init_from={said}"
+        )
+    elsewhere = ["hydra.run.dir"] if said == LATEST else []
+    rest = [o.input_line for o in line if o.key_or_group not in ("resume", "packages", *elsewhere)]
 
-    from gan_runner.jobs.job import joined
+    from gan_runner.jobs.job import joined, speaks
     from gan_runner.lifecycle.runs import resume
 
+    if str(folder) != said and speaks():
+        say("gan-train", f"resume={said} is resume={folder}")
     with joined():
         resume(folder, rest, named_packages(line))
     return DONE
@@ -219,8 +243,8 @@ def _resume(resumed: Any, line: list[Any], multirun: bool) -> int:
 # ------------------------------------------------------------------------------------------------------- gan-sample, gan-eval, gan-rate
 
 
-def _composed(command: str, argv: list[str], name: str, needed: str) -> dict[str, Any] | None:
-    """Compose the keys of a command; None if a flag only prints something."""
+def _settings(command: str, argv: list[str], name: str, needed: str) -> Any:
+    """Compose and read the settings of a command; None if a flag only prints something. UserError with all mistakes of the line."""
     if "--help" in argv or "-h" in argv:
         from gan_runner.commands import usage
 
@@ -232,25 +256,33 @@ def _composed(command: str, argv: list[str], name: str, needed: str) -> dict[str
     if arguments.multirun:
         raise UserError(f"{command} does one thing at a time; -m is for gan-train")
     composer = _composer(arguments)
+    _locate_runs(command, arguments, composer, name)
     if _shown(command, arguments, composer, name):
         return None
 
     from omegaconf import OmegaConf
 
-    composed = composer.compose(arguments.overrides, name)
-    if missing := sorted(OmegaConf.missing_keys(composed.config)):
-        if missing[0].startswith("dataset."):
-            raise UserError(f"{missing[0]} has no value: that data set needs one, {missing[0]}=...")
-        raise UserError(f"{missing[0]} has no value: {needed}, {missing[0]}=outputs/NAME/DATE_TIME")
-    return {**composed.plain(), "packages": composed.packages}
+    from gan_runner.commands.settings import KINDS, read, wrong
+    from gan_runner.config.composed import plain as values_of
+    from gan_runner.config.groups import LISTS
+    from gan_runner.config.mistakes import composed_or_rest, sets_values
+
+    composed, mistakes = composed_or_rest(lambda: composer.compose(arguments.overrides, name))
+    values = {**values_of(composed.config, complete=False), "packages": composed.packages}
+    mistakes += wrong(KINDS[name], values)
+    of_dataset = [key for key in sorted(OmegaConf.missing_keys(composed.config)) if key.startswith("dataset.")]
+    mistakes += [f"{key} has no value: that data set needs one, {key}=..." for key in of_dataset]
+    if mistakes and sets_values(composed, LISTS):
+        from gan_runner.assembly.build import wrong_values
+
+        mistakes += wrong_values({group: values.get(group) or {} for group in LISTS}, composed.packages, whole=False)
+    if mistakes:
+        raise UserError("\n".join(mistakes))
+    return read(KINDS[name], values)
 
 
 def _sample(argv: list[str]) -> int:
-    if (keys := _composed("gan-sample", argv, "sample", "say which run to sample from")) is not None:
-        from gan_runner.commands.settings import Sample, read
-
-        settings = read(Sample, keys)
-
+    if (settings := _settings("gan-sample", argv, "sample", "say which run to sample from")) is not None:
         from gan_runner.commands.sample import main
 
         main(settings)
@@ -263,11 +295,9 @@ def _evaluate(argv: list[str]) -> int:
     real = [f"dataset={named['reference'][0]}"] if "reference" in named else []
     of_samples = [] if real or "samples" not in named else [word for word in argv if word.startswith("dataset.")]
     line = [word for word in argv if word not in of_samples] + real
-    if (keys := _composed("gan-eval", line, "evaluate", "say what to judge")) is not None:
-        from gan_runner.commands.settings import Evaluate, read
+    if (settings := _settings("gan-eval", line, "evaluate", "say what to judge")) is not None:
         from gan_runner.config.command_line import parsed
 
-        settings = read(Evaluate, keys)
         roots = [word for word in argv if word.startswith("dataset.root=")]
         root = next((str(override.value()) for override in parsed(roots[-1:])), None)
         samples = {name: _dataset(argv, name, of_samples or roots) for name in named.get("samples", ())}
@@ -284,11 +314,7 @@ def _evaluate(argv: list[str]) -> int:
 
 
 def _rate(argv: list[str]) -> int:
-    if (keys := _composed("gan-rate", argv, "rate", "say what people are to rate")) is not None:
-        from gan_runner.commands.settings import Rate, read
-
-        settings = read(Rate, keys)
-
+    if (settings := _settings("gan-rate", argv, "rate", "say what people are to rate")) is not None:
         from gan_runner.rating import make, score
         from gan_runner.reporting import Reporter
 

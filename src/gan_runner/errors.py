@@ -69,7 +69,20 @@ def verdict(error: Exception) -> tuple[int, str]:
     if os.environ.get("GAN_RUNNER_DEBUG") or os.environ.get("HYDRA_FULL_ERROR") == "1":
         print(plain("".join(traceback.format_exception(error))), file=sys.stderr)
         return FAILED, f"{type(error).__name__}: {error}"
-    return FAILED, f"{type(error).__name__}: {error}\n  set GAN_RUNNER_DEBUG=1 to see where"
+    notes = getattr(error, "__notes__", None) or ["set GAN_RUNNER_DEBUG=1 to see where"]
+    return FAILED, "\n  ".join([f"{type(error).__name__}: {error}", *notes])
+
+
+def place_in(packages: Iterable[str], error: BaseException | None) -> str | None:
+    """Return where the code of these packages raised an error: `mypkg/losses.py, line 12, in Mine.forward`; None if it did not."""
+    roots, place = tuple(packages), None
+    while error is not None:
+        for frame, line in traceback.walk_tb(error.__traceback__):
+            name = str(frame.f_globals.get("__name__"))
+            if any(name == root or name.startswith(f"{root}.") for root in roots):
+                place = f"{frame.f_code.co_filename}, line {line}, in {frame.f_code.co_qualname}"
+        error = error.__cause__
+    return place
 
 
 def say(command: str, message: str) -> None:
@@ -87,14 +100,20 @@ def shell_line(words: Iterable[str]) -> str:
 
 
 def did_you_mean(wrong: str, known: Sequence[str]) -> str:
-    """Suggest a key, ` (did you mean trainer.steps?)`: first one with the same last word, then one that is spelt alike."""
+    """Suggest a key, ` (did you mean trainer.steps?)`."""
+    near = nearest(wrong, known)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def nearest(wrong: str, known: Sequence[str]) -> list[str]:
+    """Return the keys that are probably meant, three at most: first those with the same last word, then one that is spelt alike."""
     last = wrong.rsplit(".", 1)[-1]
     near = [key for key in known if key != wrong and key.rsplit(".", 1)[-1] == last][:3]
     near = near or difflib.get_close_matches(wrong, known, 1, 0.7)
     if not near:
         ends = difflib.get_close_matches(last, [key.rsplit(".", 1)[-1] for key in known], 1, 0.7)
         near = [key for key in known if key.rsplit(".", 1)[-1] in ends][:3]
-    return f" (did you mean {' or '.join(near)}?)" if near else ""
+    return near
 
 
 def printable(text: str, limit: int = 500) -> str:

@@ -67,7 +67,7 @@ def even(number: int) -> int:
         (int, 3, []),
         (int, "3", ["loss.x='3': expected a whole number"]),
         (int, True, ["loss.x=True: expected a whole number"]),
-        (int, 1.0, ["loss.x=1.0: expected a whole number"]),
+        (int, 1.5, ["loss.x=1.5: expected a whole number"]),
         (float, 3, []),
         (Annotated[float, Gt(0)], float("nan"), ["loss.x=nan: expected a number, above 0"]),
         (tuple[int, ...], [1, 2], []),

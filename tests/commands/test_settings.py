@@ -73,5 +73,7 @@ def test_a_right_value_is_taken_as_it_is(kind, keys, tmp_path: Path, monkeypatch
 
 
 def test_keys_that_the_line_took_away_are_reported():
-    with pytest.raises(UserError, match=r"^n has no value: say n=\.\.\.\nclass has no value: say class=\.\.\.$"):
+    with pytest.raises(
+        UserError, match=r"^run has no value: say run=outputs/\S+\nn has no value: say n=\.\.\.\nclass has no value: say class=\.\.\.$"
+    ):
         read(Sample, {key: value for key, value in defaults(Sample).items() if key not in ("n", "class")})

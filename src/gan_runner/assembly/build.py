@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
 
 from gan_runner import distributed
 from gan_runner.assembly.below import share_extractors
-from gan_runner.assembly.parts import PLAIN, SIDES, Part, locate, make, make_list, make_one, mistakes_in, parts_of, sides_of
+from gan_runner.assembly.parts import PLAIN, SIDES, Part, locate, make, make_list, make_one, mistakes_in, parts_of, sides_of, whole_numbers
 from gan_runner.assembly.signatures import mistyped, signature
 from gan_runner.config.command_line import parsed, says
 from gan_runner.config.composed import plain
@@ -263,20 +264,28 @@ def unnamed_addresses(part: Part, packages: Sequence[str], line: Sequence[Overri
             )
 
 
+def wrong_values(config: Any, packages: Sequence[str], line: Sequence[str] | None = None, whole: bool = True) -> list[str]:
+    """Return all that the signatures say against a configuration. line: as in `check`; whole: False if groups may be missing."""
+    config = plain(config, complete=False)
+    there = [part for part in parts_of(config) if whole or part.path.split(".")[0] in config]
+    mistakes = [said for part in there for said in mistakes_in(part, packages)]
+    if line is not None and not mistakes:
+        typed = parsed(line)
+        mistakes += [said for part in there for said in unnamed_addresses(part, packages, typed)]
+    plain_keys = {key: config.get(key) for key in PLAIN if whole}
+    return mistakes + list(mistyped("", {key: PLAIN[key] for key in plain_keys}, plain_keys))
+
+
 def check(config: Any, packages: Sequence[str] = (), line: Sequence[str] | None = None, initial: Initial | None = None) -> Assembly:
     """Hold a configuration against the signatures of its parts and build the run once, on the CPU. UserError with all mistakes.
 
     line: what was typed, which alone may name an address that data are sent to; None: the caller has made the whole configuration.
     initial: as in build_game. The files of the data set are there and verified after it.
     """
-    config = plain(config)
-    mistakes = [line for part in parts_of(config) for line in mistakes_in(part, packages)]
-    if line is not None and not mistakes:
-        typed = parsed(line)
-        mistakes += [said for part in parts_of(config) for said in unnamed_addresses(part, packages, typed)]
-    mistakes += mistyped("", PLAIN, {key: config.get(key) for key in PLAIN})
-    if mistakes:
+    config = whole_numbers(OmegaConf.create(config), packages)
+    if mistakes := wrong_values(config, packages, line):
         raise UserError("\n".join(mistakes))
+    config = plain(config)
     assembly = assemble(config, packages, torch.device("cpu"), initial)
     trainer = assembly.trainer
     hardware.device_of(trainer.accelerator)

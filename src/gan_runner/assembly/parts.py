@@ -10,13 +10,16 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from annotated_types import Ge
 from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
 from typing_extensions import TypedDict
 
 from gan_runner.assembly.below import leave_out_extractors
 from gan_runner.assembly.classes import locate
-from gan_runner.assembly.signatures import converted, misnamed, mistyped, signature
+from gan_runner.assembly.signatures import converted, misnamed, mistyped, signature, whole
+from gan_runner.config.command_line import allowed_packages
+from gan_runner.config.composed import plain
 from gan_runner.datasets import Dataset
-from gan_runner.errors import UserError, printable
+from gan_runner.errors import UserError, place_in, printable
 from gan_runner.evaluation.extractor import Extractor
 from gan_runner.evaluation.metric import Metric
 from gan_runner.game.loss import Balanced
@@ -140,6 +143,36 @@ def below(annotation: Any) -> tuple[type, ...]:
     return tuple(kind for kind in BELOW if kind in (annotation, *typing.get_args(annotation))) or (Schedule,)
 
 
+def whole_numbers(config: DictConfig, packages: Sequence[str]) -> DictConfig:
+    """Return a configuration with 1e5 and 64.0 as whole numbers where a part takes these alone, so that it is saved as if typed so."""
+    made, tree = config.copy(), plain(config, complete=False)
+    changes = [(key, whole(annotation, tree.get(key))) for key, annotation in PLAIN.items() if isinstance(tree.get(key), float)]
+    for part in parts_of(tree):
+        changes += whole_in(part, packages)
+    for key, value in changes:
+        parent, _, name = key.rpartition(".")
+        node: Any = OmegaConf.select(made, parent) if parent else made
+        if not OmegaConf.is_interpolation(node, name):  # the key that it leads to is made whole itself
+            OmegaConf.update(made, key, value)
+    return made
+
+
+def whole_in(part: Part, packages: Sequence[str]) -> list[tuple[str, Any]]:
+    """Return (key, value) of the settings of a part that `whole` changes; none of a part that cannot be built."""
+    try:
+        known = signature(locate(part.node["_target_"], part.base, part.path, packages))
+    except (UserError, TypeError, KeyError):
+        return []
+    changes = []
+    for key in part.node.keys() & known.keys():
+        value, annotation = part.node[key], known[key][0]
+        if isinstance(value, dict) and "_target_" in value:
+            changes += whole_in(Part(f"{part.path}.{key}", value, below(annotation)), packages)
+        elif repr(made := whole(annotation, value)) != repr(value):
+            changes.append((f"{part.path}.{key}", made))
+    return changes
+
+
 # ---- objects ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -172,12 +205,17 @@ def make(node: dict[str, Any], packages: Sequence[str], base: type | tuple[type,
         raise
     except Exception as error:
         cause = error.__cause__ or error
+        place = place_in([*packages, *allowed_packages()], error)
         if isinstance(cause, UserError):
             raise cause from None
         if isinstance(
             cause, ValueError | TypeError | RuntimeError | OverflowError | MemoryError
         ):  # torch has several ways to say: too large
-            raise UserError(f"{path}: {str(cause).splitlines()[0] if str(cause) else type(cause).__name__}") from error
+            said = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+            raise UserError(f"{path}: {said}{f' ({place})' if place else ''}") from error
+        if place:
+            cause.add_note(f"{path}: raised in {place}; GAN_RUNNER_DEBUG=1 shows the traceback")
+            raise cause from error.__context__
         raise
 
 

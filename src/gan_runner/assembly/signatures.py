@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union
 
 import pydantic
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
+from omegaconf import MISSING
 from pydantic.fields import FieldInfo
 from typing_extensions import Doc, is_typeddict
 
@@ -41,25 +42,50 @@ def signature(cls: type) -> dict[str, tuple[Any, Any]]:
 
 
 def converted(annotation: Any, value: Any) -> Any:
-    """Return a list of a YAML file as a tuple where the annotation asks for one, also inside other lists, and any other value as it is."""
-    if not isinstance(value, list):
+    """Return a value of a YAML file as the annotation asks for it: a list as a tuple, 1e5 as a whole number; any other as it is."""
+    return tupled(annotation, whole(annotation, value))
+
+
+def tupled(annotation: Any, value: Any) -> Any:
+    """Return lists as tuples where the annotation asks for them, also inside other lists."""
+    kinds = {typing.get_origin(kind): typing.get_args(kind) for kind in _kinds(annotation) if typing.get_origin(kind) in (tuple, list)}
+    if not isinstance(value, list) or not kinds:
         return value
-    below = list(_below(annotation))
-    inner = [one for _, each in below for one in each if one is not ...]
-    made = [converted(Union[tuple(inner)], each) for each in value] if inner else value  # noqa: UP007
-    return tuple(made) if tuple in [kind for kind, _ in below] else made
+    below = [one for kind in _kinds(annotation) for one in typing.get_args(kind) if one is not ...]
+    made = [tupled(Union[tuple(below)], each) for each in value]  # noqa: UP007
+    return tuple(made) if tuple in kinds else made
 
 
-def _below(annotation: Any) -> Iterator[tuple[type, tuple[Any, ...]]]:
-    """List the kinds of lists that an annotation takes, tuple or list, and the annotations of what is in them."""
+def whole(annotation: Any, value: Any) -> Any:
+    """Return a value with whole numbers, such as 1e5 or 64.0, as int where the annotation takes int and not float."""
+    kinds = list(_kinds(annotation))
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and int in kinds and float not in kinds else value
+    if isinstance(value, list):
+        for kind in kinds:
+            each = typing.get_args(kind)
+            if typing.get_origin(kind) is tuple and ... not in each and len(each) == len(value):
+                return [whole(one, item) for one, item in zip(each, value, strict=True)]
+            if typing.get_origin(kind) in (list, tuple) and each:
+                return [whole(each[0], item) for item in value]
+    if isinstance(value, dict):
+        for kind in kinds:
+            if is_typeddict(kind):
+                hints = typing.get_type_hints(kind, include_extras=True)
+                return {key: whole(hints.get(key, Any), item) for key, item in value.items()}
+            if typing.get_origin(kind) is dict:
+                return {key: whole(typing.get_args(kind)[1], item) for key, item in value.items()}
+    return value
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """Yield the types that an annotation takes, without the rules on their values."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        for one in arguments:
-            yield from _below(one)
-    elif origin is Annotated:
-        yield from _below(arguments[0])
-    elif origin in (tuple, list):
-        yield origin, arguments
+    if origin in (typing.Union, types.UnionType, Annotated):
+        for each in arguments[:1] if origin is Annotated else arguments:
+            yield from _kinds(each)
+    else:
+        yield annotation
 
 
 def misnamed(path: str, cls: type, keys: Collection[str]) -> Iterator[str]:
@@ -79,12 +105,28 @@ def mistyped(path: str, annotations: dict[str, Any], values: dict[str, Any]) -> 
     """
     strict = pydantic.ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=())
     for key, annotation in annotations.items():
+        if values[key] == MISSING:
+            yield f"{f'{path}.{key}'.lstrip('.')} has no value yet: add {f'{path}.{key}'.lstrip('.')}=..."
+            continue
         model = pydantic.create_model(key, __config__=strict, value=(annotation, ...))
         try:
             model(value=converted(annotation, values[key]))
         except pydantic.ValidationError as error:
             reasons = {_reason(line): None for line in error.errors() if not line["type"].endswith(IN_WORDS)}
-            yield "; ".join([f"{f'{path}.{key}'.lstrip('.')}={values[key]!r}: expected {expected(annotation)}", *reasons])
+            said = f"{f'{path}.{key}'.lstrip('.')}={values[key]!r}: expected {expected(annotation)}"
+            yield "; ".join([said, *reasons, *_surprise(annotation, values[key])])
+
+
+WORDS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+
+
+def _surprise(annotation: Any, value: Any) -> Iterator[str]:
+    """Explain a value that YAML reads differently from what somebody meant."""
+    kinds = list(_kinds(annotation))
+    if isinstance(value, str) and bool in kinds and value.lower() in WORDS:
+        yield f"{value} is a text on a command line: write {WORDS[value.lower()]}"
+    if isinstance(value, bool) and str in kinds:
+        yield "yes, on and true mean true in a file, and no, off and false mean false: a text of these letters needs quotes"
 
 
 def _reason(line: Any) -> str:

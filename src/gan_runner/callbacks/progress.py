@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 class Progress(Callback):
-    """Show a progress line: rounds, images per second, losses, remaining time."""
+    """Show a progress line: rounds, images per second, losses, remaining time; say once, after the first rounds, how long the run takes."""
+
+    after_seconds = 20.0
 
     def __init__(self, every_seconds: Annotated[float, Gt(0)] = 10.0):
         self.every_seconds = every_seconds
@@ -25,6 +27,7 @@ class Progress(Callback):
     def begin(self, run: Run) -> None:
         run.reporter.plain_seconds = self.every_seconds
         self.began, self.first, self.shown = time.monotonic(), run.step, 0.0
+        self.announced = False
 
     def after_round(self, run: Run, logs: Logs) -> None:
         now = time.monotonic()
@@ -33,10 +36,12 @@ class Progress(Callback):
         self.shown = now
         per_round = (now - self.began) / (run.step - self.first)
         losses = "  ".join(f"{name} {value:.4g}" for name, value in to_numbers(logs).items() if name.startswith("loss/"))
-        run.reporter.show(
-            f"round {run.step}/{run.steps}  {run.batch_size / per_round:.0f} images/s  {losses}  "
-            f"{duration((run.steps - run.step) * per_round)} left"
-        )
+        left = (run.steps - run.step) * per_round
+        if not self.announced and now - self.began > self.after_seconds:
+            self.announced = True
+            if left > self.after_seconds:
+                run.reporter.say(f"expected to take {duration(left)} more, by the first {run.step - self.first} rounds")
+        run.reporter.show(f"round {run.step}/{run.steps}  {run.batch_size / per_round:.0f} images/s  {losses}  {duration(left)} left")
 
     def end(self, run: Run) -> None:
         took, rounds = time.monotonic() - self.began, run.step - self.first

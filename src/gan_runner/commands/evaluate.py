@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from gan_runner.assembly import build, parts
@@ -190,7 +191,8 @@ def chosen(settings: Evaluate, root: str | None, saved: dict[str, Any]) -> dict[
     if not config["metric"]:
         raise UserError("no metric is chosen: say 'metric=[...]'; gan-eval --help lists them")
     refuse_mistakes(config, settings.packages)
-    return config
+    made: Any = OmegaConf.to_container(parts.whole_numbers(OmegaConf.create(config), settings.packages))
+    return made
 
 
 def without_root(node: dict[str, Any], root: str | None, packages: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Le
+from omegaconf import MISSING
 from pydantic import AfterValidator
 from typing_extensions import Doc
 
@@ -133,12 +134,25 @@ class Rate:
     packages: tuple[str, ...]
 
 
+KINDS: dict[str, type] = {"sample": Sample, "evaluate": Evaluate, "rate": Rate}  # by the file that a command composes
+PLACES = {"run": "outputs/NAME/DATE_TIME"}  # examples of values
+
+
+def fields(kind: type) -> dict[str, tuple[str, Any]]:
+    """Return field -> (key, annotation) of the settings of a command."""
+    return {name: (name.removesuffix("_"), annotation) for name, (annotation, _) in signature(kind).items()}  # class_ is `class`
+
+
+def wrong(kind: type, values: dict[str, Any]) -> list[str]:
+    """Return the mistakes of all keys of a command: those without a value, and those whose value does not fit."""
+    annotations = dict(fields(kind).values())
+    missing = [key for key in annotations if values.get(key, MISSING) == MISSING]
+    there = {key: annotation for key, annotation in annotations.items() if key not in missing}
+    return [f"{key} has no value: say {key}={PLACES.get(key, '...')}" for key in missing] + list(mistyped("", there, values))
+
+
 def read(kind: type[Settings], values: dict[str, Any]) -> Settings:
     """Make the settings of a command from its composed keys. UserError with the mistakes of all keys."""
-    fields = {name: annotation for name, (annotation, _) in signature(kind).items()}
-    keys = {name: name.removesuffix("_") for name in fields}  # `class` cannot be the name of a field
-    if missing := [key for key in keys.values() if key not in values]:
-        raise UserError("\n".join(f"{key} has no value: say {key}=..." for key in missing))
-    if mistakes := list(mistyped("", {keys[name]: annotation for name, annotation in fields.items()}, values)):
+    if mistakes := wrong(kind, values):
         raise UserError("\n".join(mistakes))
-    return kind(**{name: converted(annotation, values[keys[name]]) for name, annotation in fields.items()})
+    return kind(**{name: converted(annotation, values[key]) for name, (key, annotation) in fields(kind).items()})

@@ -32,10 +32,12 @@ Usage
   gan-train -m ... hydra.sweep.dir=DIR                  the same line again finishes a sweep that was stopped, or in which jobs failed
   gan-train -m ... hydra/sweeper=gan_optuna 'KEY=interval(A,B)'   search with Optuna
   gan-train resume=RUN_DIR [trainer.steps=N]            go on with a run
+  gan-train +experiment=NAME resume=auto hydra.run.dir=DIR [KEY=VALUE ...]     start the run in DIR, or go on with it if it is there
   gan-train resume=RUN_DIR accept=data                  on other data than before, else refused; accept=config: with an edited config.yaml
   gan-sample run=RUN_DIR                                look at what it learnt
   gan-eval run=RUN_DIR 'metric=[A,B]'                   measure it
   gan-rate run=RUN_DIR                                  have people judge it
+RUN_DIR may be latest (the newest run), a folder of runs for its newest one, RUN_DIR:best, or a checkpoint of a run.
 
 Experiments (+experiment=NAME)
 {_table(list(experiments.items()))}

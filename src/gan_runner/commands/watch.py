@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from gan_runner.assembly import build
 from gan_runner.commands.evaluate import Judged, config_of, drawn, each_alone, measure_all, of_checkpoint, real, refuse_missing
 from gan_runner.commands.printed import Printed
 from gan_runner.commands.settings import Evaluate
-from gan_runner.errors import Failed, UserError
+from gan_runner.errors import Failed, UserError, shell_line
 from gan_runner.execution import hardware
 from gan_runner.loggers import Curves
 from gan_runner.reporting import Reporter, duration
@@ -51,7 +50,7 @@ def main(settings: Evaluate, root: str | None) -> None:
     [one], _ = each_alone(settings)
     config = config_of(one, root)
     refuse_weights(settings, config)
-    folder, device, line = Path(str(settings.run)), hardware.device_of(settings.accelerator), shlex.join(["gan-eval", *sys.argv[1:]])
+    folder, device, line = Path(str(settings.run)), hardware.device_of(settings.accelerator), shell_line(["gan-eval", *sys.argv[1:]])
     files.make_folder(folder / "evaluations", folder)
     with directory.locked(folder, "watching the run", LOCK), Reporter() as reporter:
         reporter.plain_seconds = QUIET_LINES

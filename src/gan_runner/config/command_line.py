@@ -115,8 +115,8 @@ def accepted(overrides: Sequence[str]) -> list[str]:
 
 
 def lasting(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides that define a run: all except `accept`, which is for one start."""
-    return [text for text in overrides if parsed([text])[0].key_or_group.partition(".")[0] not in ("accept", *SWEEP_ONLY)]
+    """Return the overrides that define a run: all except `accept` and `resume`, which are for one start."""
+    return [text for text in overrides if parsed([text])[0].key_or_group.partition(".")[0] not in ("accept", "resume", *SWEEP_ONLY)]
 
 
 def says(line: Sequence[Override], key: str) -> bool:

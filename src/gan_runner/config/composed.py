@@ -62,12 +62,15 @@ def without_line_keys(loaded: DictConfig) -> DictConfig:
     return config
 
 
-def plain(config: Any) -> dict[str, Any]:
-    """Convert a configuration to dicts, lists and numbers, with interpolations resolved. UserError if a value is missing."""
+def plain(config: Any, complete: bool = True) -> dict[str, Any]:
+    """Convert a configuration to dicts, lists and numbers, with interpolations resolved.
+
+    complete: whether a missing value is a UserError; else it is "???".
+    """
     config = OmegaConf.create(config)
     try:
         missing = sorted(OmegaConf.missing_keys(config))
-        if missing:
+        if missing and complete:
             raise UserError("\n".join(f"{key} has no value yet: add {key}=..." for key in missing))
         resolved = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:

@@ -8,7 +8,7 @@ Hydra composes: in a run, in every job of a sweep, under any launcher, and for `
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,28 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner.config.command_line import as_typed, named_packages, parsed, recorded, text_of
+from gan_runner.config.command_line import named_packages, parsed, recorded, text_of
 from gan_runner.config.composed import Composed, without_line_keys
-from gan_runner.config.explain import exists, keys_of, leaves, listed, orphan, unknown_key
-from gan_runner.config.groups import BELOW, LINE_ONLY, LISTS, ONE, PAIRS, PARTS, SINGLE, Names, chosen_names, config_dir, is_part
+from gan_runner.config.explain import keys_of, leaves
+from gan_runner.config.groups import BELOW, LINE_ONLY, LISTS, ONE, PAIRS, PARTS, SINGLE, Names, config_dir
+from gan_runner.config.mistakes import (
+    Mistake,
+    WrongLine,
+    corrected,
+    misplaced,
+    missing_option,
+    misspelt,
+    orphans,
+    strangers,
+    wrong_choices,
+    wrong_keys,
+)
 from gan_runner.config.sources import Bounded, Repository, is_ours, refuse_placed, refuse_searchpath, settings_of
 from gan_runner.config.trust import refuse_foreign_code
-from gan_runner.errors import UserError, did_you_mean, with_article
+from gan_runner.errors import UserError, did_you_mean
 from gan_runner.storage.documents import refuse_covered, refuse_growth, rendered, texts
+
+EXPLAINED = (HydraException, OmegaConfBaseException, ValueError, UserError, yaml.YAMLError, RecursionError)
 
 
 @dataclass
@@ -76,6 +90,17 @@ class Composer(ConfigLoaderImpl):
     def compose(self, overrides: list[str], config_name: str = "train") -> Composed:
         return self.composed(self.load_configuration(config_name, overrides, RunMode.RUN), overrides)
 
+    def compose_job(self, frame: DictConfig, overrides: list[str]) -> Composed:
+        """Compose a job of a sweep."""
+        return self.composed(self.load_sweep_config(frame, overrides), overrides)
+
+    def output_root(self, config_name: str, overrides: Sequence[str]) -> Path:
+        """Return the folder that runs are created in: the part of hydra.run.dir before what differs between them."""
+        words = [text_of(o) for o in parsed(overrides) if o.key_or_group == "hydra.run.dir"]
+        where = str(self.load_configuration(config_name, words, RunMode.RUN).hydra.run._get_node("dir")._value())
+        fixed = where.partition("${")[0]
+        return Path(fixed) if fixed == where or fixed.endswith("/") else Path(fixed).parent
+
     def composed(self, loaded: DictConfig, overrides: list[str]) -> Composed:
         """Return the configuration that `load_configuration` has just loaded, with its notes."""
         loading, hydra = self.loading, loaded.hydra
@@ -102,21 +127,45 @@ class Composer(ConfigLoaderImpl):
         line = parsed(overrides)
         try:
             return self._loaded(config_name, line, run_mode, *args, **kwargs)
-        except (HydraException, OmegaConfBaseException, ValueError, UserError) as error:
-            groups = [o for o in line if self._chooses(o) or o.key_or_group.startswith("hydra.")]
-            if run_mode == RunMode.MULTIRUN and len(groups) < len(line):
-                # The frame of a sweep. A value such as penalty.r1.weight=5 may only make sense once a job has chosen its experiment; every
-                # job is composed, and its mistakes are found, by itself.
-                frame = self._composed_line(config_name, [text_of(o) for o in groups], run_mode, *args, **kwargs)
-                self._record_line(frame, line)
-                return frame
-            if isinstance(error, UserError):
-                raise
-            raise UserError(self._explained(error, config_name, line)) from error
-        except yaml.YAMLError as error:
-            raise UserError(rendered(error)) from error
-        except RecursionError as error:
-            raise UserError("the files of this line lead back to themselves by their defaults") from error
+        except EXPLAINED as error:
+            if run_mode == RunMode.MULTIRUN:
+                return self._frame(error, config_name, line, *args, **kwargs)
+            raise self._wrong_line(error, config_name, line) from error
+
+    def _frame(self, error: Exception, config_name: str, line: list[Override], *args: Any, **kwargs: Any) -> DictConfig:
+        """Compose the frame of a sweep without the words that are wrong in it: every job finds its own mistakes.
+
+        A value such as penalty.r1.weight=5 may only make sense once a job has chosen its experiment. WrongLine where Hydra's own settings
+        are wrong.
+        """
+        groups = [o for o in line if self._chooses(o) or o.key_or_group.startswith("hydra.")]
+        if len(groups) < len(line):
+            frame = self._composed_line(config_name, [text_of(o) for o in groups], RunMode.MULTIRUN, *args, **kwargs)
+        else:
+            wrong = self._wrong_line(error, config_name, [o for o in line if not o.is_sweep_override()])
+            if wrong.rest is None or any(each.key is None or each.key.startswith("hydra") for each in wrong.mistakes):
+                raise wrong from error
+            good = [*wrong.rest.overrides, *(text_of(o) for o in line if o.is_sweep_override())]
+            frame = self._loaded(config_name, parsed(good), RunMode.MULTIRUN, *args, **kwargs)
+        self._record_line(frame, line)
+        return frame
+
+    def _wrong_line(self, error: Exception, config_name: str, line: list[Override]) -> WrongLine:
+        """Find all mistakes of a line: explain those of an error, set them right or leave them out, and compose what is left."""
+        mistakes: list[Mistake] = []
+        rest: Composed | None = None
+        while rest is None:
+            found = self._explained(error, config_name, line)
+            mistakes += [each for each in found if each not in mistakes]
+            words = corrected(line, found)
+            if words == [text_of(o) for o in line]:
+                break
+            line = parsed(words)
+            try:
+                rest = self.composed(self._loaded(config_name, line, RunMode.RUN), words)
+            except EXPLAINED as another:
+                error = another
+        return WrongLine(mistakes, rest)
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         overrides = [*recorded(master_config.hydra.overrides.hydra), *sweep_overrides]
@@ -161,7 +210,11 @@ class Composer(ConfigLoaderImpl):
 
     def _loaded(self, config_name: str, line: list[Override], run_mode: RunMode, *args: Any, **kwargs: Any) -> DictConfig:
         choosers = [o for o in line if self._chooses(o)]
-        self._refuse_choices(choosers)
+        if wrong := [
+            *(misspelt(line, self.repository, config_name == "train") if run_mode == RunMode.RUN else ()),
+            *wrong_choices(choosers, self.repository),
+        ]:
+            raise WrongLine(wrong)
         self.loading = _Loading(
             config_name,
             choices_typed=any(o.key_or_group in PARTS for o in choosers),
@@ -185,9 +238,8 @@ class Composer(ConfigLoaderImpl):
             if not self._chooses(override) or group not in (*ONE, *LISTS) or override.is_sweep_override():
                 written.append(text_of(override))
             elif group in ONE and override.is_add():
-                raise UserError(
-                    f"{text_of(override)}: exactly one {group} is chosen, so it is replaced, not added: {text_of(override)[1:]}"
-                )
+                said = f"{text_of(override)}: exactly one {group} is chosen, so it is replaced, not added: {text_of(override)[1:]}"
+                raise WrongLine([Mistake(said, group, text_of(override)[1:])])
             elif group in LISTS and (override.is_delete() or override.value() is None):
                 written.append(f"{group}=[]" if override.value() in (None, "") else f"~{group}.{override.value()}")
             elif group in BELOW and override.value() is None:
@@ -222,20 +274,6 @@ class Composer(ConfigLoaderImpl):
         if override.is_sweep_override():
             return self.repository.group_exists(override.key_or_group)
         return self.repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
-
-    def _refuse_choices(self, choosers: list[Override]) -> None:
-        """Refuse values that cannot be names, which crash Hydra, and two names for a single part, which Hydra would merge."""
-        mistakes = []
-        for override in choosers:
-            group, value = override.key_or_group, override.value()
-            if override.is_sweep_override() or (value is None and (override.is_delete() or group in (*LISTS, *BELOW))):
-                continue
-            names = value if isinstance(value, list) and not override.is_delete() and group not in ONE else [value]
-            if not all(isinstance(name, str) and (name.strip() or override.is_delete()) for name in names):
-                what = f"names, '{group}=[A,B]'" if group in LISTS else f"the name of {with_article(group)}"
-                mistakes.append(f"{text_of(override)}: expected {what}{self._available(group)}")
-        if mistakes:
-            raise UserError("\n".join(mistakes))
 
     def _record_line(self, loaded: DictConfig, line: list[Override]) -> None:
         loaded.hydra.overrides.task = [text_of(o) for o in line if not o.is_hydra_override()]
@@ -305,90 +343,38 @@ class Composer(ConfigLoaderImpl):
         """Refuse errors that Hydra accepts: new names at the top level, and a part of a list without a class."""
         primary = self.repository.load_config(config_path=config_name)
         known = ["hydra", *PARTS, *(map(str, primary.config) if primary else ())]
-        new = [str(key) for key in loaded if key not in known]
-        mistakes = [f"{key}/ files must begin with the line `# @package _global_`" for key in new if self.repository.group_exists(key)]
-        if strangers := [key for key in new if not self.repository.group_exists(key)]:
-            keys = [key for key in keys_of(loaded, hydra=False) if key.split(".")[0] not in strangers]
-            mistakes += [f"unknown key {key}{did_you_mean(key, keys)}" for key in strangers]
-        for group in LISTS:
-            for name in (loaded.get(group) or {}) if group in loaded else ():
-                if not is_part(loaded[group]._get_node(name)):
-                    mistakes.append(orphan(f"{group}.{name}", chosen_names(loaded, group), self.repository.get_group_options(group)))
-        for group in PAIRS:
-            mistakes += self._strangers(loaded, group)
-        if mistakes:
-            raise UserError("\n".join(mistakes))
+        own = {group: self._own_keys(group) for group in PAIRS}
+        if mistakes := [*strangers(loaded, known, self.repository), *misplaced(loaded, own), *orphans(loaded, self.repository)]:
+            raise WrongLine(mistakes)
         for override in line:
             self.loading.origins.pop(override.key_or_group, None)
 
-    def _strangers(self, loaded: DictConfig, group: str) -> Iterator[str]:
-        """Yield keys beside `generator` and `discriminator` that are in no file of the group: they would have no effect."""
+    def _own_keys(self, group: str) -> list[str]:
+        """Return the keys beside `generator` and `discriminator` that are in a file of the group: any other would have no effect."""
         own: dict[str, None] = {"generator": None, "discriminator": None}
         for name in self.loading.chosen.get(group, ()):
             file = self.repository.load_config(config_path=f"{group}/{name}")
             own |= dict.fromkeys([name.split("/")[0]] if "/" in name else map(str, file.config) if file else ())
-        for key in loaded.get(group) or ():
-            if key not in own:
-                yield f"unknown key {group}.{key}; {group} has {', '.join(own)}{did_you_mean(str(key), list(own))}"
+        return list(own)
 
-    def _explained(self, error: Exception, config_name: str, line: list[Override]) -> str:
-        """Explain every mistake of a line that Hydra refused."""
-        for override in line:
-            if override.key_or_group == "experiment" and not override.is_add():
-                return f"an experiment is added, with a plus: +{text_of(override).lstrip('~')}"
-            if override.is_sweep_override():
-                return self._several(override, config_name)
+    def _explained(self, error: Exception, config_name: str, line: list[Override]) -> list[Mistake]:
+        """Explain the mistakes of a line that was refused."""
+        if isinstance(error, WrongLine):
+            return error.mistakes
+        if isinstance(error, UserError):
+            return [Mistake(str(error))]
+        if isinstance(error, yaml.YAMLError):
+            return [Mistake(rendered(error))]
+        if isinstance(error, RecursionError):
+            return [Mistake("the files of this line lead back to themselves by their defaults")]
         if isinstance(error, MissingConfigException):
-            return self._unknown_option(error, line)
+            return [Mistake(missing_option(error, self.repository, self.loading.experiments))]
+        choosers = [o for o in line if self._chooses(o)]
         try:
-            choosers = [o for o in line if self._chooses(o)]
             frame = super().load_configuration(config_name, self._spelled_out(config_name, choosers), RunMode.RUN)
         except (HydraException, OmegaConfBaseException) as cause:
-            return rendered(cause)
-        mistakes = []
-        added: list[str] = []
-        for override in line:
-            key, text = override.key_or_group, text_of(override)
-            if self._chooses(override):
-                continue
-            if override.is_add() or override.is_force_add():
-                added.append(key)
-                if override.is_add() and exists(frame, key) and not isinstance(override.value(), (dict, list)):
-                    mistakes.append(f"{text}: {key} exists already; set it without the plus: {text[1:]}")
-            elif not exists(frame, key) and not any(key == new or key.startswith(f"{new}.") for new in added):
-                mistakes.append(self._unknown_key(key, frame, removed=override.is_delete()))
-        return "\n".join(mistakes) or rendered(error)
-
-    def _several(self, override: Override, config_name: str) -> str:
-        """Explain a value with a comma where one is expected."""
-        key, _, text = text_of(override).partition("=")
-        instead = ["add -m to run each of them"] if config_name == "train" else []
-        instead.append(f"write '{key}=[{text}]' for one list")
-        if not self._chooses(override) and (typed := as_typed(text_of(override))):
-            instead.append(f"{typed} for one text with a comma")
-        return f"{text_of(override)}: several values; {', or '.join(instead)}"
-
-    def _available(self, group: str) -> str:
-        return f"; available: {listed(self.repository.get_group_options(group))}"
-
-    def _unknown_key(self, key: str, frame: DictConfig, removed: bool) -> str:
-        head, *rest = key.split(".")
-        if head in LISTS and rest and rest[0] not in (frame.get(head) or {}):
-            chosen = chosen_names(frame, head)
-            if removed:
-                return f"~{key}: nothing to remove; {head} has {', '.join(chosen) or 'no entries'}"
-            return orphan(key, chosen, self.repository.get_group_options(head))
-        if head in SINGLE and frame.get(head) is None:
-            return f"{key}: no {head} is chosen; choose one with {head}=NAME{self._available(head)}"
-        return unknown_key(key, frame)
-
-    def _unknown_option(self, error: MissingConfigException, line: list[Override]) -> str:
-        group, _, name = str(error.missing_cfg_file or "").partition("/")
-        if not name or not self.repository.group_exists(group):
-            return rendered(error)
-        asking = ", ".join(experiment.lstrip("+") for experiment in self.loading.experiments)
-        by = f" (asked for by {asking})" if asking and not any(o.key_or_group == group for o in line) else ""
-        return f"there is no {group} {name}{did_you_mean(name, self.repository.get_group_options(group))}{by}{self._available(group)}"
+            return [Mistake(rendered(cause))]
+        return wrong_keys([o for o in line if o not in choosers], frame, self.repository) or [Mistake(rendered(error))]
 
 
 def _options(defaults: Sequence[Any], group: str) -> list[str]:

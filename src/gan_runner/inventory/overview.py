@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from gan_runner.errors import DONE, UserError, printable, say
 from gan_runner.inventory.tables import as_json, best_and_last, counted, print_table, short_names, show, shown, side_by_side
 from gan_runner.storage import records
+from gan_runner.storage.addresses import address
 from gan_runner.storage.records import STATES, Run
 
 SORTS = ("name", "state", "step", "started", "metric")
@@ -49,6 +50,7 @@ examples
   gan-runs --metric fid/inception_v3_tf:min --sort metric
   gan-runs --json | jq -r 'select(.state == "finished") | .path'
   gan-runs --compare gaussians25/2026-01-31_10-00-00 gaussians25/2026-01-31_11-00-00 --plot curves.png
+  gan-runs --compare latest outputs/gaussians25        the newest run of all, and the newest one below a folder
   gan-runs outputs/multirun/DATE_TIME --summary        sum up a sweep over its seeds: table.md, plot.png, page.md, and a file of TensorBoard
   gan-runs --published                                 our figures beside the published ones, and what differs in the measurement
   gan-runs --report runs.html                          one page with pictures and curves, to be sent to somebody
@@ -202,10 +204,16 @@ def ordered(runs: list[Run], key: str, metric: str | None) -> list[Run]:
 
 
 def named(word: str, root: Path) -> Run:
-    """Find a run by its path, or by its name below a folder."""
-    for folder in (Path(word), root / word):
+    """Find a run by its address, or by its name below a folder."""
+    for said in (word, str(root / word)):
+        try:
+            folder = address(said, root).folder
+        except UserError as error:
+            if Path(said).is_dir():
+                raise UserError(f"{word}: {error}") from error
+            continue
         if records.is_run(folder):
-            return replace(records.read(folder, folder), name=printable(word.rstrip("/")))
+            return replace(records.read(folder, folder), name=printable(word.rstrip("/") if Path(said) == folder else str(folder)))
     raise UserError(f"{word}: there is no run (a folder with config.yaml and status.json), neither there nor in {root}")
 
 

@@ -1,7 +1,7 @@
 """Jobs: the task that Hydra's runner calls in a run directory, for a single run or a job of a sweep."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gan_runner.config.command_line import lasting, named_packages, parsed, recorded
 from gan_runner.config.composed import Composed, without_line_keys
 from gan_runner.config.composer import Composer
+from gan_runner.config.mistakes import composed_or_rest, sets_values
 from gan_runner.errors import DIVERGED, WRONG, Interrupted, UserError, say, shell_line, verdict
 from gan_runner.storage.documents import rendered
 
@@ -78,6 +79,19 @@ def _raw(node: Any, key: str) -> Any:
     return node._value()
 
 
+def composed_with_all_mistakes(compose: Callable[[], Composed]) -> Composed:
+    """Compose a run. Where the line is wrong, UserError with its mistakes and those of the values of what is left of it."""
+    composed, mistakes = composed_or_rest(compose)
+    if not mistakes:
+        return composed
+    if sets_values(composed):
+        from gan_runner.assembly.build import wrong_values
+
+        wrong = wrong_values(composed.config, composed.packages, composed.overrides)
+        mistakes += [f"{each}{composed.sources(each)}" for each in wrong]
+    raise UserError("\n".join(mistakes))
+
+
 def check(composed: Composed, place: str = "run.dir") -> None:
     """Check a run before it starts. UserError with all mistakes, and the files that contain them.
 
@@ -115,8 +129,9 @@ class Job:
     A job of a sweep resumes the run in its folder (`runs.complete`), so it can be called again after it was killed.
     """
 
-    def __init__(self, jobs: int | None = None, returns_outcome: bool = False):
+    def __init__(self, jobs: int | None = None, returns_outcome: bool = False, goes_on: bool = False):
         self.jobs = jobs  # None: a single run
+        self.goes_on = goes_on  # whether a single run is resumed where there is one
         self.returns_outcome = returns_outcome
         self.error: Exception | None = None
         self.outcomes: list[Outcome] = []
@@ -148,7 +163,7 @@ class Job:
         return outcome if self.returns_outcome else outcome.value
 
     def _trained(self, config: Any, folder: Path, overrides: list[str]) -> float | None:
-        from gan_runner.lifecycle.runs import complete, train
+        from gan_runner.lifecycle.runs import complete, start_or_resume, train
 
-        play = train if self.jobs is None else complete
+        play = complete if self.jobs is not None else start_or_resume if self.goes_on else train
         return play(without_line_keys(config), folder, overrides, named_packages(parsed(overrides)))

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -23,7 +24,7 @@ from gan_runner.config.trust import OPTUNA_SWEEPERS
 from gan_runner.errors import DONE, FAILED, UserError, handled, say, shell_line
 from gan_runner.inventory import summary
 from gan_runner.jobs import submitit_launcher
-from gan_runner.jobs.job import Job, Outcome, check, refuse_missing, refused, runner, started_by_others
+from gan_runner.jobs.job import Job, Outcome, check, composed_with_all_mistakes, refuse_missing, refused, runner, started_by_others
 from gan_runner.jobs.space import line_of
 from gan_runner.jobs.table import report, state_of, sum_up
 from gan_runner.storage import contents
@@ -54,7 +55,6 @@ def sweep(composer: Composer, name: str, overrides: list[str], typed: list[str])
     """
     if started_by_others():
         return refused("a sweep is not for torchrun or srun: its jobs start their own processes with trainer.devices=N")
-    accept = accepted(overrides)
     overrides = gathered(overrides)
     frame = composer.load_configuration(name, overrides, RunMode.MULTIRUN)
     refuse_missing(frame.hydra, "sweep.dir", "sweeper", "launcher")
@@ -83,7 +83,7 @@ def sweep(composer: Composer, name: str, overrides: list[str], typed: list[str])
     else:  # only the sweeper knows its jobs
         asked = checked(composer, frame, {0: _without_sweeps(overrides)})[0].composed
     contents.refuse_foreign_sweep(folder, [job.folder for job in known.values()])
-    refuse_others(known, accept)
+    refuse_others(known, accepted(overrides))
     asks = asked.summary() or summary.DEFAULT | ({"columns": [":".join(map(str, search.followed))]} if search else {})
     summary.made(asks, asked.packages)
     try:
@@ -156,8 +156,8 @@ def checked(composer: Composer, frame: DictConfig, jobs: Jobs, word: str = "job"
     good: set[str] = set()
     for number, job in jobs.items():
         try:
+            composed = composed_with_all_mistakes(partial(composer.compose_job, frame, job))
             loaded = composer.load_sweep_config(frame, job)
-            composed = composer.composed(loaded, job)
             known[number] = Planned(lasting(recorded(loaded.hydra.overrides.task)), place_of(loaded, number), composed)
             notes.update(dict.fromkeys(composed.notes))
             kind = _but_for_the_seed(composed)

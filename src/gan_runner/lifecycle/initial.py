@@ -66,7 +66,7 @@ def paths(said: Mapping[str, Any]) -> dict[str, Path]:
     found = {key: Path(said[key]) for key in ("run", *SIDES) if said[key] is not None}
     if "run" in found:
         folder, which = starts.place_of(said["run"])
-        found["run"] = Path(folder, "checkpoints", f"{which}.pt")
+        found["run"] = Path(which if which.endswith(".pt") else Path(folder, "checkpoints", f"{which}.pt"))
     for key, path in found.items():
         if not path.is_file():
             raise UserError(f"init_from.{key}={said[key]}: there is no file {path}")

@@ -1,9 +1,7 @@
-"""Play runs: `train` starts one, `resume` continues one, `complete` does whichever is needed to finish one."""
+"""Play runs: `train` starts one, `resume` continues one, `start_or_resume` and `complete` do whichever is needed to finish one."""
 
 from __future__ import annotations
 
-import shutil
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
@@ -17,19 +15,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_runner import distributed
 from gan_runner.assembly.build import assemble, check, plain
-from gan_runner.assembly.parts import make_one
-from gan_runner.config.command_line import accepted, lasting, parsed
-from gan_runner.errors import Diverged, Failed, Interrupted, UserError, shell_line, some
+from gan_runner.assembly.parts import make_one, whole_numbers
+from gan_runner.config.command_line import accepted, allowed_packages, lasting, parsed
+from gan_runner.errors import Diverged, Failed, Interrupted, UserError, place_in, some
 from gan_runner.execution import hardware
 from gan_runner.execution.capturable import parts_of
 from gan_runner.execution.hardware import devices_of
 from gan_runner.game.game import Game
+from gan_runner.lifecycle import messages
 from gan_runner.lifecycle.initial import load, recorded
 from gan_runner.lifecycle.launch import launch
 from gan_runner.reporting import Reporter, log
 from gan_runner.schedules import Schedule
 from gan_runner.storage import checkpoint, contents, directory
-from gan_runner.storage.records import numbered, read
+from gan_runner.storage.records import read
 from gan_runner.storage.untrusted import flat, parsed_yaml, read_bounded
 from gan_runner.training import provenance
 from gan_runner.training.disk_room import refuse_shortage
@@ -54,7 +53,7 @@ def train(config: Any, folder: Path, overrides: Sequence[str] = (), packages: Se
     folder = Path(distributed.shared(str(folder)))
     contents.refuse_foreign(folder)
     with directory.locked(folder) if first else nullcontext():
-        config = recorded(config)
+        config = recorded(whole_numbers(OmegaConf.create(config), packages))
         if first:
             directory.lay_out(folder, config, lasting(overrides))
         return played(folder, config, packages, None)
@@ -68,7 +67,38 @@ def resume(folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] 
     """
     contents.refuse_foreign(folder)
     saved = directory.read_config(folder)
-    config, accept = change(saved, lasting(overrides)), accepted(overrides)
+    return go_on(folder, saved, change(saved, lasting(overrides)), overrides, packages)
+
+
+def start_or_resume(config: Any, folder: Path, overrides: Sequence[str] = (), packages: Sequence[str] = ()) -> float | None:
+    """Resume the run in `folder`, or start it where there is none, or none with a checkpoint. A finished run is not played again.
+
+    What the line says differently from config.yaml is treated as on the line of a resume. Returns and raises as `train` and `resume`.
+    """
+    folder = Path(distributed.shared(str(folder)))
+    contents.refuse_foreign(folder)
+    if distributed.shared((folder / "status.json").exists()):
+        saved = directory.read_config(folder)
+        config = changed(folder, saved, config, overrides)
+        status = directory.status_of(folder)
+        if status.get("state") == "finished" and status.get("step") == config.trainer.steps:
+            with Reporter(silent=not distributed.is_first()) as reporter:
+                reporter.say(f"{folder} has finished before; it is not run again")
+            finished = read(folder, folder.parent)
+            return finished.objective(*finished.own)
+        if checkpoint.candidates(folder / "checkpoints"):
+            return go_on(folder, saved, config, overrides, packages)
+        if distributed.is_first():
+            with directory.locked(folder), Reporter() as reporter:
+                moved = directory.move_aside(folder)
+                reporter.say(f"starts again from the first round; what there was, without a checkpoint, is in {moved}")
+        distributed.shared(None)
+    return train(config, folder, overrides, packages)
+
+
+def go_on(folder: Path, saved: DictConfig, config: DictConfig, overrides: Sequence[str], packages: Sequence[str]) -> float | None:
+    """Resume the run in `folder`, whose config.yaml is `saved`, with the configuration `config`."""
+    accept, config = accepted(overrides), whole_numbers(config, packages)
     assembly = check(config, packages, overrides)
     first = distributed.is_first()
     if first:
@@ -94,6 +124,7 @@ def complete(config: Any, folder: Path, overrides: Sequence[str] = (), packages:
     `overrides` do not accept. Call it in one process; it starts the workers for trainer.devices.
     """
     contents.refuse_foreign(folder)
+    config = whole_numbers(OmegaConf.create(config), packages)
     if (folder / "status.json").exists():
         with directory.locked(folder):
             state = directory.state_of(folder)
@@ -138,9 +169,7 @@ def config_for(folder: Path, config: Any, overrides: Sequence[str], say: Callabl
     if other or not shipped or (made is not None and any(directory.differences(made, directory.made_with(saved)))):
         raise UserError(f"{folder} holds another job: {changed[0].key} is {changed[0].before} there and {changed[0].now} here")
     say(f"{folder} keeps its configuration, since a recipe has changed after it began: {some(map(str, changed), 3)}")
-    for key in directory.WATCHERS:
-        if OmegaConf.select(config, key) is not None:
-            OmegaConf.update(saved, key, OmegaConf.select(config, key), force_add=True)
+    keep_watchers(saved, config)
     return saved
 
 
@@ -199,12 +228,7 @@ def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None,
                 hardware.use_threads(assembly.trainer.threads)
                 hardware.draw_apart(assembly.config["seed"])
                 run = Run(assembly, folder, reporter)
-                reporter.say(f"run directory: {folder}")
-                if found := assembly.dataset.summary():
-                    reporter.say(f"data: {found}")
-                if assembly.trainer.precision == "auto":
-                    picked = hardware.precision_of("auto", run.device, run.spec.kind.bounded)
-                    reporter.say(f"precision: {picked} (trainer.precision=auto)")
+                reporter.say(messages.beginning(run))
                 if distributed.size() > 1:
                     reporter.say(together(run))
                 if start is not None:
@@ -224,12 +248,18 @@ def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None,
                         run.log_to(logger)
                 play(run, signals)
         except BaseException as error:
+            if begun and is_unexpected(error):
+                place = place_in([*packages, *allowed_packages()], error)
+                log.error("".join(traceback.format_exception(error)))
+                error.add_note(f"{f'raised in {place}; ' if place else ''}the traceback is in {folder / 'train.log'}")
             if begun:
                 finish(run, status, ending(error), str(error) or type(error).__name__)
+            if isinstance(error, Interrupted) and (said := messages.interrupted(folder, packages)):
+                reporter.say(said)
             raise
         if refused := finish(run, status, "finished", None):
             raise Failed(str(refused)) from refused
-        say_where(folder, reporter.say)
+        reporter.say(messages.finished(run, packages))
         return run.objective
 
 
@@ -244,24 +274,18 @@ def together(run: Run) -> str:
     return said
 
 
-def say_where(folder: Path, say: Callable[[str], None]) -> None:
-    """Print where the samples and curves are."""
-    if pictures := numbered(folder):
-        say(f"samples: {pictures[0][1]}")
-    beside = Path(sys.executable).with_name("tensorboard")
-    program = "tensorboard" if shutil.which("tensorboard") or not beside.exists() else str(beside)
-    say(f"curves:  {shell_line([program, '--logdir', str(folder.parent)])}")
-
-
 def ending(error: BaseException) -> directory.State:
-    """Return the state of a run that an error has ended; log an unexpected error with its traceback."""
+    """Return the state of a run that an error has ended."""
     if isinstance(error, Interrupted):
         return "interrupted"
     if isinstance(error, Diverged):
         return "diverged"
-    if not isinstance(error, Failed | UserError):
-        log.error("".join(traceback.format_exception(error)))
     return "failed"
+
+
+def is_unexpected(error: BaseException) -> bool:
+    """Return whether an error is one of the code, of which only the traceback tells more."""
+    return isinstance(error, Exception) and not isinstance(error, Interrupted | Diverged | Failed | UserError)
 
 
 def finish(run: Run | None, status: directory.Status, state: directory.State, error: str | None) -> Failed | OSError | None:
@@ -290,7 +314,7 @@ def change(saved: DictConfig, overrides: Sequence[str]) -> DictConfig:
     config = saved.copy()
     for override in parsed(overrides):
         key = override.key_or_group
-        if override.is_delete() or override.is_add() or not any(key == name or key.startswith(f"{name}.") for name in RESUMABLE):
+        if override.is_delete() or override.is_add() or not is_resumable(key):
             raise UserError(
                 f"{override.input_line}: a resumed run stays what it is; its line may change trainer.*, callback.*, logger.* and "
                 "dataset.root or dataset.path; anything else is a new run"
@@ -299,6 +323,37 @@ def change(saved: DictConfig, overrides: Sequence[str]) -> DictConfig:
             raise UserError(f"{override.input_line}: this run has no key {key}")
         OmegaConf.update(config, key, override.value())
     return config
+
+
+def changed(folder: Path, saved: DictConfig, config: Any, overrides: Sequence[str]) -> DictConfig:
+    """Return the configuration with which a run goes on by the line that starts it. UserError for a key that must not change.
+
+    A line that has not changed keeps the configuration, as `config_for` says.
+    """
+    made = saved.copy()
+    there, here = parsed_yaml(read_bounded(folder / "overrides.yaml", 2**24)), lasting(overrides)
+    same = isinstance(there, list) and directory.line_of(there) == directory.line_of(here)
+    if same:
+        with Reporter(silent=not distributed.is_first()) as reporter:
+            config_for(folder, config, overrides, reporter.say)
+    for key, before, now in () if same else directory.differences(directory.portable(saved), directory.as_read(config)):
+        if not is_resumable(key) or directory.NOT_SET in (before, now):
+            raise UserError(f"{folder} holds another run: {key} is {before} there and {now} here; choose another folder, hydra.run.dir=DIR")
+        OmegaConf.update(made, key, now)
+    keep_watchers(made, config)
+    return made
+
+
+def is_resumable(key: str) -> bool:
+    """Return whether the line of a resume may change a key."""
+    return any(key == name or key.startswith(f"{name}.") for name in RESUMABLE)
+
+
+def keep_watchers(made: DictConfig, config: Any) -> None:
+    """Take over the callbacks that only watch, whose settings do not tell runs apart."""
+    for key in directory.WATCHERS:
+        if OmegaConf.select(config, key) is not None:
+            OmegaConf.update(made, key, OmegaConf.select(config, key), force_add=True)
 
 
 def report_changes(saved: DictConfig, config: DictConfig, game: Game, say: Callable[[str], None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
@@ -33,6 +34,10 @@ class MLflow(Tracker):
         super().__init__()
         refuse_password("logger.mlflow.tracking_uri", tracking_uri, "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
         self.tracking_uri, self.experiment = tracking_uri, experiment
+
+    def shown_by(self, folder: Path) -> list[str]:
+        remote = self.tracking_uri is not None and self.tracking_uri.startswith(("http:", "https:"))
+        return [] if remote else ["mlflow", "ui", *(["--backend-store-uri", self.tracking_uri] if self.tracking_uri else [])]
 
     def open(self, run: Run, said: Said, known: dict[str, str] | None) -> dict[str, str]:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the run waits meanwhile; a failed delivery is tried again later

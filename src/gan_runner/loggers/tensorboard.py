@@ -90,6 +90,9 @@ class TensorBoard(Logger):
 
     writer: SummaryWriter
 
+    def shown_by(self, folder: Path) -> list[str]:
+        return ["tensorboard", "--logdir", str(folder.parent)]
+
     def begin(self, run: Run) -> None:
         from torch.utils.tensorboard import SummaryWriter  # a fifth of a second that gan-sample does not need
         from torch.utils.tensorboard.summary import hparams

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_runner.loggers.tracker import Entry, Said, Tracker, new_id
@@ -27,6 +28,9 @@ class Trackio(Tracker):
     def __init__(self, project: str = "gan-runner", space: str | None = None):
         super().__init__()
         self.project, self.space = project, space
+
+    def shown_by(self, folder: Path) -> list[str]:
+        return [] if self.space else ["trackio", "show", "--project", self.project]
 
     def open(self, run: Run, said: Said, known: dict[str, str] | None) -> dict[str, str]:
         import trackio

@@ -17,7 +17,8 @@ RUN = (
     "events.out.tfevents.*", "scalars.csv", "wandb.json", "mlflow.json", "trackio.json", "profile.pt.trace.json",
 )  # fmt: skip
 SUMMARY = ("sweep.yaml", "table.md", "plot.png", "page.md", "events.out.tfevents.summary")  # the command line of a sweep, and its summary
-SWEEP = (*SUMMARY, ".lock", "table.txt", "study.db*", "multirun.yaml", ".submitit", ".*.part")
+SWEEP_RECORDS = (SUMMARY[0], "multirun.yaml", "table.txt")  # a folder with one of these is that of a sweep
+SWEEP = (*SUMMARY, *SWEEP_RECORDS[1:], ".lock", "study.db*", ".submitit", ".*.part")
 RATING = ("key.json", "score.json", "page", ".*.part")
 WATCHED = "evaluations/watch.jsonl"  # what gan-eval measures while a run trains, and the curves of it
 WATCHED_CURVES = "evaluations/events.out.tfevents.watch"

@@ -19,7 +19,9 @@ def spelled(said: Any) -> Any:
 
 
 def place_of(run: str) -> tuple[str, str]:
-    """Split `RUN_DIR:best` into the directory and the checkpoint; last where none is named."""
+    """Split `RUN_DIR:best` or the path of a checkpoint into the directory and the checkpoint; last where none is named."""
+    if run.endswith(".pt"):
+        return os.path.dirname(os.path.dirname(run)), run
     folder, colon, which = run.rpartition(":")
     return (folder, which) if colon and which in ("last", "best") and not os.path.exists(run) else (run, "last")
 

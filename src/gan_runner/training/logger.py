@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
@@ -17,6 +18,10 @@ class Logger:
     """
 
     addresses: ClassVar[tuple[str, ...]] = ()
+
+    def shown_by(self, folder: Path) -> list[str]:
+        """Return the command that shows what was logged of the run in `folder`; empty if the logger says so itself."""
+        return []
 
     def begin(self, run: Run) -> None:
         """Called when the run starts, or is resumed after `run.step` rounds."""
