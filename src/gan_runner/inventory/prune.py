@@ -15,7 +15,8 @@ from gan_runner.storage.untrusted import parsed_json, read_bounded
 
 LEFT_BEHIND = (
     "config.yaml", "overrides.yaml", "env.json", "status.json", "metrics.jsonl", "changes.jsonl", "train.log", ".lock", ".*.part",
-    ".hydra/*.yaml", "events.out.tfevents.*", "scalars.csv", "wandb.json", "wandb/*", "mlflow.json", "trackio.json",
+    ".hydra/*.yaml", "events.out.tfevents.*", "D/events.out.tfevents.*", "*=*/events.out.tfevents.*",
+    "scalars.csv", "wandb.json", "wandb/*", "mlflow.json", "trackio.json",
     "profile.pt.trace.json", "checkpoints/*.pt", "checkpoints/.*.part", "samples/*.png", "samples/*.npz", "evaluations/*.png",
 )  # fmt: skip
 QUIET = 600  # seconds without a write after which a run is believed to be dead, as a run of another machine may hold a lock not seen here
