@@ -15,18 +15,19 @@ import torch.nn.functional as F
 import gan_runner
 from gan_runner.storage.directory import write_picture
 
-HEIGHT = 480  # pixels of the pictures side by side
+HEIGHT = 600  # pixels of the pictures side by side
 
 
 def picture(folder: Path, checkpoint: str) -> torch.Tensor:
-    """64 samples of a run, or 2,000 points: uint8, 3 H W."""
+    """Samples of a run as gan-sample draws them: uint8, 3 H W."""
     run = gan_runner.load(folder, checkpoint)
-    return run.dataset.picture(run.sample(64 if run.spec.kind.bounded else 2000))
+    return run.dataset.drawn(run.sample(run.spec.kind.pictured), title=f"round {run.step:,}")
 
 
 def enlarged(pixels: torch.Tensor) -> torch.Tensor:
     """A small picture at a whole multiple of its size, so that its pixels stay sharp."""
-    return pixels.repeat_interleave(max(HEIGHT // pixels.shape[1], 1), 1).repeat_interleave(max(HEIGHT // pixels.shape[1], 1), 2)
+    times = -(-HEIGHT // pixels.shape[1])
+    return pixels.repeat_interleave(times, 1).repeat_interleave(times, 2)
 
 
 def beside(pictures: list[torch.Tensor]) -> torch.Tensor:

@@ -21,6 +21,7 @@ from gan_runner.commands.settings import Sample
 from gan_runner.config import composer
 from gan_runner.datasets import Spec
 from gan_runner.errors import UserError
+from gan_runner.game.kind import GAP
 from gan_runner.lifecycle import runs
 from gan_runner.priors import Uniform
 from gan_runner.sampling.subjects import samples
@@ -95,6 +96,29 @@ def test_a_picture_is_written(pictures, tmp_path, kind):
     with Image.open(tmp_path / "new" / "x.png") as image:
         assert image.size[0] > 16 * 8
         assert np.asarray(image).std() > 1
+
+
+@pytest.mark.parametrize(("scale", "side"), [("auto", 64), (1, 16), (5, 80)])
+def test_small_images_are_enlarged_in_pictures_alone(pictures, tmp_path, scale, side):
+    for kind, columns in (("grid", 8), ("interpolation", 10)):
+        main(pictures, format=kind, n=20, scale=scale, out=str(tmp_path / "x.png"))
+        with Image.open(tmp_path / "x.png") as image:
+            assert image.size[0] == columns * (side + GAP) + GAP
+    main(pictures, format="npz", n=2, scale=scale, out=str(tmp_path / "x.npz"))
+    assert np.load(tmp_path / "x.npz")["samples"].shape == (2, 3, 16, 16)
+    with Image.open(pictures / "samples" / "step_00000002.png") as image:  # of the callback, whose scale is auto
+        assert image.size[0] == 4 * (64 + GAP) + GAP
+
+
+def test_points_are_drawn_by_the_thousand_and_walks_between_them_as_curves(points, tmp_path):
+    main(points, format="npz", n=None, out=str(tmp_path / "x.npz"))
+    assert np.load(tmp_path / "x.npz")["samples"].shape == (2000, 2)
+    run = gan_runner.load(points)
+    main(points, format="interpolation", n=None, out=str(tmp_path / "x.png"))
+    walks = interpolation(run.generator, 20, 100, seed=0)
+    title = f"round {run.step:,}"
+    with Image.open(tmp_path / "x.png") as image:
+        assert torch.equal(torch.from_numpy(np.array(image)).permute(2, 0, 1), run.dataset.picture(walks, 100, title=title, joined=True))
 
 
 def test_one_file_a_sample(pictures, tmp_path):

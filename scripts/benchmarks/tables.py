@@ -98,6 +98,7 @@ def picture_of_scaling(record: dict[str, Any]) -> None:
     whole = figure(8, 2.6)
     for axes, (what, rates) in zip(whole.subplots(1, len(record)), record.items()):
         axes.plot(list(map(str, rates)), list(rates.values()), marker="o")
-        axes.set(xlabel=what, ylim=(0, None))
+        axes.margins(x=0.12)
+        axes.set(xlabel=what, ylim=(0, 1.1 * max(rates.values())))
     whole.axes[0].set_ylabel("images/s, dcgan_cifar10")
     whole.savefig(PICTURES / "benchmark_scaling.png", dpi=110)

@@ -27,8 +27,8 @@ def test_a_yaml_file_and_its_fields_have_the_same_keys_and_the_defaults_fit(kind
 @pytest.mark.parametrize(
     ("kind", "keys", "said"),
     [
-        (Sample, {"n": "5"}, "n='5': expected a number of samples, 1 or more"),
-        (Sample, {"n": True}, "n=True: expected a number of samples, 1 or more"),
+        (Sample, {"n": "5"}, "n='5': expected a number of samples, 1 or more, or null"),
+        (Sample, {"n": True}, "n=True: expected a number of samples, 1 or more, or null"),
         (Sample, {"columns": 0}, "columns=0: expected a number of columns, 1 or more, or null"),
         (Sample, {"class": -1}, "class=-1: expected the name or the number of a class or null"),
         (Sample, {"run": 3}, "run=3: expected the folder of a run (./3 where its name is a number)"),
@@ -41,6 +41,7 @@ def test_a_yaml_file_and_its_fields_have_the_same_keys_and_the_defaults_fit(kind
         (Sample, {"out": LONG + "/x"}, f"out='{LONG}/x': expected a path or null; file name too long"),
         (Sample, {"out": LONG, "format": "png"}, f"out='{LONG}': file name too long"),
         (Rate, {"out": LONG}, f"out='{LONG}': expected a folder; file name too long"),
+        (Sample, {"scale": 0}, "scale=0: expected a whole number, 1 or more, at most 64, or auto"),
         (Evaluate, {"n_real": 1}, "n_real=1: expected a number of samples, 2 or more, or null"),
         (Evaluate, {"threads": 0}, "threads=0: expected a number of threads, 1 or more, or null"),
         (Rate, {"epsilon": 0}, "epsilon=0: expected a share, above 0, at most 1"),

@@ -160,6 +160,53 @@ def test_grid_lays_transparent_images_on_white() -> None:
         grid(image[:, :2])
 
 
+@pytest.mark.parametrize(("side", "scale", "times"), [(3, 4, 4), (28, "auto", 3), (32, "auto", 2), (64, "auto", 1), (65, "auto", 1)])
+def test_a_grid_is_enlarged_by_repeating_pixels(side: int, scale: int | str, times: int) -> None:
+    images = torch.randint(256, (3, 3, side, side), dtype=torch.uint8)
+    made = grid(images, 2, scale)  # type: ignore[arg-type]
+    large = times * side
+    assert made.shape == (3, 2 * (large + GAP) + GAP, 2 * (large + GAP) + GAP)
+    for number, image in enumerate(images):
+        top, left = (GAP + place * (large + GAP) for place in divmod(number, 2))
+        there = made[:, top : top + large, left : left + large]
+        assert torch.equal(there, torch.kron(image, torch.ones(times, times, dtype=torch.uint8)))
+
+
+def test_an_interpolation_of_points_is_drawn_as_curves() -> None:
+    ring = Ring8(n=2000)
+    ends = torch.tensor([[-1.0, 0.5], [1.0, 0.5]])
+    dots, curve = (ring.picture(ends, 2, joined=joined).int() for joined in (False, True))
+    blue = (curve[2] - curve[0] > 100) & (dots[2] - dots[0] < 100)
+    rows, across = blue[:500].nonzero().T  # above the legend
+    assert across.max() - across.min() > 300
+    assert rows.float().std() < 4  # one straight line
+    once, twice = (
+        ring.picture(ends.repeat(2, 1) * sign, 2, joined=True) for sign in (1, torch.tensor([[1.0, 1], [1, 1], [1, -1], [1, -1]]))
+    )
+    assert not torch.equal(once, twice)  # each row of columns is a curve of its own
+
+
+def test_a_scatter_plot_says_its_round() -> None:
+    ring = Ring8(n=2000)
+    first, same, other = (ring.picture(torch.zeros(1, 2), title=f"round {n}") for n in (1, 1, 2))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_a_data_set_is_drawn_by_a_picture_that_takes_fewer_keywords() -> None:
+    class Own(Ring8):
+        def picture(self, samples: Tensor, columns: int = 8) -> Tensor:  # type: ignore[override]
+            return torch.full((3, 1, 1), columns, dtype=torch.uint8)
+
+    class Titled(Ring8):
+        def picture(self, samples: Tensor, columns: int = 8, *, title: str = "", **rest: object) -> Tensor:
+            assert rest == {"scale": 2}
+            return torch.full((3, 1, 1), len(title), dtype=torch.uint8)
+
+    drawn = [dataset.drawn(torch.zeros(1, 2), 5, scale=2, title="abc") for dataset in (Own(), Titled())]
+    assert [int(each.max()) for each in drawn] == [5, 3]
+
+
 def test_a_users_data_set_needs_spec_and_load_only() -> None:
     class Square(Dataset):
         spec = Spec((2,))

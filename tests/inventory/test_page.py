@@ -2,16 +2,23 @@
 
 import base64
 import json
+import math
+import os
 import re
+import shutil
+import struct
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from gan_runner.inventory import curves, page
 from gan_runner.inventory.tables import short_names
-from gan_runner.storage import records
+from gan_runner.storage import records, scalars
 from write_runs import line, make, png
 
 EVIL = """</script><img src=x onerror=alert(1)>"'&`|[x](http://evil.example)$\\frac{{7*7}}{%raw%}"""
@@ -191,8 +198,8 @@ def test_the_page_is_one_file_with_every_run_picture_and_curve(two, shown):
     page = Page(text)
     assert not page.open
     assert page.tags.count("article") == 2
-    assert page.tags.count("img") == 2
-    assert page.tags.count("svg") == 6
+    assert page.tags.count("img") == 2 + 2  # each once by itself, and once beside the other
+    assert page.tags.count("svg") == 6 + 3
     sources = [value for name, value in page.attributes if name in ("src", "href")]
     assert all(value.startswith(("data:image/png;base64,", "#run-")) for value in sources)
     assert base64.b64encode(png()).decode() in text
@@ -218,7 +225,7 @@ def test_nothing_of_a_stranger_becomes_html(two, shown):
     assert not page.open
     assert "script" not in page.tags
     assert "b" in page.tags  # of the captions
-    assert page.tags.count("img") == 3
+    assert page.tags.count("img") == 3 + 3
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert EVIL in "".join(page.text)
 
@@ -256,6 +263,84 @@ def test_a_picture_that_is_no_png_is_left_out(two, data):
     (folder / "samples" / "step_00000040.png").unlink()
     assert page.newest_picture(run) is None
     assert "No samples" in page.html("title", [run], None)
+
+
+def events(folder, values, name="events.out.tfevents.1"):
+    """Write an event file: values is {tag: [(round, value)]}."""
+    folder.mkdir(exist_ok=True)
+    with (folder / name).open("wb") as file:
+        writer = RecordWriter(file)
+        writer.write(Event(file_version="brain.Event:2").SerializeToString())
+        for tag, points in values.items():
+            for step, value in points:
+                writer.write(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)])).SerializeToString())
+    return folder / name
+
+
+def test_curves_of_the_game_are_read_from_event_files_and_the_last_word_counts(tmp_path):
+    events(tmp_path, {"loss/g": [(1, 1.0), (2, 2.0), (3, 3.0)], "other": [(1, 1.0)]})
+    events(tmp_path / "seed=1", {"loss/g": [(2, -2.0), (4, math.nan)], "d/real": [(2, 0.5)]}, "events.out.tfevents.2")
+    events(tmp_path / "D", {"loss/g": [(9, 9.0)]})  # a folder of curves that have other names
+    assert scalars.read(tmp_path) == {"loss/g": {1: 1.0, 2: -2.0, 3: 3.0, 4: None}, "d/real": {2: 0.5}}
+
+
+@pytest.mark.parametrize("damage", ["cut", "length", "proto", "link", "pipe", "folder"])
+def test_damaged_event_files_of_strangers_end_where_they_are_damaged(tmp_path, damage):
+    path = events(tmp_path / "run", {"loss/g": [(1, 1.0), (2, 2.0)]})
+    data = path.read_bytes()
+    path.unlink()
+    if damage in ("link", "pipe", "folder"):
+        (tmp_path / "elsewhere").write_bytes(data)
+        {"link": lambda: path.symlink_to(tmp_path / "elsewhere"), "pipe": lambda: os.mkfifo(path), "folder": path.mkdir}[damage]()
+        assert scalars.read(tmp_path / "run") == {}
+        return
+    last = data.rindex(b"loss/g")
+    path.write_bytes(
+        {"cut": data[:last], "length": data + b"\xff" * 12, "proto": data + struct.pack("<QI", 3, 0) + b"\xff\xff\xff" * 2}[damage]
+    )
+    assert scalars.read(tmp_path / "run") == {"loss/g": {1: 1.0} if damage == "cut" else {1: 1.0, 2: 2.0}}
+
+
+def test_several_runs_are_drawn_together(two, shown):
+    for number, name in enumerate(("some/first", "some/second")):
+        points = [(step, step / 10 + number) for step in range(1, 1001)]
+        events(two / name, {"loss/g": points, "loss/d": points, "d/real": points})
+        (two / name / "overrides.yaml").write_text(json.dumps(["+experiment=ring8", f"a.very.long.key={number}", EVIL]))
+    (two / "some/second/samples/step_00000040.png").rename(two / "some/second/samples/step_00000050.png")
+    shutil.copy(two / "some/first/samples/step_00000040.png", two / "some/first/samples/step_00000020.png")
+    shutil.copy(two / "some/first/samples/step_00000040.png", two / "some/second/samples/step_00000020.png")
+    code, _, err = shown(two, "--report", two / "page.html", "--sort", "name")
+    assert code == 0, err
+    text = (two / "page.html").read_text()
+    together = re.search(r"<section>.*</section>", text, re.DOTALL)[0]
+    assert Page(text).open == []
+    assert re.findall(r'<li class="([^"]*)">([^<]*)</li>', together) == [("c0", "first: key=0"), ("c1", "second: key=1")]
+    titles = re.findall(r"<figcaption><b>([^<]*)</b>", together)
+    assert titles[-3:] == ["Loss of G", "Loss of D", "Logits on real"]
+    for drawn in re.findall(r"<svg.*?</svg>", together):
+        assert re.findall(r'<g class="(c\d)">', drawn) == ["c0", "c1"]
+        assert all(len(points.split()) <= page.MOST_POINTS for points in re.findall(r'points="([^"]*)"', drawn))
+    assert "Samples after 20 rounds" in together  # the last round that both have
+    assert together.count("<img") == 2
+    assert text.count(">Losses</b>") == 2
+
+
+def test_a_report_of_many_runs_draws_the_first_of_them_together(tmp_path, shown):
+    for number in range(page.MOST_TOGETHER + 2):
+        make(tmp_path / f"{number:02}", lines=(line(10, own=float(number)), line(20, own=1.0)))
+    assert shown(tmp_path, "--report", tmp_path / "page.html", "--sort", "name")[0] == 0
+    together = re.search(r"<section>.*</section>", (tmp_path / "page.html").read_text(), re.DOTALL)[0]
+    looks = re.findall(r'<g class="([^"]*)">', together)
+    assert len(looks) == len(set(looks)) == page.MOST_TOGETHER
+    assert "2 more are shown below only" in together
+
+
+def test_thinned_points_are_the_means_of_neighbours():
+    assert page.thinned([]) == []
+    assert page.thinned([(1, 2.0), (2, None)]) == [(1, 2.0), (2, None)]
+    many = [(n, float(n)) for n in range(1, 3 * page.MOST_POINTS + 1)]
+    assert page.thinned(many)[:2] == [(3, 2.0), (6, 5.0)]
+    assert len(page.thinned(many)) == page.MOST_POINTS
 
 
 def test_a_picture_behind_a_link_is_not_shown(two, tmp_path):

@@ -153,7 +153,8 @@ def test_trials_are_jobs_and_the_best_is_told(shell, played):
     assert [trial.value for trial in found] == [trial.params["penalty.gradient_penalty.weight"] for trial in found]
     assert len({trial.value for trial in found}) == 4
     best = min(found, key=lambda trial: trial.value)
-    assert f"best modes/kl: {best.value:.6g}, of job {best.number}" in out
+    assert f"best modes/kl: {best.value:.6g}, of weight={best.value} (job {best.number})" in out
+    assert "varied:\n- penalty.gradient_penalty.weight\n" in Path("all/sweep.yaml").read_text()
     assert (Path("all") / "table.txt").read_text() in out
 
 

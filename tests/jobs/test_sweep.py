@@ -290,9 +290,13 @@ def test_the_table_tells_the_best_value_of_what_is_followed(undisturbed):
     folder, table = undisturbed
     head, *rows, best = table.splitlines()
     values = [min(line["metrics"]["modes/kl"] for line in lines(folder / job)) for job in "012"]
-    assert head.split() == ["job", "state", "best", "of", "overrides"]
-    assert [row.split()[:4] for row in rows] == [[job, "finished", f"{value:.6g}", "modes/kl"] for job, value in zip("012", values)]
-    assert best == f"best modes/kl: {min(values):.6g}, of job {values.index(min(values))}"
+    assert head.split() == ["job", "state", "best", "of", "what", "differs"]
+    ended = [[job, "finished", f"{value:.6g}", "modes/kl", f"seed={job}"] for job, value in zip("012", values)]
+    assert [row.split() for row in rows] == ended
+    first = values.index(min(values))
+    assert best == f"best modes/kl: {min(values):.6g}, of seed={first} (job {first})"
+    named = {path.parent.relative_to(folder).as_posix() for path in folder.glob("*/*/events.out.tfevents.*")}
+    assert named == {"0/seed=0", "1/seed=1", "2/seed=2"}  # as TensorBoard names the jobs
 
 
 def test_a_sweep_ends_in_its_summary_and_gan_runs_writes_the_same_again(undisturbed, tmp_path, monkeypatch, capfd):

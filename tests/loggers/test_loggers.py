@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -15,13 +16,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from gan_runner.config import composer
 from gan_runner.errors import UserError
 from gan_runner.inventory.prune import LEFT_BEHIND, files_of
 from gan_runner.inventory.prune import fnmatch as matches
 from gan_runner.lifecycle import runs
-from gan_runner.loggers import CSV, MLflow, TensorBoard, Tracker, Trackio, WandB, tracker
+from gan_runner.loggers import CSV, MLflow, TensorBoard, Tracker, Trackio, WandB, add_to_curves, tracker
+from gan_runner.loggers.tensorboard import APART, place
 from gan_runner.storage import checkpoint
 
 WORDS = [
@@ -238,6 +242,59 @@ class Frail(Tracker):
         Frail.asked.append(act)
         if act in self.away:
             raise ConnectionError("no route to host")
+
+
+# ---- how TensorBoard names, colours and orders -----------------------------------------------------------------------------------------
+
+
+def hyperparameters_first(folder):
+    """The hyperparameters in the order of TensorBoard's table: those that differ by name, then the others."""
+    content = EventAccumulator(str(folder)).Reload().SummaryMetadata("_hparams_/experiment").plugin_data.content
+    infos = HParamsPluginData.FromString(content).experiment.hparam_infos
+    return [each.name for each in sorted(infos, key=lambda each: (not each.differs, each.name))], [i.name for i in infos if i.differs]
+
+
+@pytest.mark.slow
+def test_curves_of_d_are_a_run_of_its_own_as_tensorboard_colours_runs(tmp_path):
+    folder = train(tmp_path / "a", "trainer.steps=8", "optimizer.discriminator.lr=1e-3", "penalty=[r1]")
+    resume_from(folder, 4)
+    (whole, _), (own, _) = read_tensorboard(folder), read_tensorboard(folder / "D")
+    assert sorted(own) == sorted((step, APART[name], value) for step, name, value in whole if name in APART)
+    assert {name for _, name, _ in own} == set(APART.values())
+    layout = EventAccumulator(str(folder)).Reload().Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    drawn = [list(chart.multiline.tag) for category in Layout.FromString(layout).category for chart in category.chart]
+    names = {"a": {name for _, name, _ in whole}, "a/D": {name for _, name, _ in own}}
+    for tags in drawn:  # each chart has a curve of both, and so two colours
+        assert sorted(run for run, known in names.items() for tag in tags for name in known if re.search(tag, name)) == ["a", "a/D"]
+    ordered, first = hyperparameters_first(folder)
+    assert {"optimizer.discriminator.lr", "penalty.r1", "batch_size"} <= set(first)
+    assert ordered[: len(first)] == sorted(first)
+    assert "optimizer.generator.lr" not in first
+    assert not [name for name in files_of(folder) if not any(matches(name, known) for known in LEFT_BEHIND)]
+
+
+@pytest.mark.slow
+def test_a_job_of_a_sweep_is_named_by_what_differs(tmp_path):
+    (tmp_path / "sweep.yaml").write_text("varied: [seed, penalty.gradient_penalty.weight]")
+    folder = train(tmp_path / "0", "trainer.steps=4", "seed=5", "penalty.gradient_penalty.weight=0.2")
+    named = folder / "seed=5,weight=0.2"
+    assert {path.parent for path in folder.rglob("events.out.tfevents.*")} == {named}
+    assert set(hyperparameters_first(named)[1]) == {"seed", "penalty.gradient_penalty.weight"}
+    (tmp_path / "sweep.yaml").unlink()  # as where the job was copied to another place
+    add_to_curves(folder, 4, {"after": 1.0}, {})
+    assert (4, "after", 1.0) in read_tensorboard(named)[0]
+    assert {path.parent for path in folder.rglob("events.out.tfevents.*")} == {named}
+    assert not [name for name in files_of(folder) if not any(matches(name, known) for known in LEFT_BEHIND)]
+
+
+def test_the_curves_of_an_older_version_are_continued_where_they_are(tmp_path):
+    (tmp_path / "sweep.yaml").write_text("varied: [seed]")
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "overrides.yaml").write_text("[seed=0/../\u00e9 x]")
+    assert place(tmp_path / "0").parent == tmp_path / "0"
+    assert place(tmp_path / "0").name == "seed=0_.._,x"
+    (tmp_path / "0" / "events.out.tfevents.1").touch()
+    assert place(tmp_path / "0") == tmp_path / "0"
 
 
 @pytest.fixture

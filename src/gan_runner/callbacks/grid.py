@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from gan_runner.sampling import subjects
 from gan_runner.storage import directory, files
@@ -18,12 +18,19 @@ if TYPE_CHECKING:
 class Grid(Callback):
     """A picture of the samples of fixed latents, every `every_steps` rounds and at the end: samples/step_N.png and samples/fixed_z.
 
-    Text, sound and other data have a file beside it, samples/step_N.txt or .wav. For a generator that works on data, the
-    picture shows for items of the test split, side by side, the input, the sample and the real answer.
+    n: samples; None: 64, or 2,000 points. scale: the pixels of an image are drawn so many times as wide and high; auto: until it has 64.
+    Text, sound and other data have a file beside it, samples/step_N.txt or .wav. For a generator that works on data, the picture shows for
+    items of the test split, side by side, the input, the sample and the real answer.
     """
 
-    def __init__(self, every_steps: Annotated[int, Ge(1)] = 1000, n: Annotated[int, Ge(1)] = 64, seed: int = 0):
-        self.every_steps, self.n, self.seed = every_steps, n, seed
+    def __init__(
+        self,
+        every_steps: Annotated[int, Ge(1)] = 1000,
+        n: Annotated[int, Ge(1)] | None = None,
+        seed: int = 0,
+        scale: Annotated[int, Ge(1), Le(64)] | Literal["auto"] = "auto",
+    ):
+        self.every_steps, self.n, self.seed, self.scale = every_steps, n, seed, scale
 
     def begin(self, run: Run) -> None:
         self.drawn_at = -1
@@ -39,8 +46,9 @@ class Grid(Callback):
             self.draw(run)
 
     def draw(self, run: Run) -> None:
-        x, columns = subjects.gallery(run.game.sampler, self.n, seed=self.seed, device=run.device, source=run.source)
-        picture = run.dataset.picture(x, columns)
+        n = self.n or run.spec.kind.pictured
+        x, columns = subjects.gallery(run.game.sampler, n, seed=self.seed, device=run.device, source=run.source)
+        picture = run.dataset.drawn(x, columns, scale=self.scale, title=f"round {run.step:,}")
         path = run.folder / "samples" / f"step_{run.step:08d}.png"
         directory.write_picture(path, picture, run.folder)
         run.draw("samples/fixed_z", picture)

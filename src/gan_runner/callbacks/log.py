@@ -35,8 +35,9 @@ class Log(Callback):
         self.since, self.at = time.monotonic(), run.step
         if run.step == 0 and run.loggers:
             n = run.batches.order.n
-            x = run.batches.take(torch.linspace(0, n - 1, min(64, n), dtype=torch.float64).long())  # a folder is sorted by class
-            run.draw("data/real", run.dataset.picture(run.dataset.to_float(x)))
+            shown = min(run.spec.kind.pictured, n)
+            x = run.batches.take(torch.linspace(0, n - 1, shown, dtype=torch.float64).long())  # a folder is sorted by class
+            run.draw("data/real", run.dataset.drawn(run.dataset.to_float(x), scale="auto", title="real"))
 
     def after_round(self, run: Run, logs: Logs) -> None:
         self.latest |= logs

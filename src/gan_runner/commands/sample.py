@@ -32,14 +32,14 @@ def main(settings: Sample) -> None:
 
 def write_samples(run: TrainedRun, settings: Sample) -> Path:
     """Write samples in the requested format, into `out` or the run's samples/. Returns the path."""
-    n, seed, said, kind = settings.n, settings.seed, settings.class_, settings.format
+    n, seed, said, kind = settings.n or run.spec.kind.pictured, settings.seed, settings.class_, settings.format
     out = Path(settings.out) if settings.out else None
     try:
         y = None if said is None else run.label_of(said)
     except ValueError as error:
         raise UserError(f"class={said}: {error}") from error
     stem = run.folder / "samples" / f"{run.path.stem}_{kind}_seed{seed}{'' if y is None else f'_class{y}'}"
-    columns = settings.columns or (10 if kind == "interpolation" else 8)
+    columns = settings.columns or (run.spec.kind.walked if kind == "interpolation" else 8)
     if kind == "interpolation":
         x = walks.interpolation(run.generator, max(n // columns, 1), columns, seed=seed, y=y, device=run.device).cpu()
     elif kind == "grid":
@@ -73,5 +73,6 @@ def write_samples(run: TrainedRun, settings: Sample) -> Path:
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
         files.write_bytes(path, buffer.getvalue())
     else:
-        directory.write_picture(path, run.dataset.picture(x, columns=columns))
+        look = {"scale": settings.scale, "title": f"round {run.step:,}", "joined": kind == "interpolation"}
+        directory.write_picture(path, run.dataset.drawn(x, columns, **look))
     return path

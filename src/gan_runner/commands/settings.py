@@ -63,11 +63,12 @@ class Sample:
 
     run: Run
     checkpoint: Checkpoint
-    n: Annotated[int, Ge(1), Doc("a number of samples")]
+    n: Annotated[int, Ge(1), Doc("a number of samples")] | None
     seed: Seed
     class_: Annotated[Text | Annotated[int, Ge(0)], Doc("the name or the number of a class")] | None
     format: Literal["grid", "png", "npz", "files", "interpolation"]
     columns: Annotated[int, Ge(1), Doc("a number of columns")] | None
+    scale: Annotated[int, Ge(1), Le(64)] | Literal["auto"]
     out: Annotated[Text, AfterValidator(below_folders), Doc("a path")] | None
     export: Annotated[Text, AfterValidator(below_folders), AfterValidator(no_folder), Doc("the path of a file")] | None
     accelerator: Accelerator

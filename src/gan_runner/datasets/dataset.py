@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
@@ -144,17 +145,28 @@ class Dataset:
         """
         return of_items(items)
 
-    def picture(self, samples: Tensor, columns: int = 8) -> Tensor:
+    def picture(
+        self, samples: Tensor, columns: int = 8, *, scale: int | Literal["auto"] = 1, title: str = "", joined: bool = False
+    ) -> Tensor:
         """Draw samples: uint8, 3 H W.
 
-        Images (N C H W, -1 ... 1) as a grid of `columns`, without reading files; points in the plane (N 2) as a scatter plot over the
-        real distribution.
+        Images (N C H W, -1 ... 1) as a grid of `columns`, without reading files, each pixel `scale` pixels wide and high (auto: small
+        images are enlarged); points in the plane (N 2) as a scatter plot over the real distribution, with a title. joined: the `columns`
+        samples of a row lead from one latent to another, and points are drawn as a curve. A subclass may take fewer of the keywords.
         """
         if samples.ndim == 4:
-            return grid(to_uint8(samples), columns)
+            return grid(to_uint8(samples), columns, scale)
         if samples.shape[1:] == (2,):
-            return pictures.scatter(samples, self.load("test").x, self.spec.exact)
+            draw = pictures.curves if joined else pictures.scatter
+            shown = samples.unflatten(0, (-1, columns)) if joined else samples
+            return draw(shown, self.load("test").x, self.spec.exact, title)
         raise NotImplementedError(f"{type(self).__name__} has samples of shape {tuple(samples.shape[1:])}: override `picture` to show them")
+
+    def drawn(self, samples: Tensor, columns: int = 8, **look: Any) -> Tensor:
+        """Return `picture` with those of its keywords `scale`, `title` and `joined` that this class takes."""
+        taken = inspect.signature(self.picture).parameters
+        every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+        return self.picture(samples, columns, **{name: value for name, value in look.items() if every or name in taken})
 
     def files(self, samples: Tensor) -> dict[str, bytes]:
         """Encode samples (N ..., on the CPU) as files beside the picture, by suffix: {"txt": ...}, {"wav": ...}; none for images and

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 BLACK = 1  # the greatest value of nearly black images, of 255
 GAP = 2  # pixels between the images of a grid
+VISIBLE = 64  # pixels: a smaller image is enlarged until its longer side has them
 
 
 def to_float(x: Tensor) -> Tensor:
@@ -19,15 +22,18 @@ def to_uint8(x: Tensor) -> Tensor:
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def grid(images: Tensor, columns: int = 8) -> Tensor:
+def grid(images: Tensor, columns: int = 8, scale: int | Literal["auto"] = 1) -> Tensor:
     """Lay out images (uint8, N C H W) row by row on white; grey ones are repeated to three channels, a fourth channel is opacity.
 
-    Raises ValueError where C is not 1, 3 or 4.
+    scale: how many pixels wide and high a pixel of an image is drawn; auto: the least number for images of VISIBLE pixels. Raises
+    ValueError where C is not 1, 3 or 4.
     """
-    n, channels, height, width = images.shape
+    channels = images.shape[1]
     if channels not in (1, 3, 4):
         raise ValueError(f"an image to look at has 1, 3 or 4 channels, not {channels}")
-    images = images.detach().cpu()
+    times = -(-VISIBLE // max(images.shape[2:])) if scale == "auto" else scale
+    images = images.detach().cpu().repeat_interleave(times, 2).repeat_interleave(times, 3)
+    n, _, height, width = images.shape
     if channels == 4:
         colour, opacity = images[:, :3].float(), images[:, 3:].float() / 255
         images = (colour * opacity + 255 * (1 - opacity)).round().to(torch.uint8)
@@ -50,6 +56,12 @@ class Kind:
 
     drawable = False
     """Whether samples are looked at as a grid of images."""
+
+    pictured = 64
+    """Samples of one picture."""
+
+    walked = 10
+    """Samples on the way from one latent to another."""
 
     suffix = "npz"
     """Of the file that holds one sample, or all of them."""
@@ -85,6 +97,13 @@ class Images(Kind):
 
     def nearly_black(self, x: Tensor) -> bool:
         return int(to_uint8(x).max()) <= BLACK
+
+
+class Points(Kind):
+    """Points in the plane."""
+
+    pictured = 2000
+    walked = 100
 
 
 class Symbols(Kind):

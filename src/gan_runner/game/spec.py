@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from gan_runner.game.kind import Images, Kind, Symbols
+from gan_runner.game.kind import Images, Kind, Points, Symbols
 
 
 class Exact(Protocol):
@@ -42,9 +42,11 @@ class Spec(NamedTuple):
 
     @property
     def kind(self) -> Kind:
-        """How samples are kept, rounded and looked at: symbols, images (C H W) or numbers."""
+        """How samples are kept, rounded and looked at: symbols, images (C H W), points in the plane or numbers."""
         if self.symbols is not None:
             return Symbols()
+        if self.shape == (2,):
+            return Points()
         return Images(self.shape[0]) if len(self.shape) == 3 else Kind()
 
     def saved(self) -> dict[str, Any]:

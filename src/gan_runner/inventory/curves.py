@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from html import escape
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gan_runner.errors import UserError
 from gan_runner.inventory.tables import amount, arrow
@@ -103,11 +103,32 @@ def _draw_panel(axes: Axes, runs: Sequence[Run], key: str) -> list[Any]:
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 300, 150, 40, 8, 8, 30
 
 
+class Line(NamedTuple):
+    """A line of a chart: (images, value) in order, None where there is none; the number of its colour; the points that are marked."""
+
+    points: Sequence[tuple[float, float | None]]
+    colour: int = 0
+    best: tuple[float, float] | None = None
+    last: tuple[float, float] | None = None
+
+
+def line_of(run: Run, key: str, mode: str | None, colour: int = 0) -> Line:
+    """The curve of a metric, with its best and its last value marked."""
+    points = run.curve(key)
+    last = next(((images, value) for images, value in reversed(points) if value is not None), None)
+    return Line(points, colour, run.best(key, mode), last)
+
+
 def svg(run: Run, key: str, mode: str | None) -> str:
     """Draw one curve as SVG for a page, which defines the styles of its classes; a ring marks the best value, a dot the last."""
-    points = [(images, value) for images, value in run.curve(key) if value is not None]
-    low, high = _range([value for _, value in points])
-    most = max(images for images, _ in run.curve(key)) or 1
+    return chart([line_of(run, key, mode)], f"{key} over images")
+
+
+def chart(lines: Sequence[Line], label: str) -> str:
+    """Draw lines as SVG, each as a group of the class that `look` names. At least one of them has a value."""
+    every = [(images, value) for line in lines for images, value in line.points if value is not None]
+    low, high = _range([value for _, value in every])
+    most = max(images for line in lines for images, _ in line.points) or 1
 
     def at(images: float, value: float) -> tuple[str, str]:
         x = LEFT + (WIDTH - LEFT - RIGHT) * images / most
@@ -121,13 +142,20 @@ def svg(run: Run, key: str, mode: str | None) -> str:
     for tick in _ticks(0, most):
         parts.append(f'<text x="{at(tick, low)[0]}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{amount(round(tick))}</text>')
     parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 3}" text-anchor="end">images</text>')
-    for is_gap, piece in groupby(run.curve(key), key=lambda point: point[1] is None):
-        line = " ".join(",".join(at(images, value)) for images, value in piece if value is not None)
-        parts.append("" if is_gap else f'<polyline class="curve" points="{line}"/>')
-    marks = [(points[-1], "last", 2.5)] + ([(best, "best", 3)] if (best := run.best(key, mode)) else [])
-    for point, name, radius in marks:
-        parts.append('<circle class="{}" cx="{}" cy="{}" r="{}"/>'.format(name, *at(*point), radius))
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(key)} over images">{"".join(parts)}</svg>'
+    for line in lines:
+        parts.append(f'<g class="{look(line.colour)}">')
+        for is_gap, piece in groupby(line.points, key=lambda point: point[1] is None):
+            path = " ".join(",".join(at(images, value)) for images, value in piece if value is not None)
+            parts.append("" if is_gap else f'<polyline class="curve" points="{path}"/>')
+        for point, name, radius in ((line.last, "last", 2.5), (line.best, "best", 3)):
+            parts.append('<circle class="{}" cx="{}" cy="{}" r="{}"/>'.format(name, *at(*point), radius) if point else "")
+        parts.append("</g>")
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+
+
+def look(number: int) -> str:
+    """The classes of a line on a page: its colour, and its dashes where the colours are used up."""
+    return f"c{number % len(COLOURS)}" + (f" dashes{number // len(COLOURS)}" if number >= len(COLOURS) else "")
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gan_runner.errors import DONE, UserError, printable, say
-from gan_runner.inventory.tables import as_json, best_and_last, counted, print_table, short_names, show, shown, side_by_side
+from gan_runner.inventory.tables import as_json, best_and_last, counted, labelled, print_table, short_names, show, shown, side_by_side
 from gan_runner.storage import records
 from gan_runner.storage.addresses import address
 from gan_runner.storage.records import STATES, Run
@@ -238,6 +238,6 @@ def compare(runs: list[Run], metric: str | None, plot: Path | None, as_lines: bo
         keys = shared_keys(runs, metric)
         if not keys:
             raise UserError("these runs share no metric; there is no curve to plot")
-        draw(plot, runs, short_names([run.name for run in runs]), keys)
+        draw(plot, runs, labelled(runs), keys)
         say("gan-runs", f"curves: {plot}")
     return DONE

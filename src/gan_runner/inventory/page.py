@@ -5,8 +5,10 @@ All text from a run directory is escaped, and the HTML disables scripts and netw
 
 import base64
 import re
+import statistics
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,14 +16,18 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gan_runner.errors import Failed, UserError, printable, shell_line
-from gan_runner.inventory.curves import draw, svg
-from gan_runner.inventory.tables import amount, arrow, counted, row, shown, unlike, when
-from gan_runner.storage import files
+from gan_runner.inventory.curves import COLOURS, Line, chart, draw, line_of, look, svg
+from gan_runner.inventory.tables import amount, arrow, changed, changed_alike, counted, labelled, row, shown, unlike, when
+from gan_runner.storage import files, scalars
 from gan_runner.storage.records import Run, numbered
-from gan_runner.storage.untrusted import read_bounded
+from gan_runner.storage.untrusted import read_bounded, whole
 
 MOST_CURVES = 6  # of a run
 MOST_BYTES = 2**24  # of a picture
+MOST_TOGETHER = 2 * len(COLOURS)  # runs in one chart: each colour once as a line, and once with dashes
+MOST_POINTS = 150  # of a curve of the game
+GAMES = {"Loss of G": "loss/g", "Loss of D": "loss/d", "Logits on real": "d/real", "Logits on fake": "d/fake"}
+PAIRS = {"Losses": {"G": "loss/g", "D": "loss/d"}, "Mean logits": {"real": "d/real", "fake": "d/fake"}}
 
 TEMPLATES = Environment(
     loader=PackageLoader("gan_runner.inventory", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -43,10 +49,10 @@ def write(out: Path, runs: Sequence[Run], root: Path, metric: str | None) -> Non
         raise Failed(f"{error.filename or out} could not be written: {error.strerror}") from error
 
 
-def newest_picture(run: Run) -> tuple[int, bytes] | None:
-    """Return (round, PNG) of the newest valid grid of samples."""
+def newest_picture(run: Run, wanted: Container[int] | None = None) -> tuple[int, bytes] | None:
+    """Return (round, PNG) of the newest valid grid of samples, of these rounds if they are named."""
     for step, path in numbered(run.folder):
-        data = read_bounded(path, MOST_BYTES)
+        data = read_bounded(path, MOST_BYTES) if path.suffix == ".png" and (wanted is None or step in wanted) else None
         if data and data.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"):
             return step, data
     return None
@@ -94,40 +100,105 @@ def html(title: str, runs: Sequence[Run], metric: str | None) -> str:
         counted=counted(runs),
         date=time.strftime("%Y-%m-%d %H:%M"),
         caution=caution(runs, metric),
-        runs=[article(run, metric) for run in runs],
+        together=together(runs, metric) if len(runs) > 1 else None,
+        alike=" ".join(changed_alike(runs)),
+        runs=[article(run, metric, changed_alike(runs)) for run in runs],
     )
 
 
-def article(run: Run, metric: str | None) -> dict[str, Any]:
+def together(runs: Sequence[Run], metric: str | None) -> dict[str, Any]:
+    """Collect what shows runs beside each other: charts with a line for each, and their samples after the same round."""
+    shown, games = runs[:MOST_TOGETHER], [game(run) for run in runs[:MOST_TOGETHER]]
+    charts: list[dict[str, Any]] = []
+    for key in dict.fromkeys(key for run in shown for key in drawable(run, metric)):
+        if len(having := [(n, run) for n, run in enumerate(shown) if run.last(key) is not None]) > 1 and len(charts) < MOST_CURVES:
+            mode = next((mode for _, run in having if (mode := run.followed(key)[1])), None)
+            lines = [line_of(run, key, mode, n) for n, run in having]
+            charts.append(
+                {"title": arrow(key, mode), "caption": "", "legend": [], "svg": chart(lines, f"{key} over images, {len(lines)} runs")}
+            )
+    for title, name in GAMES.items():
+        if lines := [Line(curves[name], n) for n, curves in enumerate(games) if name in curves]:
+            charts.append({"title": title, "caption": "", "legend": [], "svg": chart(lines, f"{title} over images, {len(lines)} runs")})
+    return {
+        "legend": [(look(n), name) for n, name in enumerate(labelled(shown))],
+        "left_out": len(runs) - len(shown),
+        "charts": charts,
+        "pictures": pictures(shown),
+    }
+
+
+def pictures(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """Return the samples of runs after the last round of which most of them have a picture; None where no two have one of a round."""
+    steps = Counter(step for run in runs for step, path in numbered(run.folder) if path.suffix == ".png")
+    if not steps or max(steps.values()) < 2:
+        return None
+    step = max(steps, key=lambda step: (steps[step], step))
+    found = [(n, name, newest_picture(run, {step})) for n, (run, name) in enumerate(zip(runs, labelled(runs)))]
+    return {"step": step, "runs": [(look(n), name, picture(data)) for n, name, data in found if data]}
+
+
+def game(run: Run) -> dict[str, list[tuple[float, float | None]]]:
+    """Return (images, value) of each curve of the game that a run has written, thinned to the means of neighbours."""
+    batch = whole(run.config.get("batch_size"))
+    curves = scalars.read(run.folder) if batch else {}
+    found = {name: thinned([(step * (batch or 0), value) for step, value in curve.items()]) for name, curve in curves.items()}
+    return {name: points for name, points in found.items() if any(value is not None for _, value in points)}
+
+
+def thinned(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, float | None]]:
+    """Return at most MOST_POINTS points: each the mean of its neighbours, and at the place of the last of them."""
+    size = -(-len(points) // MOST_POINTS)
+    found: list[tuple[float, float | None]] = []
+    for start in range(0, len(points), size or 1):
+        part = points[start : start + size]
+        values = [value for _, value in part if value is not None]
+        found.append((part[-1][0], statistics.fmean(values) if values else None))
+    return found
+
+
+def pairs(run: Run) -> list[dict[str, Any]]:
+    """Return the charts of the game of one run: both losses in one, both logits in the other."""
+    curves, found = game(run), []
+    for title, names in PAIRS.items():
+        lines = {said: Line(curves[name], n) for n, (said, name) in enumerate(names.items()) if name in curves}
+        if lines:
+            legend = [(look(line.colour), said) for said, line in lines.items()]
+            found.append({"title": title, "caption": "", "legend": legend, "svg": chart([*lines.values()], f"{title} over images")})
+    return found
+
+
+def article(run: Run, metric: str | None, alike: Sequence[str]) -> dict[str, Any]:
     """Collect the content for one run: a row of the table, samples, curves, and the settings to repeat it."""
     keys = drawable(run, metric)
     return {
         "name": run.name,
         "state": run.state,
-        "row": row(run, metric),
+        "row": row(run, metric) | {"changed": changed(run, alike)},
         "facts": facts(run),
         "overrides": shell_line(run.overrides or ()),
         "error": "" if run.state == "finished" else run.error,
-        "picture": picture(run),
+        "picture": picture(newest_picture(run)),
+        "games": pairs(run),
         "curves": [curve(run, key, metric) for key in keys[:MOST_CURVES]],
         "others": ", ".join(f"{key} {shown(run.last(key))}" for key in keys[MOST_CURVES:]),
         "details": details(run),
     }
 
 
-def picture(run: Run) -> dict[str, Any] | None:
-    """Return the newest grid of samples: its round, its width in pixels, and the PNG in base64."""
-    if not (found := newest_picture(run)):
+def picture(found: tuple[int, bytes] | None) -> dict[str, Any] | None:
+    """Return what the page shows of (round, PNG): the round, the width in pixels, and the PNG in base64."""
+    if not found:
         return None
     step, data = found
     return {"step": step, "width": int.from_bytes(data[16:20], "big"), "data": base64.b64encode(data).decode()}
 
 
-def curve(run: Run, key: str, metric: str | None) -> dict[str, str]:
+def curve(run: Run, key: str, metric: str | None) -> dict[str, Any]:
     """Return the curve of a metric as SVG, its title, and a caption with the best and the last value."""
     mode = run.followed(metric if metric and metric.rpartition(":")[0] == key else key)[1]
     best = f"best {shown(point[1])} at {amount(point[0])}, " if (point := run.best(key, mode)) else ""
-    return {"title": arrow(key, mode), "caption": f"{best}last {shown(run.last(key))}", "svg": svg(run, key, mode)}
+    return {"title": arrow(key, mode), "caption": f"{best}last {shown(run.last(key))}", "legend": [], "svg": svg(run, key, mode)}
 
 
 def details(run: Run) -> list[tuple[str, str]]:

@@ -16,7 +16,8 @@ from gan_runner.storage.untrusted import parsed_json, read_bounded
 
 LEFT_BEHIND = (
     "config.yaml", "overrides.yaml", "env.json", "status.json", "metrics.jsonl", "changes.jsonl", "train.log", ".lock", ".*.part",
-    ".hydra/*.yaml", "events.out.tfevents.*", "scalars.csv", "wandb.json", "wandb/*", "mlflow.json", "trackio.json",
+    ".hydra/*.yaml", "events.out.tfevents.*", "D/events.out.tfevents.*", "*=*/events.out.tfevents.*",
+    "scalars.csv", "wandb.json", "wandb/*", "mlflow.json", "trackio.json",
     "profile.pt.trace.json", "checkpoints/*.pt", "checkpoints/.*.part", "samples/*.png", "samples/*.npz", "evaluations/*.png",
     WATCHED, "evaluations/events.out.tfevents.*", "evaluations/.lock", "evaluations/.*.part",
 )  # fmt: skip

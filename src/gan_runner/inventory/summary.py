@@ -22,6 +22,7 @@ from gan_runner.inventory.page import escaped, literal
 from gan_runner.inventory.tables import amount, counted, differences, print_table, shown
 from gan_runner.reporting import duration
 from gan_runner.storage import contents, files, records
+from gan_runner.storage.labels import VARIED
 from gan_runner.storage.records import Run
 from gan_runner.storage.untrusted import leaf, parsed_json, parsed_yaml, read_bounded
 from gan_runner.studies.summary import SEED, Row, Summary, in_order
@@ -42,9 +43,9 @@ class Sweep(NamedTuple):
     waiting: list[str]  # jobs that have not begun
 
 
-def record(folder: Path, line: Sequence[str], jobs: Sequence[str], summary: dict[str, Any]) -> None:
-    """Write the command line, the jobs and the summary of a sweep into its folder, so that it can be summarised again later."""
-    asked = {"line": list(line), "jobs": list(jobs), "summary": summary}
+def record(folder: Path, line: Sequence[str], jobs: Sequence[str], summary: dict[str, Any], varied: Sequence[str] = ()) -> None:
+    """Write the command line, the jobs, the keys that these vary, and the summary of a sweep into its folder, to be read again later."""
+    asked = {"line": list(line), "jobs": list(jobs), VARIED: list(varied), "summary": summary}
     files.write_bytes(folder / RECORD, yaml.safe_dump(asked, sort_keys=False, allow_unicode=True).encode(), folder)
 
 

@@ -14,6 +14,8 @@ from rich.text import Text
 
 from gan_runner.errors import printable, say, shell_line
 from gan_runner.reporting import duration
+from gan_runner.storage.labels import differing as keys_that_differ
+from gan_runner.storage.labels import label
 from gan_runner.storage.records import STATES, Run, plain
 from gan_runner.storage.untrusted import Value
 
@@ -76,6 +78,14 @@ def short_names(names: Sequence[str]) -> list[str]:
     while min(map(len, parts)) > 1 and len({each[0] for each in parts}) == 1:
         parts = [each[1:] for each in parts]
     return ["/".join(each) for each in parts]
+
+
+def labelled(runs: Sequence[Run]) -> list[str]:
+    """Name runs in one chart: by their folders, and by what differs between their lines."""
+    lines = [[*(run.overrides or ()), *([f"experiment={run.experiment}"] if run.experiment else [])] for run in runs]
+    keys = keys_that_differ(lines)
+    labels, folders = [label(line, keys) for line in lines], short_names([run.name for run in runs])
+    return [f"{folder}: {said}" if said else folder for said, folder in zip(labels, folders)]
 
 
 # ------------------------------------------------------------------------------------------------------------------------------- tables

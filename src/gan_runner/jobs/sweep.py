@@ -29,6 +29,7 @@ from gan_runner.jobs.space import line_of
 from gan_runner.jobs.table import report, state_of, sum_up
 from gan_runner.storage import contents
 from gan_runner.storage.documents import rendered
+from gan_runner.storage.labels import key_of
 
 if TYPE_CHECKING:
     from gan_runner.jobs.search import OptunaSweeper as Search
@@ -94,7 +95,7 @@ def sweep(composer: Composer, name: str, overrides: list[str], typed: list[str])
     from gan_runner.storage.directory import locked
 
     with locked(folder, "writing the sweep"), stopping():
-        summary.record(folder, typed, _names(folder, known, search), asks)
+        summary.record(folder, typed, _names(folder, known, search), asks, _varied(composer, frame))
         outcomes = run(composer, name, overrides, folder, known, search, asked.packages)
     failures = {outcome.state for outcome in outcomes} - {"finished"}
     if search and failures == {"diverged"} and len(outcomes) > sum(outcome.state == "diverged" for outcome in outcomes):
@@ -223,6 +224,11 @@ def _jobs(composer: Composer, frame: DictConfig) -> Jobs:
 def _names(folder: Path, known: Mapping[int, Planned], search: "Search | None") -> list[str]:
     """The folders of all jobs, below that of the sweep."""
     return [str(number) for number in range(search.n_trials)] if search else [os.path.relpath(job.folder, folder) for job in known.values()]
+
+
+def _varied(composer: Composer, frame: DictConfig) -> list[str]:
+    """The keys that have several values on the line."""
+    return [key_of(word.input_line or "") for word in parsed(line_of(frame), composer) if word.is_sweep_override()]
 
 
 def _but_for_the_seed(composed: Composed) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gan_runner.storage.untrusted import flat
@@ -18,3 +19,10 @@ def hyperparameters(config: dict[str, Any]) -> dict[str, int | float | str]:
         else:
             shown[key] = "null" if value is None else value
     return shown
+
+
+def said_first(shown: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
+    """Return the hyperparameters that these keys of a line set: the key itself, or each part of a list of parts."""
+    return list(
+        dict.fromkeys(name for key in keys for name in shown if key == name or (key not in shown and name.rpartition(".")[0] == key))
+    )

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from gan_runner.errors import UserError, printable
 
-FOLDERS = ("checkpoints", "samples", "evaluations", "wandb", ".hydra")
+CURVES = ("D", "*=*")  # folders with event files: of D alone, and of a job of a sweep, named by what differs
+FOLDERS = ("checkpoints", "samples", "evaluations", "wandb", ".hydra", *CURVES)
 RUN = (
     *FOLDERS, "config.yaml", "overrides.yaml", "env.json", "status.json", "metrics.jsonl", "changes.jsonl", "train.log", ".lock", ".*.part",
     "events.out.tfevents.*", "scalars.csv", "wandb.json", "mlflow.json", "trackio.json", "profile.pt.trace.json",

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from gan_runner.errors import printable
 from gan_runner.storage import contents, older
+from gan_runner.storage.contents import CURVES
 from gan_runner.storage.protocols import Protocol
 from gan_runner.storage.untrusted import Value, entries, flat, leaf, moment, number, parsed_json, parsed_yaml, read_bounded, whole
 
@@ -299,7 +301,8 @@ def numbered(folder: Path, below: str = "samples") -> list[tuple[int, Path]]:
 def last_written(folder: Path) -> float:
     """Return when a file of a run was last written, in seconds since 1970."""
     times = [0.0]
-    for entry in (entry for below in ("", "checkpoints", "samples", "evaluations") for entry in entries(folder / below)):
+    curves = [entry.name for entry in entries(folder) if any(fnmatch(entry.name, name) for name in CURVES)]
+    for entry in (entry for below in ("", "checkpoints", "samples", "evaluations", *curves) for entry in entries(folder / below)):
         try:
             times.append(0.0 if entry.name == ".lock" else entry.stat(follow_symlinks=False).st_mtime)
         except OSError:  # it went away

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 from annotated_types import MaxLen
 
 from gan_runner.errors import some
+from gan_runner.storage.labels import key_of, short
 from gan_runner.storage.protocols import Protocol
 from gan_runner.storage.records import DIRECTIONS, Run, plain
 
@@ -63,11 +64,15 @@ class Row(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The row in a line of text: `hinge`, or `loss=hinge, batch_size=64`, or `run 3` where that would be long."""
+        """The row in a line of text: `hinge`, or `loss=hinge, weight=0.1`; where that would be long, its beginning and the runs."""
         if len(self.labels) == 1:
             return next(iter(self.labels.values()))
-        said = ", ".join(f"{key}={value}" for key, value in self.labels.items()) or "all runs"
-        return said if len(said) <= LONG else f"run{'s' * (len(self.runs) > 1)} {some([run.name for run in self.runs], 3)}"
+        names = short(self.labels)
+        said = ", ".join(f"{names[key]}={value}" for key, value in self.labels.items()) or "all runs"
+        if len(said) <= LONG:
+            return said
+        runs = f" (run{'s' * (len(self.runs) > 1)} {some([run.name for run in self.runs], 3)})"
+        return f"{said[: max(LONG - len(runs), LONG // 2)]}\u2026{runs}"
 
 
 class Summary:
@@ -207,11 +212,6 @@ def setting(run: Run, key: str) -> str:
         return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
     said = [word.partition("=")[2] for word in run.overrides or () if key_of(word) == key]
     return said[-1] if said else str(run.config.get(f"{key}._target_", "-")).rpartition(".")[2]
-
-
-def key_of(word: str) -> str:
-    """The key of an override."""
-    return word.partition("=")[0].lstrip("+~")
 
 
 def varying(runs: Iterable[Run]) -> list[str]:
