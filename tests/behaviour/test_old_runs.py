@@ -15,6 +15,8 @@ from read_runs import state_of
 
 ARCHIVES = sorted((Path(__file__).parent / "old_runs").glob("*.tar.xz"))
 RUNS = ("gaussians25", "images_dcgan", "sweep/1")
+# of a Wasserstein critic, which is defined up to a constant: its gradient is rounding alone, and Adam makes a step of the rate of it
+CONSTANT = {"gaussians25": "players.discriminator.objective.net.body.4.bias"}
 
 
 @pytest.fixture(params=ARCHIVES, ids=lambda path: path.name.partition(".")[0])
@@ -49,7 +51,8 @@ def test_a_run_of_before_goes_on_to_the_weights_that_it_would_have_had(old, comm
     weights = state_of(old / name)["game"]
     exact = (old / "made_by.txt").read_text().strip() == golden.made_by()
     for key, value in expected.items():
-        assert torch.equal(weights[key], value) if exact else torch.allclose(weights[key], value, rtol=1e-3, atol=1e-5), key
+        if exact or key != CONSTANT.get(name):
+            assert torch.equal(weights[key], value) if exact else torch.allclose(weights[key], value, rtol=1e-3, atol=1e-5), key
 
 
 @pytest.mark.parametrize("name", [*RUNS, "sweep/0"])
@@ -73,7 +76,8 @@ def test_an_unfinished_sweep_of_before_is_finished_by_the_same_line(old, command
     weights = state_of(old / "sweep" / "1")["game"]
     exact = (old / "made_by.txt").read_text().strip() == golden.made_by()
     for key, value in expected.items():
-        assert torch.equal(weights[key], value) if exact else torch.allclose(weights[key], value, rtol=1e-3, atol=1e-5), key
+        if exact or key != CONSTANT.get(name):
+            assert torch.equal(weights[key], value) if exact else torch.allclose(weights[key], value, rtol=1e-3, atol=1e-5), key
 
 
 def test_runs_of_before_are_listed(old, command):

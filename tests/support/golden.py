@@ -13,6 +13,7 @@ import torch
 
 FOLDER = Path(__file__).parents[1] / "golden"
 EXACT_ELSEWHERE = 3  # rounds that agree, to 1e-3, on other processors and with other versions of torch
+FEWER = {"msg_gan_mnist": 1}  # its first step of Adam makes rounding as large as the rate: between an AVX2 and an AVX-512, 1e-3 in round 2
 
 
 def made_by() -> str:
@@ -38,6 +39,7 @@ def check(name: str, rounds: list[dict[str, float]]) -> None:
         print(f"{name}: compared to the last bit")
         assert [{key: float(f"{value:.9g}") for key, value in logs.items()} for logs in rounds] == golden
     else:
-        print(f"{name}: {EXACT_ELSEWHERE} rounds compared to 1e-3 relative, as the file is by {head[2:]}")
-        for logs, expected in zip(rounds[:EXACT_ELSEWHERE], golden):
+        first = FEWER.get(name, EXACT_ELSEWHERE)
+        print(f"{name}: {first} rounds compared to 1e-3 relative, as the file is by {head[2:]}")
+        for logs, expected in zip(rounds[:first], golden):
             assert logs == pytest.approx(expected, rel=1e-3, abs=1e-5)
