@@ -324,7 +324,7 @@ def _rate(argv: list[str]) -> int:
 
 
 def _datasets_of(argv: list[str], key: str, dirs: list[str]) -> list[str]:
-    """Return the data sets that a word names, such as `reference=cifar10` or `samples=[cifar10,made.zip]`; not what is a path."""
+    """Return the data sets that a word names, such as `reference=cifar10` or `'samples=[cifar10,made.zip]'`; not what is a path."""
     value = next((word.removeprefix(f"{key}=") for word in reversed(argv) if word.startswith(f"{key}=")), "")
     names = re.findall(r"[^\[\],'\"\s]+", value) if value.startswith("[") else [value]
     return [name for name in names if file_of("dataset", name, dirs) is not None and not Path(name).exists()]

@@ -497,7 +497,7 @@ def no_best(run: Path) -> None:
 
 REFUSED_SAMPLES = {
     "no run": (nothing, ["run=nowhere"], "nowhere is not a run directory"),
-    "no config": (not_a_run, [], "is not a run directory"),
+    "no config": (not_a_run, [], "there is no run in"),
     "class of none": (nothing, ["class=3"], "class=3: this generator takes no labels"),
     "no best": (no_best, ["checkpoint=best"], "there is no run/checkpoints/best.pt"),
     "no such checkpoint": (nothing, ["checkpoint=nowhere.pt"], "there is no nowhere.pt"),

@@ -60,7 +60,7 @@ def test_a_figure_of_a_user_s_own_is_shown_and_sorted_by_its_direction(tmp_path,
     assert "".join(run.name for run in ordered(those, "metric", None)) == order
     assert row(those[0], None)["metric"] == f"own/near {mark}"
     assert side_by_side(those, None)["metrics"][f"own/near {mark} best"] == best
-    assert article(those[1], None)["curves"][0]["caption"].startswith(f"best {best[1]:g} ")
+    assert article(those[1], None, [])["curves"][0]["caption"].startswith(f"best {best[1]:g} ")
 
 
 @pytest.mark.parametrize("name", ["own/near", "mine"])

@@ -483,7 +483,7 @@ def run(tmp_path_factory):
 
 def test_a_run_on_a_folder_says_what_it_reads(run):
     assert re.search(
-        r" data: 60 images in .*, 2 classes \(a 30, b 30\); \d+ for training and \d+ for testing, ", (run / "train.log").read_text()
+        r" files     60 images in .*, 2 classes \(a 30, b 30\); \d+ for training and \d+ for testing, ", (run / "train.log").read_text()
     )
 
 

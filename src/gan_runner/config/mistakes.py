@@ -101,9 +101,9 @@ def wrong_choices(choosers: Sequence[Override], repository: Any) -> Iterator[Mis
     """Yield values that cannot be names, which crash Hydra, two names for a single part, which Hydra would merge, and unknown names."""
     for override in choosers:
         group = override.key_or_group
-        if override.is_sweep_override() or override.is_delete():
-            continue
         value = override.value()
+        if override.is_sweep_override() or (override.is_delete() and (value is None or isinstance(value, str))):
+            continue
         names = value if isinstance(value, list) and group not in ONE else [value]
         if value is None and group in (*LISTS, *BELOW):
             continue

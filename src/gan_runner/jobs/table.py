@@ -32,7 +32,7 @@ def report(folder: Path, outcomes: list[Outcome], followed: tuple[str | None, An
                 own = owner.setdefault(metric, run.owners[metric])
                 metric += f" ({differs})" if (differs := own.described(metric, run.owners[metric])) else ""
         if value is not None and metric and outcome.state == "finished":
-            this = (value, f"{name} (job {outcome.number})")
+            this = (value, f"{name} (job {outcome.number})" if name else f"job {outcome.number}")
             best[metric, mode] = (max if mode == "max" else min)(best.get((metric, mode), this), this, key=lambda pair: pair[0])
         shown = "" if value is None else f"{value:.6g}"
         rows.append((str(outcome.number), outcome.state, shown, metric or "", name))
