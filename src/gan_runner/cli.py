@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from gan_runner.config.groups import file_of
 from gan_runner.errors import DONE, FAILED, KEYBOARD, UserError, plain, say, verdict
+from gan_runner.storage.streams import courteous
 
 
 def train() -> int:
@@ -45,20 +46,24 @@ def rate() -> int:
 
 def _exit_code(command: str, body: Callable[[list[str]], int]) -> int:
     """Run a command and return its exit code. Only here, exceptions become exit codes."""
-    try:
-        if "--version" in sys.argv[1:]:
-            print(f"{command} {_version()}")
-            return DONE
-        return body(sys.argv[1:])
-    except KeyboardInterrupt:
-        return KEYBOARD
-    except BrokenPipeError:  # `gan-train --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except Exception as error:
-        code, message = verdict(error)
-        say(command, message)
+    with courteous() as streams:
+        try:
+            code = _version_of(command) if "--version" in sys.argv[1:] else body(sys.argv[1:])
+        except KeyboardInterrupt:
+            return KEYBOARD
+        except Exception as error:
+            code, message = verdict(error)
+            say(command, message)
+        sys.stdout.flush()
+        if code == DONE and "stdout" in streams and (lost := streams["stdout"].lost):
+            say(command, f"standard output could not be written: {lost.strerror}")
+            return FAILED
         return code
+
+
+def _version_of(command: str) -> int:
+    print(f"{command} {_version()}")
+    return DONE
 
 
 def _version() -> str:
