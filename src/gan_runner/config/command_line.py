@@ -11,7 +11,7 @@ from hydra.errors import OverrideParseException
 
 from gan_runner.config.explain import bad_grammar
 from gan_runner.config.groups import LISTS, SWEEP_ONLY
-from gan_runner.errors import UserError
+from gan_runner.errors import UserError, printable
 
 ACCEPTABLE = ("data", "config")  # what may be another than that of the state from which a run goes on
 
@@ -22,6 +22,9 @@ def parsed(overrides: Sequence[str], loader: ConfigLoaderImpl | None = None) -> 
         return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
     except OverrideParseException as error:
         raise UserError(bad_grammar(error.override, str(error))) from error
+    except ValueError as error:  # a number of more digits than Python reads
+        long = max(overrides, key=len)
+        raise UserError(f"cannot read {printable(long, 100)}: {str(error).partition(':')[0].lower()}") from error
 
 
 def recorded(overrides: Any) -> list[str]:

@@ -80,7 +80,7 @@ def add_to_curves(folder: Path, step: int, values: dict[str, float], pictures: d
 class TensorBoard(Logger):
     """Write event files in the run directory; hyper-parameters are a row of the HPARAMS tab, without a sub-run.
 
-    A resumed run purges the rounds that it repeats.
+    A resumed run purges the rounds that it repeats, from round 0 on where it was interrupted before its first.
     """
 
     writer: SummaryWriter
@@ -91,7 +91,7 @@ class TensorBoard(Logger):
 
         threading.excepthook = report_unless_written_by_tensorboard
         with disk_of(str(run.folder)):
-            self.writer = SummaryWriter(str(run.folder), purge_step=run.step + 1 if run.step else None, max_queue=1000, flush_secs=30)
+            self.writer = SummaryWriter(str(run.folder), purge_step=run.step + 1 if run.step else 0, max_queue=1000, flush_secs=30)
             if run.step == 0:
                 names = [name for callback in run.callbacks.values() for name in callback.follows()]
                 followed = [(aim(name, run.metrics) or (name, None))[0] for name in names]
