@@ -1,19 +1,21 @@
 #!/usr/bin/env python3
-"""Kill runs at random moments, go on with them, and hold what they leave behind against a run that was left alone.
+"""Kill and disturb runs at random moments, go on with them, and hold what they leave behind against a run that was left alone.
 
     python scripts/chaos.py --kills 100 --out chaos
 
-Each victim is killed by SIGKILL, SIGTERM or SIGINT, resumed, killed again, and at last allowed to finish. Some kills are aimed at a phase
-(the start, an evaluation, the write of a checkpoint), the others fall at any time; SIGKILL also hits single workers. Then the victim's
-weights, optimisers and random states, its curves in TensorBoard and its metrics.jsonl must be those of the run that was left alone, bit for
-bit; no process and no half-written file may be left, and every exit code must be the one that is promised. Exit code 1 at the first
-difference. What happened is printed as Markdown tables.
+Each victim, a run, a sweep or a search, is killed by SIGKILL, SIGTERM, SIGINT or SIGHUP, or disturbed: it is stopped for a moment (SIGSTOP,
+SIGCONT), or nobody reads its messages any more (a broken pipe), after which it has to go on. What was killed is resumed, killed again, and
+at last allowed to finish. Some kills are aimed at a phase (the start, an evaluation, the write of a checkpoint), the others fall at any
+time; SIGKILL and SIGSTOP also hit single workers. Then the victim's weights, optimisers and random states, its curves in TensorBoard and
+its metrics.jsonl must be those of the run that was left alone, bit for bit; no process and no half-written file may be left, and every exit
+code must be the one that is promised. Exit code 1 at the first difference. What happened is printed as Markdown tables.
 """
 
 import argparse
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import subprocess
@@ -22,6 +24,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 
 import torch
 from PIL import Image
@@ -63,8 +66,16 @@ RECIPES = {
         "+experiment=gaussians25", "batch_size=64", "trainer.steps=400", "callback.evaluate.n=500",
         "+trick.nudge={_target_: chaos_phases.Nudge}",
     ],
+    "a sweep": ["-m", "+experiment=gaussians25", "batch_size=64", "trainer.steps=200", "callback.evaluate.n=500", "seed=0,1,2"],
+    "a search": [
+        "-m", "+experiment=gaussians25", "batch_size=64", "trainer.steps=200", "callback.evaluate.n=500", "hydra/sweeper=gan_optuna",
+        "hydra.sweeper.n_trials=3", "rule.d_steps=range(1,3)", "loss=choice(hinge,wasserstein)",
+    ],
 }  # fmt: skip
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+JOBS = ("0", "1", "2")  # folders in that of a sweep or a search
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+PAUSE, UNREAD = "SIGSTOP, SIGCONT", "a broken pipe"
+ACTS = (*SIGNALS, PAUSE, UNREAD)
 AIMS = ("any", "any", "start", "checkpoint", "evaluation")
 BEGUN = ("rounds", "evaluation", "checkpoint", "end")  # phases
 WATCHED = ("time/", "memory/")  # curves that tell of the machine and not of the training
@@ -81,11 +92,31 @@ class Case:
         self.name, self.n, self.reference = name, n, out / f"{name.replace(' ', '_')}_{n}"
         words = [word.replace(f"dataset.path={IMAGES}", f"dataset.path={out / IMAGES}") for word in RECIPES[name]]
         self.words = [*words, *COMMON, f"trainer.devices={n}"]
+        self.jobs = JOBS if "-m" in words else ("",)
         self.starting = self.playing = 0.0  # seconds that it takes when left alone
         self.kills = 0
 
     def __str__(self) -> str:
         return f"{self.name}, {self.n} process{'es' * (self.n > 1)}"
+
+    def line(self, folder: Path) -> list[str]:
+        """The words that begin it in a folder, or go on with it."""
+        if self.jobs == JOBS:
+            return [*self.words, f"hydra.sweep.dir={folder}"]
+        if (folder / "checkpoints" / "last.pt").exists():
+            return [f"resume={folder}"]
+        shutil.rmtree(folder, ignore_errors=True)  # killed before its first checkpoint: there is nothing to go on from
+        return [*self.words, f"hydra.run.dir={folder}"]
+
+    def finished(self, folder: Path) -> bool:
+        return all(state(folder / job) == "finished" for job in self.jobs)
+
+    def differences(self, folder: Path) -> list[str]:
+        """What a victim has otherwise than the one that was left alone."""
+        found = [what for job in self.jobs for what in differences(folder / job, self.reference / job)]
+        if self.jobs == JOBS and (folder / "table.txt").read_text() != (self.reference / "table.txt").read_text():
+            found.append("table.txt")
+        return found
 
 
 class Command:
@@ -98,8 +129,27 @@ class Command:
         env = os.environ | {"CHAOS_FOLDER": str(folder), "CHAOS_PHASE": str(self.phase_file)}
         env["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
         line = [sys.executable, "-c", "import sys; from gan_runner.cli import train; sys.exit(train())", *words, "packages=[chaos_phases]"]
+        self.messages, written = os.pipe()
+        self.process = subprocess.Popen(line, env=env, stdout=written, stderr=written, start_new_session=True)
+        os.close(written)
+        self.reads = True
+        self.reader = Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self) -> None:
+        """Copy what it says to the log, until it has ended or nobody is to read it any more."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(line, env=env, stdout=log, stderr=log, start_new_session=True)
+            while self.reads:
+                if select.select([self.messages], [], [], 0.02)[0]:
+                    if not (said := os.read(self.messages, 2**16)):
+                        break
+                    log.write(said)
+                    log.flush()
+        os.close(self.messages)
+
+    def break_pipe(self) -> None:
+        self.reads = False
+        self.reader.join()
 
     @property
     def phase(self) -> str:
@@ -127,6 +177,7 @@ class Command:
         return False
 
     def said(self) -> str:
+        self.reader.join(60)
         return self.log.read_bytes()[self.said_before :].decode(errors="replace")
 
     def workers(self) -> list[int]:
@@ -205,9 +256,9 @@ def same(a: object, b: object) -> bool:
     return a == b
 
 
-def kill(command: Command, case: Case, chance: random.Random, counts: Counter) -> bool:
-    """Kill it once, at a moment of chance, and see that it ends as promised; False where it had ended before."""
-    aim, how = chance.choice(AIMS), chance.choice(SIGNALS)
+def disturb(command: Command, case: Case, chance: random.Random, counts: Counter) -> bool:
+    """Kill or disturb it once, at a moment of chance, and see that it ends as promised, or goes on; False where it had ended before."""
+    aim, how = chance.choice(AIMS), chance.choice(ACTS)
     if aim == "start":
         alive = command.until(BEGUN, chance.uniform(0, case.starting))
     elif aim == "any":
@@ -217,9 +268,11 @@ def kill(command: Command, case: Case, chance: random.Random, counts: Counter) -
         alive = alive and command.until((aim,)) and command.lasts(chance.uniform(0, 0.02))
     if not alive:
         return False
-    workers = command.workers() if how == signal.SIGKILL and case.n > 1 else []
+    workers = command.workers() if how in (signal.SIGKILL, PAUSE) and case.n > 1 else []
     whom = chance.choice([command.process.pid, *workers])
     phase = command.phase
+    if isinstance(how, str):
+        return pass_by(command, how, whom, phase, chance, counts)
     try:
         os.kill(whom, how)
     except ProcessLookupError:  # a worker that has just done its work
@@ -236,7 +289,7 @@ def kill(command: Command, case: Case, chance: random.Random, counts: Counter) -
     promised = {-how} if how == signal.SIGKILL and not whose else {0, 1} if whose else {0, 128 + how}
     if phase == "start":  # Python itself is still being started
         promised |= {-how, 1}
-    elif phase == "end" and state(command.folder) == "finished":  # or ended
+    elif phase == "end" and case.finished(command.folder):  # or ended
         promised.add(-how)
     if phase != "start" and "Traceback" in command.said():
         raise Wrong(f"a traceback after {how.name}{whose} in phase {phase}")
@@ -245,22 +298,41 @@ def kill(command: Command, case: Case, chance: random.Random, counts: Counter) -
     return True
 
 
+def pass_by(command: Command, how: str, whom: int, phase: str, chance: random.Random, counts: Counter) -> bool:
+    """Disturb it without ending it; False where it had ended before."""
+    if how == UNREAD:
+        if not command.reads or command.process.poll() is not None:
+            return False
+        command.break_pipe()
+    else:
+        try:
+            os.kill(whom, signal.SIGSTOP)
+            time.sleep(chance.uniform(0, 2))
+            os.kill(whom, signal.SIGCONT)
+        except ProcessLookupError:
+            return False
+    whose = "" if whom == command.process.pid else " to a worker"
+    counts["kill", f"{how}{whose if how == PAUSE else ''}"] += 1
+    counts["phase", phase] += 1
+    return True
+
+
 def torment(number: int, case: Case, kills: int, seed: int, counts: Counter) -> str:
     """Kill a run so many times, or until it is finished, let it finish, and compare; a line that says so."""
     folder, chance, done = case.reference.parent / f"victim_{number}", random.Random(f"{seed}/{number}"), 0
     while True:
-        begun = (folder / "checkpoints" / "last.pt").exists()
-        if not begun:  # killed before its first checkpoint: there is nothing to go on from
-            shutil.rmtree(folder, ignore_errors=True)
-        command = Command(folder, [f"resume={folder}"] if begun else [*case.words, f"hydra.run.dir={folder}"])
-        if done < kills and kill(command, case, chance, counts):
+        command = Command(folder, case.line(folder))
+        while done < kills and disturb(command, case, chance, counts):
             done += 1
-            if state(folder) != "finished":
-                continue
-        elif code := command.process.wait(600):
-            raise Wrong(f"victim {number} ({case}) ended with {code}; see {command.log}")
-        break
-    if wrong := [*differences(folder, case.reference), *(f"process {pid}" for pid in wait_gone(folder))]:
+            if (killed := command.process.poll()) is not None and killed != 0:
+                break
+        else:
+            if code := command.process.wait(900):
+                raise Wrong(f"victim {number} ({case}) ended with {code}; see {command.log}")
+            break
+        if case.finished(folder) and case.jobs != JOBS:
+            break
+    if wrong := [*case.differences(folder), *(f"process {pid}" for pid in wait_gone(folder))]:
         raise Wrong(f"victim {number} ({case}) differs from the run that was left alone: {', '.join(wrong)}")
     case.kills += done
     shutil.rmtree(folder)
@@ -279,7 +351,7 @@ def make_images(folder: Path) -> None:
 def left_alone(case: Case) -> str:
     """Play what the victims are compared with."""
     begun = time.monotonic()
-    command = Command(case.reference, [*case.words, f"hydra.run.dir={case.reference}"])
+    command = Command(case.reference, case.line(case.reference))
     command.until(("rounds",))
     case.starting = time.monotonic() - begun
     if command.process.wait(900):
@@ -293,17 +365,21 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--out", type=Path, default=Path("chaos"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--each", type=int, default=13, help="kills of one victim, at most")
+    parser.add_argument("--each", type=int, default=13, help="kills and disturbances of one victim, at most")
     parser.add_argument("--processes", type=int, nargs="*", default=[1, 1, 2], help="of one victim after the other")
+    parser.add_argument("--recipes", nargs="*", default=list(RECIPES), choices=list(RECIPES), help="; sweeps and searches by one process")
     parser.add_argument("--beside", type=int, default=2, help="victims beside each other")
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has background commands, and all that they start, ignore it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     make_images(out / IMAGES)
     os.environ |= {"GAN_RUNNER_CACHE": str(out / "cache"), "OMP_NUM_THREADS": "1"}
-    cases = [Case(name, n, out) for n in sorted(set(arguments.processes)) for name in RECIPES]
+    cases = [
+        Case(name, n, out) for n in sorted(set(arguments.processes)) for name in arguments.recipes if n == 1 or "-m" not in RECIPES[name]
+    ]
     turns = [case for n in arguments.processes for case in cases if case.n == n]
     counts: Counter = Counter()
     begun, number = time.monotonic(), 0

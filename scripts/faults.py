@@ -3,8 +3,9 @@
 
     python scripts/faults.py --lines 500
 
-Lines are made from good ones by chance: misspelt keys and options, values of a wrong type or out of range, parts that do not fit, nonsense.
-They are run in this process, in an empty folder. A line that comes out right (a typo in a value that takes anything) does not count.
+Lines are made from good ones by chance: misspelt keys and options, values of a wrong type, out of range or beyond the limits of the system,
+parts that do not fit, experiments in another encoding or that name themselves, images that cannot be read, nonsense. They are run in this
+process, in an empty folder. A line that comes out right (a typo in a value that takes anything) does not count.
 
     python scripts/faults.py --hostile 200
 
@@ -24,6 +25,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+
+from PIL import Image
 
 from gan_runner import cli
 from gan_runner.commands.usage import catalogue
@@ -63,6 +66,50 @@ MISMATCHES = [
 ]  # fmt: skip
 
 
+LONG, DIGITS = "x" * 300, "9" * 5000
+LIMITS = [  # of the system
+    [f"hydra.run.dir={LONG}"], [f"hydra.run.dir={'/'.join([LONG[:200]] * 30)}"], [f"init_from={LONG}"], [f"resume={LONG}"],
+    ["-m", "seed=0,1", f"hydra.sweep.dir={LONG}"], ["--config-dir", LONG], ["dataset=packed", f"dataset.path={LONG}.zip"],
+    ["dataset=image_folder", f"dataset.path={LONG}", "dataset.resolution=8", "architecture=dcgan"],
+    [f"seed={DIGITS}"], [f"trainer.steps={DIGITS}"], [f"callback.grid.seed=-{DIGITS}"], [f"optimizer.generator.lr={DIGITS}"],
+    ["trainer.threads=100000"], ["trainer.threads=1025"], [f"trainer.threads={2**70}"], ["-m", "trainer.threads=1,100000"],
+    ["dataset=image_folder", "dataset.path=.", "dataset.resolution=8", "architecture=dcgan", "dataset.workers=100000"],
+]  # fmt: skip
+BODY = "# @package _global_\n# caf\u00e9\ndefaults:\n  - {name}\n"
+FILES = {  # experiments that no editor of ours writes
+    "utf16": BODY.format(name="gaussians25").encode("utf-16"),
+    "utf16be": BODY.format(name="gaussians25").encode("utf-16-be"),
+    "latin1": BODY.format(name="gaussians25").encode("latin-1"),
+    "nul": BODY.format(name="gaussians25").encode() + b"\0",
+    "itself": BODY.format(name="itself").encode(),
+    "there": BODY.format(name="back").encode(),
+    "back": BODY.format(name="there").encode(),
+    "half": BODY.format(name="gaussians25").encode()[:-4] + b"\xc3",
+}
+IMAGES = ("a dangling link", "an empty file", "a cut file", "text", "another one in test")  # kinds of a folder with broken images
+
+
+def make_bad_files(folder: Path) -> None:
+    """The experiments of FILES, and a folder of images for each of IMAGES."""
+    (folder / "experiment").mkdir(parents=True)
+    for name, content in FILES.items():
+        (folder / "experiment" / f"{name}.yaml").write_bytes(content)
+    for kind in IMAGES:
+        split = "test" if "test" in kind else "train"
+        for place in ("train", "test"):
+            for i in range(3):
+                path = folder / kind / place / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (9, 9), (i, 50, 99)).save(path)
+        bad = folder / kind / split / "1.png"
+        whole = bad.read_bytes()
+        bad.unlink()
+        if "link" in kind:
+            bad.symlink_to("/nowhere")
+        else:
+            bad.write_bytes({"an empty file": b"", "text": b"no image"}.get(kind, whole[:50]))
+
+
 def misspelt(word: str, chance: random.Random) -> str:
     """A word with one letter lost, doubled, changed or swapped with its neighbour."""
     at = chance.randrange(len(word) - 1)
@@ -80,7 +127,7 @@ def nonsense(chance: random.Random) -> str:
     return "".join(chance.choice(string.ascii_letters + string.digits + "=[]{},.:+~'\"$!@#%/ ") for _ in range(chance.randrange(1, 25)))
 
 
-def line(chance: random.Random, options: dict[str, list[str]]) -> tuple[str, list[str]]:
+def line(chance: random.Random, options: dict[str, list[str]], bad: Path) -> tuple[str, list[str]]:
     """(kind, a line with one mistake in it)."""
     good = ["+experiment=gaussians25", "trainer.steps=2"]
     key = chance.choice(list(KEYS))
@@ -92,6 +139,14 @@ def line(chance: random.Random, options: dict[str, list[str]]) -> tuple[str, lis
         "misspelt experiment": lambda: [f"+experiment={misspelt(chance.choice(options['experiment']) + 'x', chance)}"],
         "wrong value": lambda: [*good, f"{key}={chance.choice(KEYS[key])}"],
         "does not fit": lambda: [*good, *chance.choice(MISMATCHES)],
+        "beyond a limit": lambda: [*good, *chance.choice(LIMITS)],
+        "file of another editor": lambda: ["--config-dir", str(bad), f"+experiment={chance.choice(list(FILES))}"],
+        "broken images": lambda: [
+            "+experiment=dcgan_image_folder",
+            f'dataset.path="{bad / chance.choice(IMAGES)}"',
+            "dataset.resolution=8",
+            f"dataset.keep_decoded={chance.choice(['true', 'false'])}",
+        ],
         "nonsense": lambda: [*good, nonsense(chance)],
     }
     kind = chance.choice(list(kinds))
@@ -136,11 +191,13 @@ def main(lines: int, seed: int) -> int:
     chance, options = random.Random(seed), {group: list(names) for group, names in catalogue().items() if names}
     counts: Counter[str] = Counter()
     failures, slowest, right = [], 0.0, 0
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as other:
+        folder, bad = Path(name), Path(other) / "bad"
+        make_bad_files(bad)
+        os.environ["GAN_RUNNER_CACHE"] = str(Path(other) / "cache")
         os.chdir(folder)
         while sum(counts.values()) < lines:
-            kind, words = line(chance, options)
+            kind, words = line(chance, options, bad)
             if is_right(words):
                 right += 1
                 continue

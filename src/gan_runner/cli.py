@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from gan_runner.config.groups import file_of
 from gan_runner.config.home import at_home
 from gan_runner.errors import DONE, FAILED, KEYBOARD, UserError, plain, say, verdict
+from gan_runner.storage.streams import courteous
 
 
 def train() -> int:
@@ -47,22 +48,26 @@ def rate() -> int:
 
 def _exit_code(command: str, body: Callable[[list[str]], int]) -> int:
     """Run a command and return its exit code. Only here, exceptions become exit codes."""
-    try:
-        if "--version" in sys.argv[1:]:
-            print(f"{command} {_version()}")
-            return DONE
-        if sys.platform == "win32":
-            raise UserError("gan-runner does not run on Windows: use Linux, such as WSL on Windows, or macOS")
-        return body([at_home(word) for word in sys.argv[1:]])
-    except KeyboardInterrupt:
-        return KEYBOARD
-    except BrokenPipeError:  # `gan-train --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except Exception as error:
-        code, message = verdict(error)
-        say(command, message)
+    with courteous() as streams:
+        try:
+            if sys.platform == "win32":
+                raise UserError("gan-runner does not run on Windows: use Linux, such as WSL on Windows, or macOS")
+            code = _version_of(command) if "--version" in sys.argv[1:] else body([at_home(word) for word in sys.argv[1:]])
+        except KeyboardInterrupt:
+            return KEYBOARD
+        except Exception as error:
+            code, message = verdict(error)
+            say(command, message)
+        sys.stdout.flush()
+        if code == DONE and "stdout" in streams and (lost := streams["stdout"].lost):
+            say(command, f"standard output could not be written: {lost.strerror}")
+            return FAILED
         return code
+
+
+def _version_of(command: str) -> int:
+    print(f"{command} {_version()}")
+    return DONE
 
 
 def _version() -> str:

@@ -1,6 +1,7 @@
 """What can end a command other than success, its exit code, and how messages are printed. Only cli.py turns one into the other."""
 
 import difflib
+import errno
 import os
 import re
 import shlex
@@ -26,10 +27,10 @@ class Diverged(Exception):
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop; its state was saved first. Exit code 128 + signal."""
+    """A signal asked the run to stop; its state was saved first, unless `lost` says otherwise. Exit code 128 + signal."""
 
-    def __init__(self, number: int):
-        super().__init__(f"interrupted by signal {number}")
+    def __init__(self, number: int, lost: str = ""):
+        super().__init__(f"interrupted by signal {number}" + (f"; {lost}" if lost else ""))
         self.signal = number
 
 
@@ -38,8 +39,9 @@ Handler = Callable[[int, FrameType | None], Any] | signal.Handlers
 
 @contextmanager
 def handled(numbers: Iterable[int], handler: Handler) -> Iterator[None]:
-    """Handle signals by `handler`, and restore the handlers of before at the end."""
-    before = {number: signal.signal(number, handler) for number in numbers}
+    """Handle signals by `handler`, and restore the handlers of before at the end. SIGHUP stays ignored where it is: nohup asks for that."""
+    ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+    before = {number: signal.signal(number, handler) for number in numbers if number not in ignored}
     try:
         yield
     finally:
@@ -66,6 +68,8 @@ def verdict(error: Exception) -> tuple[int, str]:
             return 128 + error.signal, str(error)
         case Failed():
             return FAILED, str(error)
+        case OSError(errno=errno.ENAMETOOLONG):
+            return WRONG, f"the path {printable(str(error.filename), 100)} is longer than this system allows; choose a shorter one"
     if os.environ.get("GAN_RUNNER_DEBUG") or os.environ.get("HYDRA_FULL_ERROR") == "1":
         print(plain("".join(traceback.format_exception(error))), file=sys.stderr)
         return FAILED, f"{type(error).__name__}: {error}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from gan_runner.execution import engines, hardware
 
@@ -24,5 +24,5 @@ class Trainer:
     check_every_steps: Annotated[int, Ge(1)] = 50
     compare_every_steps: Annotated[int, Ge(1)] = 1000
     sync_batch_norm: bool = False
-    threads: Annotated[int, Ge(1)] | None = None
+    threads: Annotated[int, Ge(1), Le(hardware.MOST_THREADS)] | None = None
     profile: bool = False

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,7 +45,8 @@ class GanLocal(SubmititLauncher):
 
     def stop(self, jobs: Sequence[Any]) -> None:
         for job in jobs:
-            os.kill(int(job.job_id), signal.SIGTERM)  # the process that holds the job passes it on
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(int(job.job_id), signal.SIGTERM)  # the process that holds the job passes it on
 
 
 def visible_devices() -> list[str]:
@@ -63,11 +64,12 @@ def share(devices: list[str], slot: int, n: int) -> list[str]:
 
 @contextmanager
 def inherited(**environment: str) -> Iterator[None]:
-    """What processes that are started meanwhile find: variables, unless the user has set them; Ctrl-C, which is this process's affair."""
+    """What processes that are started meanwhile find: variables, unless the user has set them; Ctrl-C and the end of the terminal ignored,
+    which are this process's affair."""
     new = {key: value for key, value in environment.items() if key not in os.environ}
     os.environ.update(new)
     try:
-        with handled((signal.SIGINT,), signal.SIG_IGN):
+        with handled((signal.SIGHUP, signal.SIGINT), signal.SIG_IGN):
             yield
     finally:
         for key in new:

@@ -82,7 +82,16 @@ def test_a_number_that_is_not_whole_is_refused(word):
 
 
 def test_commands_take_them_as_well():
-    values = {"run": "x", "checkpoint": "last", "n": 4.0, "seed": 1e0, "format": "grid", "columns": 2.0, "accelerator": "cpu", "scale": "auto"}
+    values = {
+        "run": "x",
+        "checkpoint": "last",
+        "n": 4.0,
+        "seed": 1e0,
+        "format": "grid",
+        "columns": 2.0,
+        "accelerator": "cpu",
+        "scale": "auto",
+    }
     settings = read(Sample, values | dict.fromkeys(("class", "out", "export")) | {"packages": []})
     assert repr((settings.n, settings.seed, settings.columns)) == "(4, 1, 2)"
 

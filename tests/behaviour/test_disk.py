@@ -207,7 +207,7 @@ def test_a_disk_that_is_full_before_there_is_a_checkpoint(monkeypatch, capfd, di
     (disk / "ballast").unlink()
     code, said = train(monkeypatch, capfd, f"resume={disk}/run", "packages=[filling]")
     assert code == 2, said
-    assert last_words(said).endswith("run has no checkpoint to go on from")
+    assert last_words(said).startswith(f"gan-train: {disk}/run has no checkpoint to go on from: play it again from its first round")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Streams of batches: which samples, in which order, from wherever they lie."""
 
 import io
+import multiprocessing
 import os
 import signal
 import time
@@ -13,11 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import get_worker_info
 
 from gan_runner import distributed
 from gan_runner.datasets import Gaussians25, ImageFolder, Resident, Samples, Streamed, decoded, folder, stream, to_float
 from gan_runner.datasets.batches import Order
-from gan_runner.errors import UserError
+from gan_runner.errors import Failed, UserError
 from gan_runner.game import Batch
 from gan_runner.storage import cache as cached
 
@@ -315,6 +317,68 @@ def test_workers_outlive_a_ctrl_c_and_leave_when_closed() -> None:
     assert equal(read(streamed, 12), read(paths()[0], 14)[2:])
     streamed.close()
     assert not any(worker.is_alive() for worker in workers)
+
+
+def test_without_shared_memory_batches_come_through_pipes_and_one_message_names_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(tensor: Tensor) -> Tensor:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(Tensor, "share_memory_", refuse)  # in the workers, too: they are forks of this process
+    resident, streamed = paths(workers=2)
+    with caplog.at_level("WARNING", "gan_runner.notice"):
+        assert equal(read(streamed, 12), read(resident, 12))
+    streamed.close()
+    [said] = caplog.messages
+    assert "/dev/shm has no room for 2 workers with 4 batches" in said
+    assert "--shm-size=1g" in said
+    assert "dataset.workers=0" in said
+
+
+class Doing(Samples):
+    """Samples whose reading does something else in a worker."""
+
+    act: Any = staticmethod(lambda: time.sleep(1000))
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        if get_worker_info() is not None:
+            self.act()
+        return super().take(indices)
+
+
+def test_a_worker_that_is_killed_ends_the_run_with_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Doing, "act", lambda self: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(Failed, match="a worker that reads the data was killed: is the memory or /dev/shm full"):
+        read(Streamed(Doing(numbered().x, numbered().y), 10, workers=1), 1)
+
+
+@pytest.mark.slow
+def test_who_waits_for_data_looks_up_and_may_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Left(Exception):
+        pass
+
+    def leave() -> None:
+        raise Left
+
+    streamed = Streamed(Doing(numbered().x, numbered().y), 10, workers=1)
+    streamed.waiting = leave
+    began = time.monotonic()
+    with pytest.raises(Left):
+        streamed.prepare()
+    assert streamed.position == 0  # the round has not begun
+    assert not multiprocessing.active_children()
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.slow
+def test_a_time_out_of_the_disk_is_none_of_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Any) -> None:
+        raise TimeoutError("the disk does not answer")
+
+    monkeypatch.setattr(Doing, "act", refuse)
+    with pytest.raises(TimeoutError, match="the disk does not answer"):
+        read(Streamed(Doing(numbered().x, numbered().y), 10, workers=1), 1)
 
 
 def test_a_state_of_other_data_is_refused():

@@ -81,7 +81,7 @@ def test_points(tmp_path):
         ({"samples": PIXELS.astype(np.int64) * 2}, "expected images of whole numbers 0 ... 255"),
         ({"samples": PIXELS[:, :3, :3].repeat(2, 1)[:, :3]}, r"shape \(6, 3, 3, 3\): the second axis may be the channels"),
         ({"samples": PIXELS[0]}, r"shape \(5, 4, 3\): it may be 5 grey images of 3x4, or one of 4x5 and 3 channels"),
-        ({"samples": PIXELS[..., :2].repeat(2, 3)}, "images of 4 channels"),
+        ({"samples": PIXELS[..., :2].repeat(3, 3)}, "images of 6 channels"),
         ({"samples": PIXELS[:0]}, "has no sample"),
         ({"pictures": PIXELS}, "none of the arrays samples, images, arr_0"),
         ({"samples": PIXELS, "labels": np.arange(5)}, r"labels int64 of shape \(5,\) for 6 samples"),

@@ -39,6 +39,8 @@ def played(monkeypatch):
 
     def complete(config, folder, overrides=(), packages=()):
         folders.append(folder.name)
+        if directory.state_of(folder) == "finished":
+            return
         directory.lay_out(folder, config, list(overrides))
         status = directory.Status(folder)
         status.write("running", 0, 0)
@@ -263,6 +265,27 @@ def test_a_trial_that_was_interrupted_goes_on_with_its_parameters(shell, monkeyp
     assert [(trial.params, trial.value) for trial in trials()] == [(trial.params, trial.value) for trial in trials("whole")]
     assert same(state_of("all/1"), state_of("whole/1")) is None
     assert lines("all/1") == lines("whole/1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_between_two_trials_ends_the_search_which_goes_on(shell, monkeypatch, played, number, code):
+    line = ("-m", *JOB, *LINE[2:], WEIGHT, "seed=range(0,40)", "hydra.sweeper.n_trials=3")
+    with monkeypatch.context() as patch:
+        value = search.OptunaSweeper.value
+
+        def interrupted(self, folder, state):
+            if folder.name == "1":
+                os.kill(os.getpid(), number)
+            return value(self, folder, state)
+
+        patch.setattr(search.OptunaSweeper, "value", interrupted)
+        ended, out, err = shell(*line)
+    assert ended == code
+    assert "Traceback" not in err
+    assert [row.split()[1] for row in out.splitlines()[1:3]] == ["finished", "finished"]
+    assert shell(*line)[0] == 0
+    assert [trial.state.name for trial in trials()] == ["COMPLETE"] * 3
 
 
 @pytest.mark.slow

@@ -323,6 +323,7 @@ from gan_runner.training.signals import Signals
 
 def hear(path):
     with Signals() as signals:
+        signals.playing = True
         for number in (2, 2):
             os.kill(os.getpid(), number)
             time.sleep(0.01)
@@ -403,6 +404,7 @@ def test_a_signal_while_the_processes_agree_is_not_lost(monkeypatch):
         return number
 
     with Signals() as signals:
+        signals.playing = True
         with monkeypatch.context() as patch:
             patch.setattr(distributed, "agree", agree)
             assert not signals.agreed()  # the others have not heard of it

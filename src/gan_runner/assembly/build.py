@@ -32,7 +32,7 @@ from gan_runner.game.game import Game
 from gan_runner.game.rule import Rule
 from gan_runner.game.spec import Spec
 from gan_runner.game.term import Term, takes_discriminator
-from gan_runner.reporting import notice
+from gan_runner.reporting import Countdown, Reporter, notice
 from gan_runner.schedules import Schedule
 from gan_runner.storage import directory
 from gan_runner.storage.records import best_of
@@ -293,4 +293,6 @@ def check(config: Any, packages: Sequence[str] = (), line: Sequence[str] | None 
         distributed.share(config["batch_size"], trainer.accumulate, devices_of(trainer.devices, trainer.accelerator))
     except ValueError as error:
         raise UserError(str(error)) from error
+    with Reporter() as reporter:
+        assembly.dataset.verify(Countdown(reporter).at)
     return assembly

@@ -45,6 +45,8 @@ class Checkpoint(Callback):
     def save(self, run: Run) -> None:
         folder = run.folder / "checkpoints"
         path = folder / f"step_{run.step:08d}.pt"
+        if distributed.is_first():
+            files.make_folder(folder, run.folder)
 
         def name_it_last() -> None:
             files.link(path, folder / "last.pt", run.folder)

@@ -50,6 +50,7 @@ class Grid(Callback):
         x, columns = subjects.gallery(run.game.sampler, n, seed=self.seed, device=run.device, source=run.source)
         picture = run.dataset.drawn(x, columns, scale=self.scale, title=f"round {run.step:,}")
         path = run.folder / "samples" / f"step_{run.step:08d}.png"
+        files.make_folder(path.parent, run.folder)  # old pictures may have been removed
         directory.write_picture(path, picture, run.folder)
         run.draw("samples/fixed_z", picture)
         for suffix, content in run.dataset.files(x).items():

@@ -50,21 +50,23 @@ def write_samples(run: TrainedRun, settings: Sample) -> Path:
     stored = run.spec.kind.as_bytes(finite(run, x))
     if kind == "png":
         if run.spec.kind.suffix != "png":
-            raise UserError("format=png writes one picture a sample, grey or RGB; these samples are neither: use format=grid or format=npz")
+            known = "grey or RGB, with opacity or without"
+            raise UserError(f"format=png writes one picture a sample, {known}; these samples are neither: use format=grid or format=npz")
         path = out or stem
         path.mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(stored):
             directory.write_picture(path / f"{i:06d}.png", image)
         return path
-    path = (out or stem).with_suffix(".npz" if kind == "npz" else ".png")
+    whole = out or stem
+    path = ending_in("npz" if kind == "npz" else "png", whole)
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "files":
         found = run.dataset.files(x)
         if not found:
             raise UserError(f"format=files: {run.dataset.name} has no files for its samples: use format=grid or format=npz")
         for suffix, content in found.items():
-            files.write_bytes(path.with_suffix(f".{suffix}"), content)
-        return path.with_suffix(f".{next(iter(found))}")
+            files.write_bytes(ending_in(suffix, whole), content)
+        return ending_in(next(iter(found)), whole)
     if kind == "npz":
         arrays = {"samples": stored.numpy()} | ({} if labels is None else {"labels": labels.numpy()})
         if labels is not None and run.spec.class_names is not None:
@@ -76,3 +78,8 @@ def write_samples(run: TrainedRun, settings: Sample) -> Path:
         look = {"scale": settings.scale, "title": f"round {run.step:,}", "joined": kind == "interpolation"}
         directory.write_picture(path, run.dataset.drawn(x, columns, **look))
     return path
+
+
+def ending_in(suffix: str, path: Path) -> Path:
+    """Return a path with the suffix of its format, which is added to any other name: model_v1.5 becomes model_v1.5.npz."""
+    return path if path.suffix.lower() == f".{suffix}" else path.with_name(f"{path.name}.{suffix}")

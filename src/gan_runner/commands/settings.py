@@ -103,7 +103,7 @@ class Evaluate:
     format: Literal["auto", "json", "csv", "markdown", "table"]
     out: Folder | None
     accelerator: Accelerator
-    threads: Annotated[int, Ge(1), Doc("a number of threads")] | None
+    threads: Annotated[int, Ge(1), Le(1024), Doc("a number of threads")] | None
     packages: tuple[str, ...]
     metric: dict[str, Any] | None
     extractor: dict[str, Any]

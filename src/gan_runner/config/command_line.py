@@ -11,7 +11,7 @@ from hydra.errors import OverrideParseException
 
 from gan_runner.config.explain import bad_grammar
 from gan_runner.config.groups import LISTS, SWEEP_ONLY
-from gan_runner.errors import UserError, shell_line
+from gan_runner.errors import UserError, printable, shell_line
 
 ACCEPTABLE = ("data", "config")  # what may be another than that of the state from which a run goes on
 
@@ -23,6 +23,9 @@ def parsed(overrides: Sequence[str], loader: ConfigLoaderImpl | None = None) -> 
         return parser.parse_overrides(list(overrides))
     except OverrideParseException as error:
         raise UserError("\n".join(_mistakes(overrides, parser))) from error
+    except ValueError as error:  # a number of more digits than Python reads
+        long = max(overrides, key=len)
+        raise UserError(f"cannot read {printable(long, 100)}: {str(error).partition(':')[0].lower()}") from error
 
 
 def _mistakes(overrides: Sequence[str], parser: OverridesParser) -> Iterator[str]:

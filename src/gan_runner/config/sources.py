@@ -4,8 +4,10 @@ Of these files some are of strangers: a --config-dir that somebody sent. They ch
 classes that they name. Of Hydra's own settings, which make Hydra call code and write files, they may set those in SETTABLE.
 """
 
+import codecs
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -92,12 +94,12 @@ class Files(ConfigSource):
         path = Path(self.place(self._normalize_file_name(config_path)))
         if not path.exists():
             raise ConfigLoadError(f"Config not found : {path}")
-        data = read_bounded(path, SIZE)
+        data = (read_bounded(path, SIZE) or b"").removeprefix(codecs.BOM_UTF8)  # which some editors write
         config = document(data, str(path), ours=is_ours(self.full_path()))
         if b"~" in (data or b""):
             config = OmegaConf.create(all_at_home(OmegaConf.to_container(config)))
         try:
-            header = ConfigSource._get_header_dict((data or b"").decode()[:512])
+            header = ConfigSource._get_header_dict(data.decode()[:512])
         except ValueError as error:
             raise UserError(f"{path}: {error}") from error
         group, _, name = config_path.removesuffix(".yaml").partition("/")
@@ -146,16 +148,19 @@ class Bounded(CachingConfigRepository):
 
     def __init__(self, repository: ConfigRepository):
         super().__init__(repository)
-        self.loads = self.values = 0
+        self.values = 0
+        self.loads: Counter[str] = Counter()
         self.sizes: dict[str, int] = {}
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         result = super().load_config(config_path)
         if config_path not in self.sizes:
             self.sizes[config_path] = values(OmegaConf.to_container(result.config, resolve=False)) if result is not None else 0
-        self.loads, self.values = self.loads + 1, self.values + self.sizes[config_path]
-        if self.loads > LOADS or self.values > VALUES:
-            raise UserError(f"{printable(config_path)}.yaml: its defaults lead to more than {LOADS:,} files, or {VALUES:,} values")
+        self.loads[config_path] += 1
+        self.values += self.sizes[config_path]
+        if self.loads.total() > LOADS or self.values > VALUES:
+            where = "back to itself" if self.loads[config_path] > LOADS / 10 else f"to more than {LOADS:,} files, or {VALUES:,} values"
+            raise UserError(f"{printable(config_path)}.yaml: its defaults lead {where}")
         return result
 
 

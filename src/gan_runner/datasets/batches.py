@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import atexit
+import re
 import signal
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from gan_runner import distributed
 from gan_runner.datasets.classes import refuse_labels
 from gan_runner.datasets.dataset import Dataset, Items, Samples, Split, unheard
 from gan_runner.datasets.fingerprint import Fingerprint
 from gan_runner.draws import seeded
-from gan_runner.errors import UserError
+from gan_runner.errors import Failed, UserError, handled
 from gan_runner.game.kind import to_float
 from gan_runner.game.play import Batch, BatchLike
-from gan_runner.reporting import Tick
+from gan_runner.reporting import Tick, notice
 
 AHEAD = 64  # batches that a round may read: at least so many are kept on the device
 PREFETCH = 4  # batches that a worker holds ready
 GRACE_S = 20  # seconds that a worker goes on after SIGTERM
+LOOK_S = 1.0  # seconds after which a process that waits for its workers looks up
+TIMED_OUT = "DataLoader timed out"  # how torch begins the error that says so
+LARGER = "give the container more (docker run --shm-size=1g, or --ipc=host), or say dataset.workers=0"
 
 
 class Order:
@@ -66,6 +72,9 @@ class Stream:
 
     to_float: Callable[[Tensor], Tensor] = staticmethod(to_float)
     """The conversion from samples as they are kept to samples as networks see them: that of the data set, where `stream` made this."""
+
+    waiting: Callable[[], None] = staticmethod(lambda: None)
+    """Called every LOOK_S seconds while the data of a round are waited for; may raise, to end the wait."""
 
     def __init__(self, n: int, batch_size: int, seed: int, device: torch.device | str, flip: bool):
         self.order, self.batch_size, self.device, self.position = Order(n, seed, flip), batch_size, torch.device(device), 0
@@ -193,7 +202,8 @@ class Unread:
 class Streamed(Stream):
     """The same batches in the same order, prefetched by worker processes; workers=0 reads them on demand.
 
-    Raises UserError if a file cannot be read.
+    `prepare` waits for the first batch of a round, so that a run whose data do not come can stop before the round has begun.
+    Raises UserError if a file cannot be read, Failed if a worker dies.
     """
 
     def __init__(
@@ -202,6 +212,8 @@ class Streamed(Stream):
         super().__init__(len(items), batch_size, seed, device, flip)
         self.items, self.workers = items, workers
         self._batches: Iterator[Any] | None = None
+        self._next: Read | None = None
+        self._warned = False
         atexit.register(_close, weakref.ref(self))  # before multiprocessing waits for them
 
     def prepare(self) -> None:
@@ -215,51 +227,119 @@ class Streamed(Stream):
                 pin_memory=self.device.type == "cuda",
                 collate_fn=_as_it_is,
                 worker_init_fn=_outlive_signals,
+                timeout=LOOK_S if self.workers else 0,
                 generator=torch.Generator(),  # the loader seeds its workers from here, and not from torch's own generator
             )
-            self._batches = iter(loader)
+            try:
+                self._batches = iter(loader)
+            except OSError as error:
+                said = f"the workers that read the data could not be started ({error.strerror}); is /dev/shm full? {LARGER}"
+                raise Failed(said) from error
+        if self._next is None:
+            self._next = self._read()
 
     def __next__(self) -> Batch:
         self.prepare()
+        assert self._next is not None
+        (x, y, flips), self._next = self._next, None
+        self.position += self.batch_size
+        x, flips = (t.to(self.device, non_blocking=True) for t in (x, flips))
+        return self.batch(x, None if y is None else y.to(self.device, non_blocking=True), flips)
+
+    def _read(self) -> Read:
+        """Wait for the next batch of the workers."""
         assert self._batches is not None
-        read = next(self._batches)
+        read: Any = None
+        while read is None:
+            try:
+                with translate_lost_workers():
+                    read = next(self._batches)
+            except RuntimeError as error:
+                if not str(error).startswith(TIMED_OUT):
+                    raise
+                try:
+                    self.waiting()
+                except BaseException:
+                    self._kill()
+                    raise
         if isinstance(read, str):
             self.close()
             raise UserError(read)
-        self.position += self.batch_size
-        x, y, flips = read
-        x, flips = (t.to(self.device, non_blocking=True) for t in (x, flips))
-        return self.batch(x, None if y is None else y.to(self.device, non_blocking=True), flips)
+        if self.workers and isinstance(read[0], np.ndarray) and not self._warned:
+            self._warned = True
+            size = f"{self.workers} workers with {PREFETCH} batches of {read[0].nbytes / 2**20:.3g} MiB each"
+            notice.warning("/dev/shm has no room for %s: batches come through pipes, which is slower; %s", size, LARGER)
+        x, y, flips = (torch.from_numpy(t) if isinstance(t, np.ndarray) else t for t in read)
+        return x, y, flips
+
+    def _kill(self) -> None:
+        """Kill workers that are stuck: they would not hear that they are to leave."""
+        with handled((signal.SIGCHLD,), signal.SIG_DFL):  # that of torch would take it for a failure
+            for worker in self._batches._workers:  # type: ignore[union-attr]
+                worker.kill()
+                worker.join()
+        self.close()
 
     def take(self, indices: Tensor) -> Tensor:
         return self.items.take(indices)[0]
 
     def close(self) -> None:
-        self._batches = None  # the loader's iterator stops its workers when it goes
+        self._batches = self._next = None  # the loader's iterator stops its workers when it goes
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         super().load_state_dict(state)
         self.close()
 
 
+Read = tuple[Tensor, Tensor | None, Tensor]  # samples, labels, flips
+
+
 class _Reader:
-    """Reads a key of `_keys` in a worker. Returns the message of a UserError: the loader would wrap the error in a traceback."""
+    """Reads a key of `_keys` in a worker. Returns the message of a UserError: the loader would wrap the error in a traceback.
+
+    Samples come in shared memory, or as an array, which goes through a pipe, where /dev/shm is full: a queue that finds no room for a
+    tensor loses it, and waits for ever. For the same reason small things are arrays.
+    """
 
     def __init__(self, items: Items):
         self.items = items
 
-    def __getitem__(self, key: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None, Tensor] | str:
+    def __getitem__(self, key: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor | np.ndarray, np.ndarray | None, np.ndarray] | str:
         indices, flips = key
         try:
-            return *self.items.take(indices), flips
+            x, y = self.items.take(torch.from_numpy(indices))
         except UserError as error:
             return str(error)
+        return _shared(x), None if y is None else y.numpy(), flips
 
 
-def _keys(order: Order, position: int, batch_size: int, first: int, share: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _shared(x: Tensor) -> Tensor | np.ndarray:
+    """Move samples to shared memory in a worker; return an array where there is no room."""
+    if get_worker_info() is None:
+        return x
+    try:
+        return x.share_memory_()
+    except RuntimeError:
+        return x.numpy()
+
+
+@contextmanager
+def translate_lost_workers() -> Iterator[None]:
+    """Translate the error by which torch says that a worker was killed, at any time, into Failed."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not re.match(r"DataLoader worker \(pid.*(is killed by|exited unexpectedly)", str(error)):
+            raise
+        why = f"is the memory or /dev/shm full? Use fewer with dataset.workers=N, or {LARGER}"
+        raise Failed(f"a worker that reads the data was killed: {why}; go on with resume=RUN_DIR") from error
+
+
+def _keys(order: Order, position: int, batch_size: int, first: int, share: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield, for every batch from `position` on, the indices and flips of `share` rows from row `first`."""
     while True:
-        yield order.read(position + first, position + first + share)
+        indices, flips = order.read(position + first, position + first + share)
+        yield indices.numpy(), flips.numpy()
         position += batch_size
 
 
@@ -272,7 +352,7 @@ def _outlive_signals(worker: int) -> None:
 
     SIGTERM also ends workers that were not closed, so they exit GRACE_S seconds after it.
     """
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_S))
 

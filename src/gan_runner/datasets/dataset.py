@@ -97,6 +97,9 @@ class Dataset:
         Raises UserError, which names the missing files and their folder.
         """
 
+    def verify(self, tick: Tick = unheard) -> None:
+        """Read once what training will read, before there is a run. UserError that names all samples that cannot be read."""
+
     def load(self, split: Split) -> Samples:
         """Load all samples of a split into memory."""
         raise NotImplementedError

@@ -98,6 +98,14 @@ class Decoded:
                 self.verified[paths[i]] = cache.identity(paths[i])
 
 
+def readable_mark(files: Sequence[Encoded]) -> Path:
+    """Return the file of the cache that is there once all these images were decoded without a mistake."""
+    digest = hashlib.sha256(f"{VERSION} ".encode())
+    for file in files:
+        digest.update(os.fsencode(identity(file)))
+    return cache.cache_folder() / "readable" / digest.hexdigest()[:32]
+
+
 def identity(file: Encoded) -> str:
     """Return what changes when the bytes of an image file do: its place, size and time of change."""
     if not isinstance(file, Path):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +14,10 @@ import torch
 from torch import Tensor
 
 from gan_runner.datasets.images import resize
+from gan_runner.datasets.listing import NAMED
 from gan_runner.datasets.pack import Encoded, Member
 from gan_runner.errors import UserError, printable
+from gan_runner.reporting import Tick
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,6 +29,7 @@ GREY = ("1", "L", "LA", "I", "F")  # modes without colour
 OTHER_BYTE = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}  # orders of two bytes
 BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 JPEG = b"\xff\xd8\xff"  # how a file begins
+AT_ONCE = 512  # images that are decoded between two looks at the clock
 SAVE_IT = "save it with 8 bits a channel"
 
 
@@ -81,6 +87,26 @@ def pixels(path: Encoded, channels: int | None = None, background: str = BACKGRO
     except Exception as error:  # the decoders raise whatever they like
         raise UserError(f"cannot decode the image {printable(str(path))} ({printable(str(error))}); replace or remove it") from error
     return torch.from_numpy(array).view(*array.shape[:2], -1).permute(2, 0, 1)
+
+
+def refuse_unreadable(files: Sequence[Encoded], tick: Tick) -> None:
+    """Decode every image of a data set. UserError that names all that cannot be decoded."""
+
+    def reason(file: Encoded) -> str | None:
+        try:
+            pixels(file)
+        except UserError as error:
+            return str(error)
+        return None
+
+    mistakes: list[str] = []
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for start in range(0, len(files), AT_ONCE):
+            mistakes += filter(None, pool.map(reason, files[start : start + AT_ONCE]))
+            tick("looking at the images", min(start + AT_ONCE, len(files)), len(files))
+    if mistakes:
+        rest = f"\n{len(mistakes) - NAMED:,} more images cannot be read" if len(mistakes) > NAMED else ""
+        raise UserError("\n".join(mistakes[:NAMED]) + rest)
 
 
 def opened(file: Encoded | IO[bytes]) -> Image:

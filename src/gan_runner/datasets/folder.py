@@ -6,18 +6,19 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from gan_runner.datasets.dataset import Dataset, Items, Samples, Split, unheard
-from gan_runner.datasets.decoded import Decoded
-from gan_runner.datasets.decoding import BACKGROUND, VERSION, colour, decode, has_opacity
+from gan_runner.datasets.decoded import Decoded, readable_mark
+from gan_runner.datasets.decoding import BACKGROUND, VERSION, colour, decode, has_opacity, refuse_unreadable
 from gan_runner.datasets.fingerprint import Fingerprint, of_files
 from gan_runner.datasets.listing import Images, Listing, listed, shown, some
 from gan_runner.datasets.pack import Encoded
@@ -25,6 +26,7 @@ from gan_runner.datasets.packs import is_packed
 from gan_runner.errors import Failed, UserError
 from gan_runner.game.spec import Spec
 from gan_runner.reporting import Tick, notice
+from gan_runner.storage import cache
 
 
 class Files:
@@ -86,6 +88,24 @@ class ImageFiles(Dataset):
 
     def prepare(self) -> None:
         self.open("train")
+
+    def verify(self, tick: Tick = unheard) -> None:
+        """Decode every image of both splits, unless these very files were decoded before, which the cache remembers.
+
+        Training images that are kept decoded are decoded for that.
+        """
+        train, test = ([path for path, _ in self._listing[1][split]] for split in ("train", "test"))
+        mark = readable_mark([*train, *test])
+        if mark.exists():
+            return
+        try:
+            kept = isinstance(self.at_hand("train", tick), Decoded)
+        except UserError:
+            kept = False
+        refuse_unreadable(test if kept else [*train, *test], tick)
+        with suppress(Failed, OSError):  # then they are decoded again next time
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            cache.write(mark, b"")
 
     def open(self, split: Split) -> Files:
         names, files = self._listing
@@ -196,7 +216,7 @@ class ImageFolder(ImageFiles):
         test_fraction: Annotated[float, Ge(0), Lt(1)] = 0.1,
         split_seed: Annotated[int, Ge(0)] = 0,
         resident_mb: Annotated[int, Ge(0)] = 4096,
-        workers: Annotated[int, Ge(0)] = 2,
+        workers: Annotated[int, Ge(0), Le(1024)] = 2,
         keep_decoded: bool = True,
     ):
         colour(background)

@@ -24,6 +24,7 @@ UNREAD = {  # suffixes of images that are not read
 }  # fmt: skip
 PLACES = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}  # folders of a split, the first counts
 SHOWN = 8  # names that a message spells out
+NAMED = 1000  # images that cannot be read which a message names, so that they can be removed at once
 LISTED = 10  # classes that a line counts one by one
 LARGEST = 2**31  # bytes of an image file: more than the largest that Pillow decodes
 
@@ -96,7 +97,7 @@ def listed(folder: Path) -> Listing:
 def arranged(folder: Path, walk: Walk, file: Callable[[Parts], Encoded]) -> Listing:
     """Arrange the images of a walk by splits and classes. file: the image of a name. UserError as in `listed`."""
     if walk.broken:
-        named = some([f"{shown('/'.join(parts))} ({why})" for parts, why in sorted(walk.broken.items())])
+        named = errors.some((f"{shown('/'.join(parts))} ({why})" for parts, why in sorted(walk.broken.items())), NAMED)
         raise UserError(f"{shown(folder)} has images that cannot be read: {named}; replace or remove them")
     suffixes = sum(walk.others.values(), Counter())
     left_out = walk.reasons + Counter({suffix or "without a suffix": n for suffix, n in suffixes.items()})

@@ -32,7 +32,7 @@ ARRAYS = ("samples", "images", "arr_0")  # as gan-sample and others call them
 LABELS = ("labels", "arr_1")
 NAMES = "class_names"  # of the labels, in their order
 FILES = (".npz", ".npy")
-CHANNELS = (1, 3)  # of images
+CHANNELS = (1, 3)  # of images; 4, with opacity, where no axis has one of these
 
 
 class Pictures:
@@ -240,8 +240,10 @@ def whole_to_bytes(path: Path, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def channels_first(path: Path, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return images N H W, N H W C or N C H W as N C H W, by which axis has 1 or 3. UserError where both have, or none."""
+    """Return images N H W, N H W C or N C H W as N C H W, by which axis has 1, 3 or 4. UserError where both have, or none."""
     first, last = x.shape[1] in CHANNELS, x.shape[-1] in CHANNELS
+    if x.ndim == 4 and not first and not last:
+        first, last = x.shape[1] == 4, x.shape[-1] == 4
     if x.ndim == 3:
         if last:
             height, width, channels = x.shape
@@ -253,10 +255,12 @@ def channels_first(path: Path, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if first and last:
         raise UserError(
             f"{path} has an array of shape {x.shape}: the second axis may be the channels (N C H W), and the last one, too (N H W C); "
-            "write images that are larger than 3 pixels a side"
+            "write images that are larger than 4 pixels a side"
         )
     if not first and not last:
-        raise UserError(f"{path} has images of {x.shape[3]} channels: expected N C H W or N H W C with 1 or 3, and the shape is {x.shape}")
+        raise UserError(
+            f"{path} has images of {x.shape[3]} channels: expected N C H W or N H W C with 1, 3 or 4, and the shape is {x.shape}"
+        )
     return x if first else x.transpose(0, 3, 1, 2)
 
 

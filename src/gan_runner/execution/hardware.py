@@ -37,6 +37,16 @@ def precision_of(precision: Precision, device: torch.device, images: bool) -> Pr
     return "bf16" if images and multiplies_bf16(device) else 32
 
 
+def slower_than_float32(precision: Precision, device: torch.device) -> str | None:
+    """Return a warning where products of bf16 are emulated; None where they are not."""
+    if precision != "bf16" or device.type != "cpu" or multiplies_bf16(device):
+        return None
+    return (
+        "trainer.precision=bf16: this processor has no instructions for bf16 (AVX512-BF16, AMX), so rounds take longer than in float32; "
+        "trainer.precision=auto takes bf16 only where they are there"
+    )
+
+
 def multiplies_bf16(device: torch.device) -> bool:
     """Return whether the device has instructions for products of bf16: tensor cores; AVX512-BF16 or AMX on a CPU."""
     if device.type == "cuda":
@@ -66,6 +76,7 @@ def lay_out(net: nn.Module, device: torch.device) -> nn.Module:
 
 
 THREADS = torch.get_num_threads()  # as many as torch takes
+MOST_THREADS = 1024  # of a run: many more end the process in the library that starts them
 
 
 def use_threads(threads: int | None) -> None:

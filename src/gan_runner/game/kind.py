@@ -87,7 +87,7 @@ class Images(Kind):
 
     def __init__(self, channels: int):
         self.drawable = channels in (1, 3, 4)
-        self.suffix = "png" if channels in (1, 3) else "npz"
+        self.suffix = "png" if channels in (1, 3, 4) else "npz"
 
     def quantised(self, x: Tensor) -> Tensor:
         return torch.where(x.isfinite(), to_float(to_uint8(x)), x.float())

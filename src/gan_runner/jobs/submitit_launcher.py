@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from gan_runner.config.command_line import recorded
 from gan_runner.errors import Failed, UserError, handled, say, shell_line
 from gan_runner.storage.files import make_folder
+from gan_runner.storage.streams import courteous
 from gan_runner.storage.untrusted import parsed_json, read_bounded
 
 POLL_S = 0.5
@@ -53,6 +54,11 @@ class Task:
         return Path(self.config.hydra.sweep.dir, str(self.config.hydra.sweep.subdir)).absolute()
 
     def __call__(self) -> tuple[JobReturn, list[Any]]:
+        with courteous():
+            return self.returned()
+
+    def returned(self) -> tuple[JobReturn, list[Any]]:
+        """Run the job in this process."""
         if self.devices:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(self.devices)
         requeue: Any = signal.getsignal(_preemption())  # submitit's, for the time after the state was saved
@@ -180,13 +186,13 @@ def result(task: Task, job: Any) -> tuple[JobReturn, list[Any]]:
 
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:
-    """Record SIGINT, SIGTERM and SIGUSR1 in a list inside the context, instead of their default actions."""
+    """Record SIGHUP, SIGINT, SIGTERM and SIGUSR1 in a list inside the context, instead of their default actions."""
     numbers: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         numbers.append(number)
 
-    with handled((signal.SIGINT, signal.SIGTERM, signal.SIGUSR1), note):
+    with handled((signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1), note):
         yield numbers
 
 

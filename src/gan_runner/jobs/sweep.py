@@ -142,7 +142,7 @@ def stopping() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
 
-    with handled((signal.SIGTERM, signal.SIGUSR1), stop):
+    with handled((signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1), stop):
         yield
 
 

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import tempfile
 import time
 import traceback
@@ -29,6 +28,7 @@ from gan_runner import distributed
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError, handled
 from gan_runner.reporting import log
 from gan_runner.storage import directory
+from gan_runner.storage.streams import courteous
 from gan_runner.training.signals import SIGNALS
 
 GRACE_S = 10.0  # that the other workers have to end by themselves once one has failed
@@ -82,8 +82,8 @@ class Workers:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def forward(self, number: int, frame: FrameType | None) -> None:
-        """Forward a signal to the workers; the second of the same kind kills them."""
-        again = number in self.signals
+        """Forward a signal to the workers; the second of the same kind kills them, except SIGHUP, which a terminal sends twice."""
+        again = number in self.signals and number != signal.SIGHUP
         self.signals.append(number)
         self.send(signal.SIGKILL if again else number)
 
@@ -141,7 +141,7 @@ def _worker(
     log.addHandler(logging.NullHandler())  # the trace of an error goes into the word; without a handler, it would be printed
     word: dict[str, Any]
     try:
-        with distributed.translate_lost_peers():
+        with courteous(), distributed.translate_lost_peers():
             distributed.join(rank, n, rank, dist.TCPStore("127.0.0.1", port, is_master=False))
             try:
                 word = {"kind": "done", "value": work(folder, OmegaConf.create(config), packages, start)}
@@ -155,6 +155,4 @@ def _worker(
         word = {"kind": "error", "message": message, "trace": "".join(traceback.format_exception(error))}
     (room / f"{rank}.part").write_text(json.dumps(word | {"at": time.time()}))
     (room / f"{rank}.part").rename(room / f"{rank}.json")
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(0 if word["kind"] in ("done", "Interrupted") else 1)  # threads of a broken process group could keep it from ending

@@ -17,6 +17,7 @@ from gan_runner import distributed
 from gan_runner.assembly.build import assemble, check, plain
 from gan_runner.assembly.parts import make_one, whole_numbers
 from gan_runner.config.command_line import accepted, allowed_packages, lasting, parsed
+from gan_runner.datasets.batches import translate_lost_workers
 from gan_runner.errors import Diverged, Failed, Interrupted, UserError, place_in, some
 from gan_runner.execution import hardware
 from gan_runner.execution.capturable import parts_of
@@ -195,19 +196,22 @@ def played(folder: Path, config: Any, packages: Sequence[str], start: Path | Non
     before = path.stat().st_mtime_ns if path.exists() else None
     try:
         return launch(partial(work, other_data=other_data), n, folder, config, packages, start)
-    except (Failed, UserError) as error:
+    except (Failed, Interrupted, UserError) as error:
         begun = start is None or path.stat().st_mtime_ns != before
         if begun and n > 1 and distributed.size() == 1:
-            record_failure(folder, error)
+            record(folder, error)
         raise
 
 
-def record_failure(folder: Path, error: Exception) -> None:
+def record(folder: Path, error: Exception) -> None:
     """Record why the workers ended, on behalf of workers that died before they could."""
+    state = ending(error)
+    if state == "interrupted" == directory.state_of(folder):
+        return
     with suppress(Failed, OSError), Reporter(folder / "train.log", silent=True):
         log.error("\n".join([str(error), *getattr(error, "__notes__", ())]))
         last = directory.status_of(folder)
-        directory.Status(folder).write("failed", last.get("step", 0), last.get("images", 0), str(error))
+        directory.Status(folder).write(state, last.get("step", 0), last.get("images", 0), str(error))
 
 
 def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None, other_data: bool = False) -> float | None:
@@ -220,7 +224,7 @@ def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None,
         status, run = directory.Status(folder, writes=first), None
         begun = start is None  # a resume that is refused leaves the run as it was
         try:
-            with distributed.translate_lost_peers():
+            with distributed.translate_lost_peers(), translate_lost_workers():
                 if begun:
                     status.write("running", 0, 0)
                 assembly = assemble(config, packages, initial=load if start is None else None)
@@ -229,6 +233,8 @@ def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None,
                 hardware.draw_apart(assembly.config["seed"])
                 run = Run(assembly, folder, reporter)
                 reporter.say(messages.beginning(run))
+                if slow := hardware.slower_than_float32(assembly.trainer.precision, run.device):
+                    reporter.say(f"note: {slow}")
                 if distributed.size() > 1:
                     reporter.say(together(run))
                 if start is not None:

@@ -28,12 +28,11 @@ class CSV(Logger):
 
     def begin(self, run: Run) -> None:
         self.path = run.folder / "scalars.csv"
+        there = (read_bounded(self.path, contents.MOST[self.path.name]) or b"").decode(errors="replace") if run.step else ""
         kept = [HEADER]
-        for line in (
-            (read_bounded(self.path, contents.MOST[self.path.name]) or b"").decode(errors="replace").splitlines() if run.step else ()
-        ):
+        for line in there.split("\n")[:-1]:  # after the last line break there is nothing, or half a line
             row = parsed(line)
-            if len(row) == 3 and row[0].isdecimal() and len(row[0]) < 16 and int(row[0]) <= run.step:
+            if is_number(row) and int(row[0]) <= run.step:
                 kept.append(row)
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(kept)
@@ -61,6 +60,17 @@ class CSV(Logger):
             yield
         except OSError as error:
             raise Failed(f"{self.path} could not be written: {error.strerror or error}") from error
+
+
+def is_number(row: list[str]) -> bool:
+    """Return whether a row is a step, a name and a value: after a power cut, the end of a file may be anything."""
+    if len(row) != 3 or not row[0].isdecimal() or len(row[0]) > 15:
+        return False
+    try:
+        float(row[2])
+    except ValueError:
+        return False
+    return True
 
 
 def parsed(line: str) -> list[str]:

@@ -119,7 +119,8 @@ class TensorBoard(Logger):
     """Write event files in the run directory; hyper-parameters are a row of the HPARAMS tab, without a sub-run.
 
     TensorBoard has one colour for each run. So that G and D differ in a chart, curves of D are also written as a run of its own, in the
-    folder D; not in a sweep, where colours tell its jobs apart. A resumed run purges the rounds that it repeats.
+    folder D; not in a sweep, where colours tell its jobs apart. A resumed run purges the rounds that it repeats, from round 0
+    on where it was interrupted before its first.
     """
 
     writer: SummaryWriter
@@ -134,7 +135,7 @@ class TensorBoard(Logger):
 
         threading.excepthook = report_unless_written_by_tensorboard
         with disk_of(str(run.folder)):
-            folder, settings = place(run.folder), {"purge_step": run.step + 1 if run.step else None, "max_queue": 1000, "flush_secs": 30}
+            folder, settings = place(run.folder), {"purge_step": run.step + 1 if run.step else 0, "max_queue": 1000, "flush_secs": 30}
             self.writer = SummaryWriter(str(folder), **settings)
             swept = varied(run.folder)
             if not swept:

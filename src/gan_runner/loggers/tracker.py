@@ -114,11 +114,11 @@ class Tracker(Logger):
     def _deliver(self) -> None:
         if not self.is_open:
             file = self.run.folder / f"{self.package}.json"
-            known = self.remembered(file) if self.from_step and file.exists() else None
+            known = self.remembered(file) if file.exists() else None
             found = self.open(self.run, said_of(self.run.folder), known)
             if found != known:
                 files.write_bytes(file, json.dumps(found, indent=2).encode(), self.run.folder)
-            self.again = self.there(self.from_step) if known else set()
+            self.again = self.there(self.from_step or -1) if known else set()  # what belongs to round 0 is made again
             self.is_open = True
         while self.waiting:
             step, values, pictures = self.waiting[0]

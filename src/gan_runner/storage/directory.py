@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -234,7 +235,7 @@ def state_of(folder: Path) -> str | None:
 
 
 def write_picture(path: Path, picture: Tensor, root: Path | None = None) -> None:
-    """Write a PNG atomically, from uint8 3 H W, or 1 H W for grey. root: the directory below which no link is followed."""
+    """Write a PNG atomically, from uint8 3 H W, 1 H W for grey, or 4 H W with opacity. root: below which no link is followed."""
     from PIL import Image
 
     pixels = picture.permute(1, 2, 0).numpy()
@@ -275,7 +276,14 @@ def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, An
             return path, checkpoint.load(path, root=folder)
         except checkpoint.Damaged as error:
             say(f"{error}; trying the one before")
-    raise UserError(f"{folder} has no checkpoint to go on from")
+    raise UserError(f"{folder} has no checkpoint to go on from: {begin_again(folder)}")
+
+
+def begin_again(folder: Path) -> str:
+    """Say how a run that left no checkpoint is played from its first round."""
+    there = parsed_yaml(read_bounded(folder / "overrides.yaml", 2**24))
+    line = shlex.join(["gan-train", *(str(word) for word in there)]) if isinstance(there, list) else "the line that began it"
+    return f"play it again from its first round, into another folder, by {printable(line, 2000)}"
 
 
 def forget_after(folder: Path, step: int) -> None:

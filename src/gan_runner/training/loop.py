@@ -23,6 +23,7 @@ def play(run: Run, signals: Signals) -> None:
     """Play rounds until the end of the run. Interrupted at a signal, after the state is saved; Diverged at a loss that is not finite."""
     callbacks = sorted(run.callbacks.values(), key=lambda callback: callback.order)
     callbacks = [callback for callback in callbacks if callback.everywhere or distributed.is_first()]
+    signals.playing, run.batches.waiting = True, signals.refuse_to_wait
     with hardware.kept_memory(run.device), engines.one_stream(run.device), profiled(run) as next_round:
         executor = engines.engine_of(
             run.trainer.engine, run.game, run.reporter.say, run.spec.kind.bounded, run.dataset, run.last_checkpoint
@@ -32,7 +33,13 @@ def play(run: Run, signals: Signals) -> None:
         for callback in callbacks:
             callback.begin(run)
         while run.step < run.steps and not signals.agreed():
-            logs = distributed.mean(run.game.round(run.batches, executor.turn))
+            begun_at = run.batches.position
+            try:
+                logs = distributed.mean(run.game.round(run.batches, executor.turn))
+            except Interrupted:
+                if run.batches.position == begun_at and distributed.size() == 1:  # nothing has changed in this round
+                    break
+                raise
             next_round()
             run.writer.look()
             run.recent.append(logs)
