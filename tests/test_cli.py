@@ -557,7 +557,8 @@ def test_sample_hands_over_its_keys(bench: Bench):
         (["run=x", "format=gif"], "format='gif': expected grid, png, npz, files or interpolation"),
         (["run=x", "formt=png"], "unknown key formt (did you mean format?)"),
         (["run=x", "seed=0,1"], "several values"),
-        (["run=x", "~n"], "n has no value: say n=..."),
+        (["run=x", "~n"], "~n: n is null already; leave it out"),
+        (["run=x", "~seed"], "seed has no value: say seed=..."),
         (["run=x", "-m"], "does one thing at a time"),
     ],
 )

@@ -43,7 +43,7 @@ def test_a_yaml_file_and_its_fields_have_the_same_keys_and_the_defaults_fit(kind
         (Rate, {"out": LONG}, f"out='{LONG}': expected a folder; file name too long"),
         (Sample, {"scale": 0}, "scale=0: expected a whole number, 1 or more, at most 64, or auto"),
         (Evaluate, {"n_real": 1}, "n_real=1: expected a number of samples, 2 or more, or null"),
-        (Evaluate, {"threads": 0}, "threads=0: expected a number of threads, 1 or more, or null"),
+        (Evaluate, {"threads": 0}, "threads=0: expected a number of threads, 1 or more, at most 1024, or null"),
         (Rate, {"epsilon": 0}, "epsilon=0: expected a share, above 0, at most 1"),
         (Rate, {"epsilon": float("nan")}, "epsilon=nan: expected a share, above 0, at most 1"),
         (Rate, {"answers": "a.json"}, "answers='a.json': expected the paths of files, [A,B]"),

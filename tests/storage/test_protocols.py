@@ -156,7 +156,7 @@ def test_the_table_of_a_sweep_compares_what_was_measured_alike(tmp_path, capsys)
     table.report(tmp_path, outcomes, None)
     said = capsys.readouterr().out.splitlines()
     assert "best cs/lenet: 3, of n=100 (job 2)" in said
-    assert "best cs/lenet (n=500): 9, of job 1" in said
+    assert "best cs/lenet (n=500): 9, of n=500 (job 1)" in said
 
 
 # -------------------------------------------------------------------------------------------------------------------------- what is drawn

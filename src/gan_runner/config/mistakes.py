@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from gan_runner.config.command_line import accepted, as_typed, named_packages, parsed, text_of
 from gan_runner.config.composed import Composed
@@ -132,6 +132,8 @@ def wrong_keys(words: Sequence[Override], frame: DictConfig, repository: Any) ->
                 found.append(Mistake(f"{text}: {key} exists already; set it without the plus: {text[1:]}", key, text[1:]))
         elif not exists(frame, key) and not any(key == new or key.startswith(f"{new}.") for new in added):
             found.append(Mistake(_unknown(key, frame, repository, removed=override.is_delete()), key))
+        elif override.is_delete() and OmegaConf.select(frame, key, throw_on_missing=False) is None:
+            found.append(Mistake(f"{text}: {key} is null already; leave it out", key))
     return found
 
 
