@@ -68,7 +68,7 @@ def pixels(path: Encoded, channels: int | None = None, background: str = BACKGRO
     parts are composited on the background, a colour name of Pillow. 16 bits per channel, and floats from 0 to 1, are scaled to 8 bits
     and rounded. Raises UserError, which names the file, if it cannot be read or would be read wrongly.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with opened(path) as file:
@@ -85,7 +85,8 @@ def pixels(path: Encoded, channels: int | None = None, background: str = BACKGRO
     except Refused as error:
         raise UserError(f"the image {printable(str(path))} {error}") from error
     except Exception as error:  # the decoders raise whatever they like
-        raise UserError(f"cannot decode the image {printable(str(path))} ({printable(str(error))}); replace or remove it") from error
+        why = "no image format" if isinstance(error, UnidentifiedImageError) else printable(str(error))  # which repeats the path
+        raise UserError(f"cannot decode the image {printable(str(path))} ({why}); replace or remove it") from error
     return torch.from_numpy(array).view(*array.shape[:2], -1).permute(2, 0, 1)
 
 
