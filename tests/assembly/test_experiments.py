@@ -82,6 +82,7 @@ def _a_few_noisy_images(monkeypatch):
         monkeypatch.setattr(cls, "open", load)
         monkeypatch.setattr(cls, "at_hand", lambda self, split, tick: self.load(split))
     monkeypatch.setattr(ImageFiles, "summary", lambda self: None)
+    monkeypatch.setattr(ImageFiles, "verify", Dataset.verify)
     monkeypatch.setattr(ImageFiles, "fingerprint", Dataset.fingerprint)
     monkeypatch.setattr(ImageFiles, "spec", property(lambda self: build.Spec((self.channels, self.resolution, self.resolution))))
 
