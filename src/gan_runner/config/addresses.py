@@ -65,8 +65,12 @@ def _replaced(override: Override, root: Callable[[], Path]) -> list[str]:
 
 
 def typed(path: str) -> str:
-    """Return a path as the value of an override, in quotes where it needs them."""
-    return path if path in STATES.values() or ("/" in path and re.fullmatch(r"[\w./:-]+", path, re.ASCII)) else quoted(path)
+    """Return a path, or the name of a checkpoint, as the value of an override: in quotes where it needs them."""
+    if path in STATES.values():
+        return path
+    if not re.fullmatch(r"[\w./:-]+", path, re.ASCII):
+        return quoted(path)
+    return path if "/" in path else f"./{path}"  # 3 and null alone would be no text
 
 
 def _listed(value: Any) -> list[Any]:
