@@ -210,10 +210,9 @@ class Composer(ConfigLoaderImpl):
 
     def _loaded(self, config_name: str, line: list[Override], run_mode: RunMode, *args: Any, **kwargs: Any) -> DictConfig:
         choosers = [o for o in line if self._chooses(o)]
-        if wrong := [
-            *(misspelt(line, self.repository, config_name == "train") if run_mode == RunMode.RUN else ()),
-            *wrong_choices(choosers, self.repository),
-        ]:
+        single = [o for o in line if run_mode == RunMode.RUN or not o.is_sweep_override()]  # a sweep is to have several values
+        words = misspelt(single, self.repository, config_name == "train")
+        if wrong := [*words, *wrong_choices(choosers, self.repository)]:
             raise WrongLine(wrong)
         self.loading = _Loading(
             config_name,
