@@ -9,7 +9,9 @@ import pytest
 import gan_runner
 
 PACKAGE = Path(gan_runner.__file__).parent
-CATALOGUE = {"losses", "penalties", "tricks", "rules", "architectures", "metrics", "extractors", "callbacks", "loggers", "priors"}
+CATALOGUE = {
+    "losses", "penalties", "tricks", "rules", "architectures", "metrics", "extractors", "callbacks", "loggers", "priors", "refiners",
+}  # fmt: skip
 ALLOWED = {("commands", "loggers")}  # gan-eval adds to the curves of TensorBoard
 
 

@@ -1,0 +1,110 @@
+"""Calibrate logits of a discriminator on held-out samples, and diagnose what they say about the density ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Kind = Literal["none", "logistic", "isotonic"]
+Calibration = Callable[[Tensor], Tensor]  # logits N -> log ratios N, differentiable
+
+SHARES = 1e-3  # least distance of a share from 0 and 1, whose log odds are infinite
+RIDGE = 1e-6  # keeps the slope finite where logits separate the classes
+
+
+def fitted(kind: Kind, real: Tensor, fake: Tensor) -> Calibration:
+    """Fit a calibration to logits of held-out real samples (R) and of fresh fakes (M)."""
+    if kind == "none":
+        return unchanged
+    return Logistic(real, fake) if kind == "logistic" else Isotonic(real, fake)
+
+
+def unchanged(logits: Tensor) -> Tensor:
+    """Take the logit as the log ratio."""
+    return logits
+
+
+def labelled(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Return logits and targets (1: real) of all samples, float64."""
+    return torch.cat([real, fake]).double(), torch.cat([torch.ones_like(real), torch.zeros_like(fake)]).double()
+
+
+class Logistic:
+    """Scale a logit: slope * d + offset of the greatest likelihood (Platt 1999)."""
+
+    def __init__(self, real: Tensor, fake: Tensor):
+        d, target = labelled(real, fake)
+        centre, width = d.mean(), d.std().clamp_min(1e-12)
+        slope, offset = regression((d - centre) / width, target)
+        self.slope, self.offset = slope / width, offset - slope * centre / width
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        return logits * self.slope.to(logits) + self.offset.to(logits)
+
+
+def regression(x: Tensor, target: Tensor, steps: int = 50) -> tuple[Tensor, Tensor]:
+    """Fit (slope, offset) of the logistic regression of target on x (N) by Newton's method."""
+    design = torch.stack([x, torch.ones_like(x)], 1)
+    weights = x.new_zeros(2)
+    for _ in range(steps):
+        p = torch.sigmoid(design @ weights)
+        gradient = design.T @ (p - target) / len(x) + RIDGE * weights
+        hessian = (design * (p * (1 - p))[:, None]).T @ design / len(x) + RIDGE * torch.eye(2).to(x)
+        step = torch.linalg.solve(hessian, gradient)
+        weights = weights - step / step.norm().clamp_min(1)
+        if step.norm() < 1e-10:
+            break
+    return weights[0], weights[1]
+
+
+class Isotonic:
+    """Map a logit by the rising function of the greatest likelihood, joined by straight lines (Zadrozny & Elkan 2002).
+
+    It is constant beyond its ends, where a sample has no slope.
+    """
+
+    def __init__(self, real: Tensor, fake: Tensor):
+        d, target = labelled(real, fake)
+        order = d.argsort()
+        blocks: list[tuple[float, float, float]] = []  # sum of targets, number, sum of logits: pool adjacent violators
+        for y, logit in zip(target[order].tolist(), d[order].tolist()):
+            block = (y, 1.0, logit)
+            while blocks and blocks[-1][0] * block[1] >= block[0] * blocks[-1][1]:
+                block = (blocks[-1][0] + block[0], blocks[-1][1] + block[1], blocks[-1][2] + block[2])
+                blocks.pop()
+            blocks.append(block)
+        sums, numbers, logits = torch.tensor(blocks, dtype=torch.float64).T
+        self.knots, self.values = logits / numbers, torch.logit((sums / numbers).clamp(SHARES, 1 - SHARES))
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        knots, values = self.knots.to(logits), self.values.to(logits)
+        if len(knots) == 1:
+            return logits * 0 + values
+        right = torch.searchsorted(knots, logits.detach().contiguous()).clamp(1, len(knots) - 1)
+        x0, x1, y0, y1 = knots[right - 1], knots[right], values[right - 1], values[right]
+        return y0 + (y1 - y0) * ((logits - x0) / (x1 - x0).clamp_min(1e-12)).clamp(0, 1)
+
+
+class Diagnosis(NamedTuple):
+    """What logits of held-out samples say about a discriminator."""
+
+    steepness: float
+    """Platt slope: 1 where the logit is a log ratio, less where it is too steep, more where it is too flat."""
+
+    cross_entropy: float
+    """Nats a sample of telling real from fake by the logit as it is: log 2 = .693 says nothing, more is worse than nothing."""
+
+    Z: float
+    """sum (y - p) / sqrt(sum p (1 - p)), p = sigmoid(logit): within 2 of 0 where it is calibrated (Turner et al. 2019)."""
+
+    @classmethod
+    def of(cls, real: Tensor, fake: Tensor) -> Diagnosis:
+        d, y = labelled(real, fake)
+        p = torch.sigmoid(d)
+        entropy = (F.softplus(-real.double()).mean() + F.softplus(fake.double()).mean()) / 2
+        z = (y - p).sum() / (p * (1 - p)).sum().sqrt()
+        return cls(float(Logistic(real, fake).slope), float(entropy), float(z))

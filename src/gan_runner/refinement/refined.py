@@ -1,0 +1,149 @@
+"""Refine samples of a run, sample by sample: what a refiner may look at beforehand, its steps, and what they cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gan_runner import tree
+from gan_runner.datasets.dataset import unheard
+from gan_runner.draws import NumberedDraws, chosen
+from gan_runner.errors import Failed, UserError
+from gan_runner.evaluation.reference import Reference
+from gan_runner.refinement.calibration import Diagnosis, fitted
+from gan_runner.refinement.ratio import Ratio
+from gan_runner.refinement.refiner import Pool, Refiner, Start
+from gan_runner.reporting import Tick
+from gan_runner.tree import Sample
+
+POOL = 2000  # fakes, and held-out real samples at most, that are looked at beforehand
+GROUP = 64  # samples of a discriminator that couples them are refined in groups of this size
+FAR = 3.0  # mean |e|^2 / E from which latents have left the prior, where it is 1
+
+
+class Cost(NamedTuple):
+    """What one sample costs on average."""
+
+    evaluations: float
+    gradients: float
+    seconds: float
+
+
+class Refinement:
+    """A refiner, fitted to networks in evaluation mode.
+
+    reference: real samples; what is looked at beforehand is of the split that it does not compare with. None: there are none. y: the class
+    of all samples; None: drawn as without a refiner. centre: whether the logit is that of a critic, defined up to a constant, so that it is
+    centred for a refiner to which its zero matters. UserError where the refiner cannot work.
+    """
+
+    def __init__(
+        self, refiner: Refiner, ratio: Ratio, *, reference: Reference | None = None, seed: int = 0, y: int | None = None,
+        centre: bool = False, device: torch.device | str = "cpu",
+    ):  # fmt: skip
+        self.refiner, self.ratio, self.seed, self.y, self.device = refiner, ratio, seed, y, torch.device(device)
+        self.coupled = any(net.couples_in_evaluation for net in (ratio.discriminator, ratio.corrector) if net is not None)
+        self.notes: list[str] = []
+        self.diagnosis: Diagnosis | None = None
+        fakes = self.start(torch.arange(POOL), "calibration")
+        pool = Pool(fakes, *self._held_out(reference, fakes, centre)) if self.looks_at_real(centre) else Pool(fakes, None)
+        ratio.temperature = refiner.temperature
+        refiner.prepare(ratio, pool)
+        ratio.evaluations = ratio.gradients = 0
+
+    def looks_at_real(self, centre: bool) -> bool:
+        """Return whether held-out real samples are needed."""
+        return self.refiner.wants_real or self.refiner.calibration != "none" or (centre and self.refiner.needs_zero)
+
+    def start(self, indices: Tensor, purpose: str = "evaluation") -> Start:
+        """Return the latents and labels from which the generator makes the samples with these indices without a refiner."""
+        draws = NumberedDraws(purpose, self.seed, indices=indices, device=self.device)
+        e, drawn = self.ratio.latents(draws), self.ratio.generator.labels(draws)
+        return Start(e, drawn if self.y is None else torch.full_like(indices, self.y, device=self.device))
+
+    # ---- beforehand -----------------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _held_out(self, reference: Reference | None, fakes: Start, centre: bool) -> tuple[Tensor, Tensor | None]:
+        """Diagnose, centre and calibrate the ratio; returns log ratios of held-out real samples, and their labels."""
+        if reference is None:
+            raise UserError("this refiner is fitted to held-out real samples, and there are none: say where the data are, dataset.root=...")
+        held_out = reference.of("test" if reference.split == "train" else "train")
+        indices = chosen(POOL, held_out.n, "refinement", self.seed)
+        labels = held_out.labels
+        takes_labels = self.ratio.generator.classes is not None
+        real, fake = [], []
+        for rows in indices.split(500):
+            draws = NumberedDraws("calibration", "real", self.seed, indices=rows, device=self.device)
+            sample = self.ratio.generator.view(held_out.at(rows).to(self.device), draws)
+            real.append(self.ratio.logits(sample, labels[rows].to(self.device) if takes_labels and labels is not None else None))
+        for e, y in zip(fakes.e.split(500), fakes.y.split(500) if fakes.y is not None else [None] * POOL):
+            fake.append(self.ratio.logits(self.ratio.generated(e, y), y))
+        logits, made = torch.cat(real), torch.cat(fake)
+        self.diagnosis = Diagnosis.of(logits, made)
+        if centre and self.refiner.needs_zero and self.refiner.calibration == "none":
+            self.ratio.centre = float((logits.mean() + made.mean()) / 2)
+            self.notes.append(
+                f"the logit is defined up to a constant: {self.ratio.centre:.4g}, its mean over held-out samples, is taken off"
+            )
+        self.ratio.calibration = fitted(self.refiner.calibration, logits, made)
+        log_ratios = self.ratio.calibration(logits - self.ratio.centre) / self.refiner.temperature
+        return log_ratios, None if labels is None else labels[indices]
+
+    # ---- samples --------------------------------------------------------------------------------------------------------------------
+
+    def points(self, indices: Tensor) -> Iterator[tuple[int, Sample, Start]]:
+        """Yield (step, points, start) of the samples with these indices, from step 0, without end. Failed where a point is not finite."""
+        start = self.start(indices)
+        draws = NumberedDraws("refinement", self.seed, indices=indices, device=self.device)
+        yield 0, self.refiner.origin(self.ratio, start), start
+        for step, point in enumerate(self.refiner(self.ratio, start, draws), 1):
+            if not all(bool(leaf.isfinite().all()) for leaf in tree.leaves(point)):
+                raise Failed(
+                    f"refinement diverged at step {step}: not all points are finite; take shorter steps (a smaller eta or epsilon)"
+                )
+            if isinstance(point, Tensor) and self.refiner.space == "latent" and not self.refiner.selects and not self.notes:
+                self._watch(point, step)
+            yield step, point, start
+
+    def _watch(self, e: Tensor, step: int) -> None:
+        far = float(e.square().mean())
+        if far > FAR:
+            self.notes.append(f"latents have left the prior: mean |z|^2 / Z is {far:.2g} after {step} steps, where it should be 1")
+
+    @torch.no_grad()
+    def shown(self, point: Sample, start: Start) -> Tensor:
+        """Return points as data, N ..., float32."""
+        return self.ratio.generator.show(self.ratio.placed(point, start.y, self.refiner.space)).float()
+
+    def batches(self, n: int, at: Sequence[int], batch_size: int = 500, tick: Tick = unheard) -> Iterator[Refined]:
+        """Yield n samples as data after so many steps each (`at`, ascending), batch by batch; all from one pass."""
+        size = batch_size if not self.coupled else max(batch_size // GROUP, 1) * GROUP
+        for first in range(0, n, size):
+            rows = torch.arange(first, first + GROUP * -(-min(size, n - first) // GROUP) if self.coupled else min(first + size, n))
+            kept, spent, seconds = {}, {}, 0.0
+            self.ratio.evaluations = self.ratio.gradients = 0
+            points = self.points(rows)
+            while True:
+                began = time.perf_counter()
+                step, point, start = next(points)
+                seconds += time.perf_counter() - began
+                if step in at:
+                    kept[step] = self.shown(point, start)[: n - first].cpu()
+                    spent[step] = Cost(*(x / len(rows) for x in (self.ratio.evaluations, self.ratio.gradients, seconds)))
+                tick("refining", first * at[-1] + step * len(kept.get(0, rows)), n * at[-1])
+                if step >= at[-1]:
+                    break
+            yield Refined(kept, None if start.y is None else start.y[: n - first].cpu(), spent)
+
+
+class Refined(NamedTuple):
+    """Some samples after several numbers of steps, their labels, and their costs up to each."""
+
+    x: dict[int, Tensor]
+    y: Any
+    costs: dict[int, Cost]
