@@ -280,7 +280,7 @@ def test_the_line_may_say_what_a_file_may_not(shell):
     for words, said in (
         (["+hydra.callbacks.a={_target_:os.mkdir,path:OWNED}"], "is refused: only code of hydra"),
         (["+hydra.callbacks.a='${oc.create:{_target_:os.mkdir,path:OWNED}}'"], "write the value itself"),
-        (["hydra.searchpath=[pkg://antigravity]"], "is refused: name a folder, or add packages=[antigravity]"),
+        (["hydra.searchpath=[pkg://antigravity]"], "is refused: name a folder, or add 'packages=[antigravity]'"),
     ):
         code, told = shell("train", "+experiment=e", *SMALL, *words)
         assert (code, said in told) == (2, True), told

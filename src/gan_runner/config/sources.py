@@ -94,9 +94,12 @@ class Files(ConfigSource):
         path = Path(self.place(self._normalize_file_name(config_path)))
         if not path.exists():
             raise ConfigLoadError(f"Config not found : {path}")
-        data = (read_bounded(path, SIZE) or b"").removeprefix(codecs.BOM_UTF8)  # which some editors write
+        data = read_bounded(path, SIZE)
+        if data is not None:
+            data = data.removeprefix(codecs.BOM_UTF8)  # which some editors write
         config = document(data, str(path), ours=is_ours(self.full_path()))
-        if b"~" in (data or b""):
+        assert data is not None, "refused by the line above"
+        if b"~" in data:
             config = OmegaConf.create(all_at_home(OmegaConf.to_container(config)))
         try:
             header = ConfigSource._get_header_dict(data.decode()[:512])
