@@ -57,6 +57,30 @@ def found(metrics):
     return evaluate(Collected(samples, SPEC), metrics, Reference(Noise()), batch_size=50)
 
 
+RATIO = {"_target_": "gan_runner.metrics.FrechetRatio"}
+MEAN = "fd_ratio/mean"
+
+
+def test_a_ratio_has_a_mean_over_networks():
+    got = found(made({"fd_ratio": RATIO}, a=conv(1), b=conv(2)))
+    each = [value for key, value in got.numbers.items() if key != MEAN and not key.endswith("/n")]
+    assert got.numbers[MEAN] == pytest.approx(sum(each) / 2, rel=1e-12)
+    assert got.better[MEAN] == "min"
+    protocol = Protocol.of(dict(flat(got.protocol)))
+    assert protocol.source(MEAN).metric == "fd_ratio"
+    assert protocol.source(MEAN).network["extractor"] == "random_conv_s1_d16, random_conv_s2_d16"
+    other = Protocol.of(dict(flat(found(made({"fd_ratio": RATIO}, a=conv(1), c=conv(3))).protocol)))
+    assert "extractor" in protocol.differing(MEAN, other), "the mean over other networks is another figure"
+    assert MEAN not in found(made({"fd_ratio": RATIO}, a=conv(1))).numbers
+    assert MEAN not in found(made(BOTH, a=conv(1), b=conv(2))).numbers
+
+
+def test_the_mean_over_networks_of_which_one_is_missing_is_null():
+    got = found(made({"fd_ratio": RATIO}, a=conv(1), lenet=LENET))
+    assert got.numbers[MEAN] is None
+    assert got.numbers["fd_ratio/random_conv_s1_d16"] > 0
+
+
 def test_two_networks_in_one_line_give_what_two_lines_give():
     both, first, second = (found(made(BOTH, **nets)) for nets in ({"a": conv(0), "b": conv(1)}, {"a": conv(0)}, {"b": conv(1)}))
     assert both.numbers == first.numbers | second.numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -114,6 +115,15 @@ def prefix_of(name: str, metric: Metric) -> str:
     return name if metric.extracts and metric.network is None else metric.prefix(metric.network)
 
 
+def means(metrics: Mapping[str, Metric]) -> dict[str, list[str]]:
+    """Return the keys of means over networks, each with the names of the metrics whose figures it is of."""
+    found: dict[str, list[str]] = {}
+    for name, metric in metrics.items():
+        if metric.mean_key is not None and metric.network is not None:
+            found.setdefault(metric.mean_key, []).append(name)
+    return {key: names for key, names in found.items() if len(names) > 1}
+
+
 def refuse_same_keys(metrics: Mapping[str, Metric]) -> None:
     """Raise UserError if two metrics have the same key, as one figure would overwrite the other."""
     names: dict[str, str] = {}
@@ -188,6 +198,11 @@ def evaluate(
             pictures |= {f"{prefix}/{key}" if key else prefix: picture for key, picture in metric.pictures(subject).items()}
         except UserError as error:  # such as too few samples: the other figures are kept
             figures[name], reasons[name] = {prefix: None}, str(error)
+    for key, names in means(metrics).items():
+        values = [figures[name].get(prefix_of(name, metrics[name])) for name in names]
+        known = [value for value in values if value is not None]
+        figures[names[-1]][key] = statistics.fmean(known) if len(known) == len(values) else None
+        keys[key] = dict(keys[prefix_of(names[0], metrics[names[0]])]) | together([metrics[name].extractor for name in names])
     notes += [f"{name}: {note}" for name in figures if name not in reasons for note in metrics[name].notes()]
     compared = reference if any("reference" in metric.needs for metric in measured.values()) else None
     if compared is not None and compared.nearly_black:
@@ -202,8 +217,12 @@ def evaluate(
 
 def directions(figures: Mapping[str, Mapping[str, float | None]], metrics: Mapping[str, Metric]) -> dict[str, Direction]:
     """Find which way is better, by whole key, of the figures of each metric."""
-    rests = {name: len(prefix_of(name, metrics[name])) + 1 for name in figures}
-    found = {key: metrics[name].direction(key[rests[name] :]) for name, each in figures.items() for key in each}
+    prefixes = {name: prefix_of(name, metrics[name]) for name in figures}
+    found = {
+        key: metrics[name].direction("" if key == metrics[name].mean_key else key[len(prefixes[name]) + 1 :])
+        for name, each in figures.items()
+        for key in each
+    }
     return {key: direction for key, direction in found.items() if direction is not None}
 
 
@@ -242,6 +261,14 @@ def given(values: Mapping[str, Any], field: str, name: str) -> Tensor:
 def described(extractor: Extractor) -> dict[str, Any]:
     """Return what a protocol says of a network."""
     return {"extractor": extractor.name, "extractor_sha256": extractor.checksum, "preprocessing": extractor.preprocessing}
+
+
+def together(extractors: list[Extractor]) -> dict[str, str]:
+    """Return what a protocol says of several networks whose mean a figure is; null where the weights of one are missing."""
+    if any(extractor.available() for extractor in extractors):
+        return {"extractor": ", ".join(extractor.name for extractor in extractors)}
+    each = [described(extractor) for extractor in extractors]
+    return {key: ", ".join(str(one[key]) for one in each) for key in each[0]}
 
 
 def protocol(subject: Subject, networks: list[Extractor], reference: Reference | None, reasons: Mapping[str, str]) -> dict[str, Any]:

@@ -25,10 +25,12 @@ class FrechetRatio(FeatureSets):
     Held-out real samples have 1, and so has a generator that is as good as the data. As many fakes as test samples are used, a fixed
     random choice of the larger set, so that the bias from their number is in both distances. Copies of training samples have 1 or less: the
     figure does not see memorisation. Compare only figures of the same n. UserError if there is no test split, or if it has the moments of
-    the training set. Memory: the features of the samples, and a few matrices F F of float64.
+    the training set. Through several networks, their mean is fd_ratio/mean. Memory: the features of the samples, and a few matrices F F of
+    float64.
     """
 
     better = {"": "min"}
+    mean_key = "fd_ratio/mean"
 
     def prefix(self, extractor: Extractor | None) -> str:
         assert extractor is not None
@@ -52,4 +54,6 @@ class FrechetRatio(FeatureSets):
         ratio = next((value for key, value in figures.items() if not key.endswith("/n")), None)
         if n is None or ratio is None:
             return super().sentence(figures)
-        return f"{ratio:.3g} times as far from the training set as {n:,.0f} held-out samples are"
+        mean = figures.get("fd_ratio/mean")
+        said = f"{ratio:.3g} times as far from the training set as {n:,.0f} held-out samples are"
+        return said if mean is None else f"{said}; {mean:.3g} times in the mean over the networks"
