@@ -66,11 +66,21 @@ def test_a_run_leaves_behind_what_other_tools_rely_on(tmp_path):
     best = min(line["metrics"]["modes/kl"] for line in lines(folder))
     assert objective == best
     files = {path.name for path in folder.iterdir() if not path.name.startswith(("events", "."))}
-    assert files == {"config.yaml", "overrides.yaml", "env.json", "status.json", "metrics.jsonl", "checkpoints", "samples", "train.log"}
+    assert files == {
+        "config.yaml",
+        "overrides.yaml",
+        "env.json",
+        "status.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "samples",
+        "train.log",
+        "D",
+    }
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"step_00000004.pt", "step_00000008.pt", "last.pt", "best.pt"}
     assert {path.name for path in (folder / "samples").iterdir()} == {"step_00000000.png", "step_00000008.png"}
     assert len(list(folder.glob("events*"))) == 1
-    assert not [path for path in folder.iterdir() if path.is_dir() and path.name not in ("checkpoints", "samples")]  # no sub-runs
+    assert [path.name.split(".")[0] for path in (folder / "D").iterdir()] == ["events"]  # the one sub-run, for the colour of D's curves
     env = json.loads((folder / "env.json").read_text())
     assert env["torch"] == torch.__version__
 
