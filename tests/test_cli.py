@@ -485,10 +485,10 @@ def test_a_failed_job_does_not_stop_the_others(bench: Bench, error: Exception, s
     ended, out, err = bench("-m", "seed=0,1,2", "rule.d_steps=2")
     assert ended == 1
     assert [line.split() for line in out.splitlines()[:4]] == [
-        ["job", "state", "best", "of", "overrides"],
-        ["0", "finished", "0", "seed=0", "rule.d_steps=2"],
-        ["1", state, "seed=1", "rule.d_steps=2"],
-        ["2", "finished", "0.5", "seed=2", "rule.d_steps=2"],
+        ["job", "state", "best", "of", "what", "differs"],
+        ["0", "finished", "0", "seed=0"],
+        ["1", state, "seed=1"],
+        ["2", "finished", "0.5", "seed=2"],
     ]
     assert f"gan-train: job 1: {error}" in err
 
