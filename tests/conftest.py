@@ -1,6 +1,7 @@
 """What all tests share. Small tensors are fastest on one thread, and then as many tests as there are cores run side by side."""
 
 import os
+import signal
 import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -9,6 +10,9 @@ os.environ.setdefault("GAN_RUNNER_CACHE", os.path.join(tempfile.gettempdir(), "g
 from pathlib import Path
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job of a shell, and in all that it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
