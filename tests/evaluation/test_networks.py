@@ -75,6 +75,14 @@ def test_a_ratio_has_a_mean_over_networks():
     assert MEAN not in found(made(BOTH, a=conv(1), b=conv(2))).numbers
 
 
+def test_a_metric_of_a_classifier_is_null_through_a_network_that_is_none():
+    """And not an error that ends a run at its first evaluation."""
+    got = found(made({"frechet_distance": FRECHET, "classifier_score": CLASSIFIER}, a=conv(1)))
+    assert got.numbers["cs/random_conv_s1_d16"] is None
+    assert got.numbers["fd/random_conv_s1_d16"] > 0
+    assert got.protocol["missing"] == {"classifier_score": "it reads the outputs of a classifier, and random_conv_s1_d16 is none"}
+
+
 def test_the_mean_over_networks_of_which_one_is_missing_is_null():
     got = found(made({"fd_ratio": RATIO}, a=conv(1), lenet=LENET))
     assert got.numbers[MEAN] is None

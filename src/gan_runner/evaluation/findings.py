@@ -68,6 +68,8 @@ def unmeasurable(metrics: Mapping[str, Metric], subject: Subject, reference: Ref
         lacking = [reason for need in sorted(metric.needs - {"extractor"}) if (reason := missing(need, subject, reference)) is not None]
         if metric.extracts and metric.network is None:
             lacking.append("no extractor is chosen ('extractor=[...]')")
+        elif "logits" in metric.reads and not metric.extractor.classifies:
+            lacking.append(f"it reads the outputs of a classifier, and {metric.extractor.name} is none")
         elif metric.extracts and (reason := metric.extractor.available() or unfit(metric.extractor, subject.spec)):
             lacking.append(reason)
         if lacking:
