@@ -73,6 +73,7 @@ def even(number: int) -> int:
         (tuple[int, ...], [1, 2], []),
         (int | tuple[int, ...] | Annotated[tuple[tuple[int, ...], ...], Doc("groups")], [[1, 2], [3]], []),
         (tuple[int, ...] | tuple[tuple[int, ...], ...], [1, [2]], [NESTED]),
+        (Literal["as it is"] | tuple[int, ...], [1, 2], []),
         (list[tuple[int, int]], [[1, 2], [3, 4]], []),
         (tuple[list[int], ...], [[1, 2], [3, 4]], []),
         (tuple[int, ...], [1, "a"], ["loss.x=[1, 'a']: expected a list, each a whole number"]),

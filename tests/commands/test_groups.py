@@ -4,13 +4,11 @@ import csv
 import io
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from gan_runner import cli
 from gan_runner.config import composer
 from gan_runner.lifecycle import runs
 
@@ -35,22 +33,8 @@ def trained(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def gan_eval(monkeypatch, capsys, tmp_path, trained):
-    shutil.copytree(trained, tmp_path / "runs")
-    monkeypatch.chdir(tmp_path / "runs")
-
-    def command(*words):
-        monkeypatch.setattr(sys, "argv", ["gan-eval", "n=60", "accelerator=cpu", *words])
-        code = cli.evaluate()
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return command
-
-
-def test_groups_of_runs_are_tested_over_training_seeds(gan_eval):
-    code, out, err = gan_eval("run=[[a0,a1,a2],[b0,b1]]", *LOOKS, "format=json")
+def test_groups_of_runs_are_tested_over_training_seeds(judged):
+    code, out, err = judged("run=[[a0,a1,a2],[b0,b1]]", *LOOKS, "format=json")
     assert code == 0
     *lines, last = [json.loads(line) for line in out.splitlines()]
     a, b = np.split(np.array([line["metrics"]["fd/identity"] for line in lines]), [3])
@@ -67,11 +51,11 @@ def test_groups_of_runs_are_tested_over_training_seeds(gan_eval):
     assert "Welch's t test over training seeds, two-sided, not corrected" in err
 
 
-def test_every_format_says_the_same(gan_eval):
+def test_every_format_says_the_same(judged):
     line = ["run=[[a0,a1,a2],[b0,b1]]", *LOOKS]
-    last = json.loads(gan_eval(*line, "format=json")[1].splitlines()[-1])
+    last = json.loads(judged(*line, "format=json")[1].splitlines()[-1])
     mean, p = last["figures"]["fd/identity"]["group 2"]["mean"], last["tests"][0]["p"]
-    read = list(csv.DictReader(io.StringIO(gan_eval(*line, "format=csv")[1])))
+    read = list(csv.DictReader(io.StringIO(judged(*line, "format=csv")[1])))
     assert [row["judged"] for row in read] == [
         "a0: round 2",
         "a1: round 2",
@@ -84,14 +68,14 @@ def test_every_format_says_the_same(gan_eval):
     assert (float(read[-1]["value"]), float(read[-1]["p"]), read[-1]["runs"], read[-1]["better"]) == (mean, p, "2", "min")
     assert {row["p"] for row in read[:-1]} == {""}
     for form in ("table", "markdown"):
-        out = gan_eval(*line, f"format={form}")[1].splitlines()
+        out = judged(*line, f"format={form}")[1].splitlines()
         assert {f"{mean:.5g}", f"{p:.5g}", "2"} <= set(out[-1].replace("|", " ").split()), form
-    assert [line for line in gan_eval(*line, "format=table")[1].splitlines() if "group 1:" in line] == ["  group 1: a0, a1, a2"]
+    assert [line for line in judged(*line, "format=table")[1].splitlines() if "group 1:" in line] == ["  group 1: a0, a1, a2"]
 
 
 @pytest.mark.parametrize("words", [["run=[[a0],[b0]]"], ["run=[a0,b0]"], ["run=a0", "samples=points0.npz"]])
-def test_one_run_a_side_has_intervals_over_evaluations_alone(gan_eval, words):
-    code, out, err = gan_eval(*words, *LOOKS, "format=json", "seeds=2", "n=50")
+def test_one_run_a_side_has_intervals_over_evaluations_alone(judged, words):
+    code, out, err = judged(*words, *LOOKS, "format=json", "seeds=2", "n=50")
     assert code == 0
     assert "training seeds were not compared: one run has no spread over training seeds" in err
     lines = [json.loads(line) for line in out.splitlines()]
@@ -100,42 +84,42 @@ def test_one_run_a_side_has_intervals_over_evaluations_alone(gan_eval, words):
     assert not lines[-1].get("tests")
 
 
-def test_a_group_of_one_run_is_named(gan_eval):
-    _, out, err = gan_eval("run=[[a0,a1],[b0]]", *LOOKS, "format=json")
+def test_a_group_of_one_run_is_named(judged):
+    _, out, err = judged("run=[[a0,a1],[b0]]", *LOOKS, "format=json")
     assert "training seeds were not compared with group 2: one run has no spread" in err
     last = json.loads(out.splitlines()[-1])
     assert last["tests"] == []
     assert last["figures"]["fd/identity"]["group 2"]["deviation"] is None
 
 
-def test_what_is_not_alike_is_said(gan_eval):
-    _, _, err = gan_eval("run=[[a0,b1],[a1,a2]]", *LOOKS)
+def test_what_is_not_alike_is_said(judged):
+    _, _, err = judged("run=[[a0,b1],[a1,a2]]", *LOOKS)
     assert "the runs of group 1 differ in more than the seed: loss._target_" in err
     shutil.copytree("a0", "a9")
-    _, out, _ = gan_eval("run=[[a0,a9],[b0,b1]]", *LOOKS, "format=json")
+    _, out, _ = judged("run=[[a0,a9],[b0,b1]]", *LOOKS, "format=json")
     assert json.loads(out.splitlines()[-1])["figures"]["fd/identity"]["group 1"]["deviation"] == 0
 
 
-def test_figures_that_are_not_measured_alike_are_not_tested(gan_eval, tmp_path):
+def test_figures_that_are_not_measured_alike_are_not_tested(judged, tmp_path):
     """The runs of the second group were trained on other data, with which each is compared."""
     for seed in range(2):
         runs.train(composer.compose([*SMALL, "dataset.n=300", f"seed={seed}"]).config, tmp_path / "runs" / f"d{seed}")
-    _, out, err = gan_eval("run=[[a0,a1],[d0,d1]]", *LOOKS, "format=json")
+    _, out, err = judged("run=[[a0,a1],[d0,d1]]", *LOOKS, "format=json")
     assert json.loads(out.splitlines()[-1])["tests"] == []
     assert "fd/identity: not measured alike, the protocols differ in n_real" in err
 
 
-def test_samples_of_other_programs_are_grouped_as_well(gan_eval):
+def test_samples_of_other_programs_are_grouped_as_well(judged):
     words = ["samples=[[points0.npz,points1.npz],[ring8,gaussians25]]", "reference=ring8", *LOOKS, "format=json"]
-    code, out, err = gan_eval(*words)
+    code, out, err = judged(*words)
     assert code == 0, err
     *lines, last = [json.loads(line) for line in out.splitlines()]
     assert [line["protocol"]["samples"] for line in lines] == ["points0", "points1", "ring8:train", "gaussians25:train"]
     assert len(last["tests"]) == 1
 
 
-def test_samples_of_different_shapes_are_refused_before_any_is_measured(gan_eval):
-    code, out, err = gan_eval("run=a0", "samples=images.npz", *LOOKS)
+def test_samples_of_different_shapes_are_refused_before_any_is_measured(judged):
+    code, out, err = judged("run=a0", "samples=images.npz", *LOOKS)
     assert (code, out) == (2, "")
     assert "samples of a0 have the shape (2,) and those of images.npz (3, 8, 8)" in err
     assert err.count("\n") == 1

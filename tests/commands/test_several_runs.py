@@ -3,12 +3,9 @@
 import csv
 import io
 import json
-import shutil
-import sys
 
 import pytest
 
-from gan_runner import cli
 from gan_runner.config import composer
 from gan_runner.lifecycle import runs
 
@@ -19,31 +16,17 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
+def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("several")
     for seed, name in enumerate("ab"):
         runs.train(composer.compose([*SMALL, f"seed={seed}"]).config, folder / name)
     return folder
 
 
-@pytest.fixture
-def gan_eval(monkeypatch, capsys, tmp_path, two):
-    shutil.copytree(two, tmp_path / "runs")
-    monkeypatch.chdir(tmp_path / "runs")
-
-    def command(*words):
-        monkeypatch.setattr(sys, "argv", ["gan-eval", "n=60", "accelerator=cpu", *words])
-        code = cli.evaluate()
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return command
-
-
-def test_each_run_has_its_own_figures_and_keeps_them(gan_eval, tmp_path):
+def test_each_run_has_its_own_figures_and_keeps_them(judged, tmp_path):
     looks = ["metric=[frechet_distance]", "extractor=identity", "format=json"]
-    alone = [json.loads(gan_eval(f"run={name}", *looks)[1]) for name in "ab"]
-    code, out, _ = gan_eval("run=[a,b]", *looks)
+    alone = [json.loads(judged(f"run={name}", *looks)[1]) for name in "ab"]
+    code, out, _ = judged("run=[a,b]", *looks)
     together = [json.loads(line) for line in out.splitlines()]
     assert code == 0
     assert [line["metrics"] for line in together] == [line["metrics"] for line in alone]
@@ -52,18 +35,18 @@ def test_each_run_has_its_own_figures_and_keeps_them(gan_eval, tmp_path):
         assert json.loads((tmp_path / "runs" / name / "metrics.jsonl").read_text().splitlines()[-1]) == line
 
 
-def test_they_are_one_table(gan_eval):
-    _, out, _ = gan_eval("run=[a,b]", "format=table")
+def test_they_are_one_table(judged):
+    _, out, _ = judged("run=[a,b]", "format=table")
     heading, *rows = out.splitlines()
     assert heading.split()[:3] == ["judged", "figure", "value"]
     figures = [row.split()[3] for row in rows]
     assert [row.split()[0] for row in rows] == ["a:", "b:"] * 4
     assert figures == sorted(figures)
     assert len({*figures}) == 4
-    _, out, _ = gan_eval("run=[a,b]", "format=csv")
+    _, out, _ = judged("run=[a,b]", "format=csv")
     read = list(csv.DictReader(io.StringIO(out)))
     assert [row["judged"] for row in read] == ["a: round 2"] * 4 + ["b: round 2"] * 4
-    _, out, _ = gan_eval("run=[a,b]", "format=markdown")
+    _, out, _ = judged("run=[a,b]", "format=markdown")
     assert len(out.splitlines()) == 2 + 8
 
 
@@ -82,13 +65,13 @@ def test_they_are_one_table(gan_eval):
         (["run=[a,3]"], "expected the folder of a run"),
     ],
 )
-def test_what_is_refused_measures_none_of_them(gan_eval, tmp_path, words, said):
+def test_what_is_refused_measures_none_of_them(judged, tmp_path, words, said):
     before = [(tmp_path / "runs" / name / "metrics.jsonl").read_text() for name in "ab"]
-    code, out, err = gan_eval(*words)
+    code, out, err = judged(*words)
     assert (code, out) == (2, "")
     assert said in err
     assert [(tmp_path / "runs" / name / "metrics.jsonl").read_text() for name in "ab"] == before
 
 
-def test_a_list_of_one_is_that_run(gan_eval):
-    assert gan_eval("run=[a]", "format=table")[1] == gan_eval("run=a", "format=table")[1]
+def test_a_list_of_one_is_that_run(judged):
+    assert judged("run=[a]", "format=table")[1] == judged("run=a", "format=table")[1]

@@ -48,12 +48,12 @@ def converted(annotation: Any, value: Any) -> Any:
 
 def tupled(annotation: Any, value: Any) -> Any:
     """Return lists as tuples where the annotation asks for them, also inside other lists."""
-    kinds = {typing.get_origin(kind): typing.get_args(kind) for kind in _kinds(annotation) if typing.get_origin(kind) in (tuple, list)}
+    kinds = [kind for kind in _kinds(annotation) if typing.get_origin(kind) in (tuple, list)]
     if not isinstance(value, list) or not kinds:
         return value
-    below = [one for kind in _kinds(annotation) for one in typing.get_args(kind) if one is not ...]
+    below = [one for kind in kinds for one in typing.get_args(kind) if one is not ...]
     made = [tupled(Union[tuple(below)], each) for each in value]  # noqa: UP007
-    return tuple(made) if tuple in kinds else made
+    return tuple(made) if any(typing.get_origin(kind) is tuple for kind in kinds) else made
 
 
 def whole(annotation: Any, value: Any) -> Any:

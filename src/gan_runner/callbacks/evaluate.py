@@ -90,15 +90,15 @@ class Evaluate(Callback):
         for reason in dict.fromkeys(missing.values()):
             run.reporter.say(f"{', '.join(name for name in missing if missing[name] == reason)} will be null: {reason}")
         self.told = set(missing)  # the metrics whose reason was told, and the notes that were
-        self.announce(run, [metric for name, metric in run.metrics.items() if name not in missing])
+        self.announce(run, {name: metric for name, metric in run.metrics.items() if name not in missing})
         if run.step == 0:
             some = run.batches.take(torch.linspace(0, run.batches.order.n - 1, 64, dtype=torch.float64).long())
             if run.spec.kind.nearly_black(run.dataset.to_float(some)):
                 run.reporter.say(f"note: {findings.nearly_black('training images')}")
 
-    def announce(self, run: Run, metrics: list[Metric]) -> None:
+    def announce(self, run: Run, metrics: dict[str, Metric]) -> None:
         """Say how many evaluations follow and how long they take, by a few samples in the networks; nothing without networks."""
-        networks = findings.looks_through({str(i): metric for i, metric in enumerate(metrics)})
+        networks = findings.looks_through(metrics)
         self.each: float | None = None  # seconds for one sample
         rounds = run.steps // self.every_steps - run.step // self.every_steps + (run.steps % self.every_steps > 0)
         if not networks or run.step >= run.steps:

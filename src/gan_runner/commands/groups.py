@@ -12,7 +12,7 @@ from gan_runner.evaluation.seeds import Spread, Welch, welch
 from gan_runner.inventory.published import FREE
 from gan_runner.inventory.tables import differences
 from gan_runner.storage import records
-from gan_runner.storage.records import Evaluation
+from gan_runner.storage.protocols import Protocol
 from gan_runner.storage.untrusted import flat
 
 OF_A_SUBJECT = {"generator", "samples", "checkpoint", "lossy", "chosen"}  # entries of a protocol that say who was judged
@@ -25,13 +25,6 @@ class Member(NamedTuple):
     name: str
     run: Path | None
     line: dict[str, Any]
-
-    @property
-    def evaluation(self) -> Evaluation:
-        """The line as it is read from metrics.jsonl."""
-        return Evaluation(
-            self.line["step"], self.line["images"], self.line["metrics"], dict(flat(self.line["protocol"])), self.line["better"]
-        )
 
 
 class Compared(NamedTuple):
@@ -75,16 +68,19 @@ class Groups:
         rows = []
         for figure in self.figures:
             first, *others = [self.spread(group, figure) for group in self.groups]
-            alike = not self.unlike(figure)
+            alike = not self.unlike[figure]
             tests = [welch(first, other) if first and other and alike else None for other in others]
             rows += [Compared(figure, *each) for each in zip(self.names, [first, *others], [None, *tests])]
         return rows
 
-    def unlike(self, figure: str) -> tuple[str, ...]:
-        """List the entries of the protocol in which the members' measurements of a figure differ."""
-        first, *others = [each.evaluation.measured for group in self.groups for each in group]
-        found = dict.fromkeys(name for other in others for name in first.differing(figure, other))
-        return tuple(name for name in found if name.removesuffix("_sha256") not in OF_A_SUBJECT)
+    @cached_property
+    def unlike(self) -> dict[str, tuple[str, ...]]:
+        """For each figure the entries of the protocol in which the members' measurements differ."""
+        first, *others = [Protocol.of(dict(flat(each.line["protocol"]))) for group in self.groups for each in group]
+        found = {figure: dict.fromkeys(name for other in others for name in first.differing(figure, other)) for figure in self.figures}
+        return {
+            figure: tuple(name for name in names if name.removesuffix("_sha256") not in OF_A_SUBJECT) for figure, names in found.items()
+        }
 
     def notes(self) -> list[str]:
         """Return what a reader has to know: what the tests do not cover, and what makes the groups unlike."""
@@ -98,9 +94,9 @@ class Groups:
         steps = sorted({each.line["step"] for group in self.groups for each in group if each.run is not None})
         if len(steps) > 1:
             notes.append(f"they were measured at different rounds: {some(map(str, steps), SHOWN)}")
-        for names in dict.fromkeys(map(self.unlike, self.figures)):
+        for names in dict.fromkeys(self.unlike.values()):
             if names:
-                figures = [figure for figure in self.figures if self.unlike(figure) == names]
+                figures = [figure for figure in self.figures if self.unlike[figure] == names]
                 notes.append(f"{some(figures, SHOWN)}: not measured alike, the protocols differ in {some(names, SHOWN)}")
         if any(each.test for each in self.rows):
             notes.append("p is of Welch's t test over training seeds, two-sided, not corrected for the number of figures and groups")

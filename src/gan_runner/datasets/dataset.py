@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from gan_runner.datasets import pictures
@@ -16,6 +17,7 @@ from gan_runner.game.spec import Spec
 from gan_runner.reporting import Tick
 
 Split = Literal["train", "test"]
+Workers = Annotated[int, Ge(0), Le(1024)]  # many more cannot be started
 
 
 class Items(Protocol):

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from gan_runner.datasets.dataset import Dataset, Items, Samples, Split, unheard
+from gan_runner.datasets.dataset import Dataset, Items, Samples, Split, Workers, unheard
 from gan_runner.datasets.decoded import Decoded, readable_mark
 from gan_runner.datasets.decoding import BACKGROUND, VERSION, colour, decode, has_opacity, refuse_unreadable
 from gan_runner.datasets.fingerprint import Fingerprint, of_files
@@ -216,7 +216,7 @@ class ImageFolder(ImageFiles):
         test_fraction: Annotated[float, Ge(0), Lt(1)] = 0.1,
         split_seed: Annotated[int, Ge(0)] = 0,
         resident_mb: Annotated[int, Ge(0)] = 4096,
-        workers: Annotated[int, Ge(0), Le(1024)] = 2,
+        workers: Workers = 2,
         keep_decoded: bool = True,
     ):
         colour(background)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from gan_runner.datasets.dataset import Dataset
+from gan_runner.datasets.dataset import Dataset, Workers
 from gan_runner.game.spec import Spec
 
 ROWS = 1024  # images that are resized at once: bounds the memory
@@ -42,7 +42,7 @@ class PublicImages(Dataset):
         flip: bool = False,
         resolution: Annotated[int, Gt(0)] | None = None,
         resident_mb: Annotated[int, Ge(0)] = 4096,
-        workers: Annotated[int, Ge(0), Le(1024)] = 2,
+        workers: Workers = 2,
     ):
         self.root, self.flip, self.resolution = Path(root).expanduser(), flip, resolution
         self.resident_mb, self.workers = resident_mb, workers

@@ -6,8 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Lt
 
+from gan_runner.datasets.dataset import Workers
 from gan_runner.datasets.decoding import BACKGROUND, colour
 from gan_runner.datasets.folder import ImageFiles
 from gan_runner.datasets.listing import Listing, shown
@@ -39,7 +40,7 @@ class Packed(ImageFiles):
         test_fraction: Annotated[float, Ge(0), Lt(1)] = 0.1,
         split_seed: Annotated[int, Ge(0)] = 0,
         resident_mb: Annotated[int, Ge(0)] = 4096,
-        workers: Annotated[int, Ge(0), Le(1024)] = 2,
+        workers: Workers = 2,
         keep_decoded: bool = True,
     ):
         colour(background)

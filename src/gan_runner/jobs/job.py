@@ -80,7 +80,7 @@ def _raw(node: Any, key: str) -> Any:
 
 
 def composed_with_all_mistakes(compose: Callable[[], Composed]) -> Composed:
-    """Compose a run. Where the line is wrong, UserError with its mistakes and those of the values of what is left of it."""
+    """Compose a run. UserError with all mistakes of the line: wrong words, and wrong values among the other words."""
     composed, mistakes = composed_or_rest(compose)
     if not mistakes:
         return composed

@@ -54,6 +54,6 @@ class FrechetRatio(FeatureSets):
         ratio = next((value for key, value in figures.items() if not key.endswith("/n")), None)
         if n is None or ratio is None:
             return super().sentence(figures)
-        mean = figures.get("fd_ratio/mean")
+        mean = figures.get(self.mean_key)
         said = f"{ratio:.3g} times as far from the training set as {n:,.0f} held-out samples are"
         return said if mean is None else f"{said}; {mean:.3g} times in the mean over the networks"

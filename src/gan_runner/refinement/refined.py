@@ -76,14 +76,13 @@ class Refinement:
         indices = chosen(POOL, held_out.n, "refinement", self.seed)
         labels = held_out.labels
         takes_labels = self.ratio.generator.classes is not None
-        real, fake = [], []
+        real = []
         for rows in indices.split(500):
             draws = NumberedDraws("calibration", "real", self.seed, indices=rows, device=self.device)
             sample = self.ratio.generator.view(held_out.at(rows).to(self.device), draws)
             real.append(self.ratio.logits(sample, labels[rows].to(self.device) if takes_labels and labels is not None else None))
-        for e, y in zip(fakes.e.split(500), fakes.y.split(500) if fakes.y is not None else [None] * POOL):
-            fake.append(self.ratio.logits(self.ratio.generated(e, y), y))
-        logits, made = torch.cat(real), torch.cat(fake)
+        logits = torch.cat(real)
+        made = torch.cat([self.ratio.logits(self.ratio.generated(part.e, part.y), part.y) for part in fakes.split()])
         self.diagnosis = Diagnosis.of(logits, made)
         if centre and self.refiner.needs_zero and self.refiner.calibration == "none":
             self.ratio.centre = float((logits.mean() + made.mean()) / 2)

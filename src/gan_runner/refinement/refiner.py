@@ -25,6 +25,11 @@ class Start(NamedTuple):
         """Return the first n of them."""
         return Start(self.e[:n], None if self.y is None else self.y[:n])
 
+    def split(self, size: int = 500) -> list[Start]:
+        """Return all of them, `size` at a time."""
+        rows = [slice(i, i + size) for i in range(0, len(self.e), size)]
+        return [Start(self.e[each], None if self.y is None else self.y[each]) for each in rows]
+
 
 class Pool(NamedTuple):
     """What `prepare` may look at: latents of fresh fakes, and log ratios of held-out real samples."""
@@ -82,9 +87,3 @@ def along(values: Tensor, leaf: Tensor) -> Tensor:
 def standard_normal(point: Sample, draws: Draws) -> Sample:
     """Draw standard normal noise of the shape of a point."""
     return tree.map(lambda leaf: draws.normal(*leaf.shape[1:]).to(leaf), point)
-
-
-def in_parts(ratio: Ratio, start: Start, space: Space = "latent", size: int = 500) -> Tensor:
-    """Return the log ratios of samples of G, N, float64, computed `size` at a time."""
-    parts = [Start(start.e[i : i + size], None if start.y is None else start.y[i : i + size]) for i in range(0, len(start.e), size)]
-    return torch.cat([ratio.at(part.e, part.y, "latent") for part in parts]).double()

@@ -12,7 +12,7 @@ from torch import Tensor
 from gan_runner.draws import Draws
 from gan_runner.refinement.calibration import Kind
 from gan_runner.refinement.ratio import Ratio
-from gan_runner.refinement.refiner import Pool, Refiner, Start, in_parts
+from gan_runner.refinement.refiner import Pool, Refiner, Start
 from gan_runner.tree import Sample
 
 
@@ -36,7 +36,7 @@ class Rejection(Refiner):
         raise NotImplementedError
 
     def prepare(self, ratio: Ratio, pool: Pool) -> None:
-        self.fit(in_parts(ratio, pool.fakes))
+        self.fit(torch.cat([ratio.at(part.e, part.y, "latent") for part in pool.fakes.split()]).double())
 
     @torch.no_grad()
     def __call__(self, ratio: Ratio, start: Start, draws: Draws) -> Iterator[Sample]:

@@ -27,7 +27,7 @@ SINCE = {"config": dict, "data": dict, "machine": dict}  # parts that states of 
 SHOWN = ("spec", *SINCE)  # parts whose values are compared, printed and written
 MOST = 3_000_000  # values and characters of such a part
 MISFIT = (RuntimeError, LookupError, ValueError, TypeError, AttributeError)  # what load_state_dict raises for a state of another model
-KEYS = (  # names in the state of a game, and the keys of what has them
+KEYS = (  # how names in a saved game begin, and the keys of the configuration that they belong to
     (r"players\.(\w+)\.objective\.net\.", r"architecture.\1."),
     (r"players\.\w+\.objective\.owned\.", ""),
     (r"players\.(\w+)\.schedules\.", r"optimizer.\1."),

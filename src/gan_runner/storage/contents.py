@@ -23,7 +23,7 @@ SWEEP = (*SUMMARY, *SWEEP_RECORDS[1:], ".lock", "study.db*", ".submitit", ".*.pa
 RATING = ("key.json", "score.json", "page", ".*.part")
 WATCHED = "evaluations/watch.jsonl"  # what gan-eval measures while a run trains, and the curves of it
 WATCHED_CURVES = "evaluations/events.out.tfevents.watch"
-MOST = {  # bytes of what is read as a whole, and grows with a run
+MOST = {  # largest size in bytes of files that grow with a run and are read into memory
     "metrics.jsonl": 2**28, "scalars.csv": 2**28, "changes.jsonl": 2**22, Path(WATCHED).name: 2**28, Path(WATCHED_CURVES).name: 2**30,
 }  # fmt: skip
 
