@@ -30,6 +30,19 @@ def test_a_scaled_log_ratio_is_scaled_back():
     torch.testing.assert_close(fitted("logistic", real, fake)(x), (x - 4) / 3, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize(("reals", "fakes"), [(20000, 2000), (2000, 20000)])
+@pytest.mark.parametrize("kind", ["logistic", "isotonic"])
+def test_unequal_numbers_of_real_samples_and_fakes_shift_nothing(kind, reals, fakes):
+    real, fake = normals(20000)
+    x = torch.linspace(-3, 3, 7, dtype=torch.float64)
+    got = fitted(kind, real[:reals], fake[:fakes])(x)
+    torch.testing.assert_close(got, x, rtol=0, atol=0.6 if kind == "isotonic" else 0.15)  # log(20000 / 2000) is 2.3
+    found = Diagnosis.of(real[:reals], fake[:fakes])
+    assert found.steepness == pytest.approx(1, abs=0.05)
+    assert found.calibrated == pytest.approx(found.cross_entropy, abs=0.003)
+    assert abs(found.Z) < 3
+
+
 def test_classes_that_a_logit_separates_have_a_finite_slope():
     got = Logistic(torch.tensor([2.0, 3.0]), torch.tensor([-1.0, -2.0]))
     assert got.slope.isfinite()

@@ -28,32 +28,41 @@ def unchanged(logits: Tensor) -> Tensor:
     return logits
 
 
-def labelled(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits and targets (1: real) of all samples, float64."""
-    return torch.cat([real, fake]).double(), torch.cat([torch.ones_like(real), torch.zeros_like(fake)]).double()
+class Labelled(NamedTuple):
+    """Logits of N samples, targets (1: real) and weights, with which real samples and fakes count the same however many there are."""
+
+    d: Tensor
+    target: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(cls, real: Tensor, fake: Tensor) -> Labelled:
+        d = torch.cat([real, fake]).double()
+        target = torch.cat([torch.ones_like(real), torch.zeros_like(fake)]).double()
+        return cls(d, target, torch.where(target == 1, len(d) / (2 * len(real)), len(d) / (2 * len(fake))))
 
 
 class Logistic:
     """Scale a logit: slope * d + offset of the greatest likelihood (Platt 1999)."""
 
     def __init__(self, real: Tensor, fake: Tensor):
-        d, target = labelled(real, fake)
+        d, target, weight = Labelled.of(real, fake)
         centre, width = d.mean(), d.std().clamp_min(1e-12)
-        slope, offset = regression((d - centre) / width, target)
+        slope, offset = regression((d - centre) / width, target, weight)
         self.slope, self.offset = slope / width, offset - slope * centre / width
 
     def __call__(self, logits: Tensor) -> Tensor:
         return logits * self.slope.to(logits) + self.offset.to(logits)
 
 
-def regression(x: Tensor, target: Tensor, steps: int = 50) -> tuple[Tensor, Tensor]:
-    """Fit (slope, offset) of the logistic regression of target on x (N) by Newton's method."""
+def regression(x: Tensor, target: Tensor, weight: Tensor, steps: int = 50) -> tuple[Tensor, Tensor]:
+    """Fit (slope, offset) of the logistic regression of target on x (N) by Newton's method, each sample with its weight."""
     design = torch.stack([x, torch.ones_like(x)], 1)
     weights = x.new_zeros(2)
     for _ in range(steps):
         p = torch.sigmoid(design @ weights)
-        gradient = design.T @ (p - target) / len(x) + RIDGE * weights
-        hessian = (design * (p * (1 - p))[:, None]).T @ design / len(x) + RIDGE * torch.eye(2).to(x)
+        gradient = design.T @ (weight * (p - target)) / len(x) + RIDGE * weights
+        hessian = (design * (weight * p * (1 - p))[:, None]).T @ design / len(x) + RIDGE * torch.eye(2).to(x)
         step = torch.linalg.solve(hessian, gradient)
         weights = weights - step / step.norm().clamp_min(1)
         if step.norm() < 1e-10:
@@ -68,11 +77,11 @@ class Isotonic:
     """
 
     def __init__(self, real: Tensor, fake: Tensor):
-        d, target = labelled(real, fake)
+        d, target, weight = Labelled.of(real, fake)
         order = d.argsort()
-        blocks: list[tuple[float, float, float]] = []  # sum of targets, number, sum of logits: pool adjacent violators
-        for y, logit in zip(target[order].tolist(), d[order].tolist()):
-            block = (y, 1.0, logit)
+        blocks: list[tuple[float, float, float]] = []  # sums of targets, of weights and of logits: pool adjacent violators
+        for y, w, logit in zip(target[order].tolist(), weight[order].tolist(), d[order].tolist()):
+            block = (w * y, w, w * logit)
             while blocks and blocks[-1][0] * block[1] >= block[0] * blocks[-1][1]:
                 block = (blocks[-1][0] + block[0], blocks[-1][1] + block[1], blocks[-1][2] + block[2])
                 blocks.pop()
@@ -101,10 +110,27 @@ class Diagnosis(NamedTuple):
     Z: float
     """sum (y - p) / sqrt(sum p (1 - p)), p = sigmoid(logit): within 2 of 0 where it is calibrated (Turner et al. 2019)."""
 
+    calibrated: float
+    """The cross-entropy after logistic calibration, nats."""
+
     @classmethod
     def of(cls, real: Tensor, fake: Tensor) -> Diagnosis:
-        d, y = labelled(real, fake)
+        d, y, weight = Labelled.of(real, fake)
         p = torch.sigmoid(d)
-        entropy = (F.softplus(-real.double()).mean() + F.softplus(fake.double()).mean()) / 2
-        z = (y - p).sum() / (p * (1 - p)).sum().sqrt()
-        return cls(float(Logistic(real, fake).slope), float(entropy), float(z))
+        z = (weight * (y - p)).sum() / (weight.square() * p * (1 - p)).sum().sqrt()
+        platt = Logistic(real, fake)
+        calibrated = cross_entropy(platt(real.double()), platt(fake.double()))
+        return cls(float(platt.slope), cross_entropy(real.double(), fake.double()), float(z), calibrated)
+
+    @property
+    def said(self) -> str:
+        """The figures in words."""
+        return (
+            f"steepness {self.steepness:.3g}, cross-entropy {self.cross_entropy:.3g} nats, {self.calibrated:.3g} when calibrated, "
+            f"Z {self.Z:.3g}"
+        )
+
+
+def cross_entropy(real: Tensor, fake: Tensor) -> float:
+    """Return the mean cross-entropy of telling real from fake by these logits, both equally probable, nats."""
+    return float((F.softplus(-real).mean() + F.softplus(fake).mean()) / 2)
