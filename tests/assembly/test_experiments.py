@@ -21,7 +21,7 @@ from gan_runner.lifecycle import runs
 CONFIGS = groups.config_dir()
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 WIDE = {"sngan_cifar10", "cgan_pd_cifar10", "wgan_gp_cifar10"}  # residual networks, which take seconds
-GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name not in ("experiment", "study"))
+GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name not in ("experiment", "study", "refiner"))
 ELSEWHERE = ("trained", "sampled", "solo")  # need another run, or a player that is still: played in tests/lifecycle and tests/behaviour
 PARTS = [(group, path.stem) for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]
 TINY = {

@@ -6,6 +6,7 @@ import pytest
 from annotated_types import Ge
 from typing_extensions import TypedDict
 
+from command_settings import defaults
 from gan_runner.assembly.build import check, wrong_values
 from gan_runner.assembly.parts import whole_numbers
 from gan_runner.assembly.signatures import converted, mistyped, whole
@@ -82,17 +83,7 @@ def test_a_number_that_is_not_whole_is_refused(word):
 
 
 def test_commands_take_them_as_well():
-    values = {
-        "run": "x",
-        "checkpoint": "last",
-        "n": 4.0,
-        "seed": 1e0,
-        "format": "grid",
-        "columns": 2.0,
-        "accelerator": "cpu",
-        "scale": "auto",
-    }
-    settings = read(Sample, values | dict.fromkeys(("class", "out", "export")) | {"packages": []})
+    settings = read(Sample, defaults(Sample) | {"run": "x", "n": 4.0, "seed": 1e0, "columns": 2.0})
     assert repr((settings.n, settings.seed, settings.columns)) == "(4, 1, 2)"
 
 

@@ -324,8 +324,9 @@ def test_every_shipped_experiment_composes(name: str):
 
 def test_the_entries_of_every_shipped_list_are_keyed_by_the_names_of_their_files():
     lists = {group: list(catalogue()[group]) for group in groups.LISTS if group in catalogue()}
-    result = compose(["dataset=mnist", *(f"{group}=[{','.join(names)}]" for group, names in lists.items())]).plain()
     for group, names in lists.items():
+        main = next(main for main in groups.MAIN if group in groups.composed_groups(main))
+        result = compose([f"{group}=[{','.join(names)}]", *(["dataset=mnist"] if main == "train" else [])], config_name=main).plain()
         assert set(result[group]) == set(names)
         assert all("_target_" in part for part in result[group].values())
 

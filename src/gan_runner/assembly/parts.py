@@ -29,6 +29,7 @@ from gan_runner.game.prior import Prior
 from gan_runner.game.rule import Rule
 from gan_runner.game.term import Term
 from gan_runner.game.trick import Augmentation, Trick
+from gan_runner.refinement.refiner import Refiner
 from gan_runner.schedules import Schedule
 from gan_runner.storage.documents import MARK
 from gan_runner.trainer import Trainer
@@ -43,6 +44,7 @@ LIST: dict[str, type] = {
     "extractor": Extractor,
     "callback": Callback,
     "logger": Logger,
+    "refiner": Refiner,
 }
 SIDES: dict[str, type] = {"generator": Generator, "discriminator": Discriminator}
 # parts that may be below a part, where the annotation of its constructor names them

@@ -17,8 +17,11 @@ from torch import Tensor
 
 from gan_runner.assembly import build, parts
 from gan_runner.assembly.signatures import signature
+from gan_runner.commands import refining
 from gan_runner.commands.groups import Groups, Member
 from gan_runner.commands.printed import Printed
+from gan_runner.commands.refined import Comparison, with_coverage
+from gan_runner.commands.refined import Judged as Refined
 from gan_runner.commands.settings import Evaluate
 from gan_runner.datasets import Dataset
 from gan_runner.datasets.stored import Stored
@@ -30,6 +33,7 @@ from gan_runner.evaluation.reference import Reference
 from gan_runner.execution import hardware
 from gan_runner.game.spec import Spec
 from gan_runner.loggers import add_to_curves
+from gan_runner.refinement import Refiner
 from gan_runner.reporting import Countdown, Reporter
 from gan_runner.sampling.subjects import Collected, Generated, Subject
 from gan_runner.storage import contents, directory, records
@@ -45,6 +49,7 @@ class Judged(NamedTuple):
     step: int
     images: int
     protocol: dict[str, Any]
+    run: TrainedRun | None = None  # whose samples they are
     marks: dict[str, Any] = {}  # what the line says besides
 
 
@@ -65,13 +70,14 @@ def main(settings: Evaluate, root: str | None, samples: Mapping[str, dict[str, A
 
     root: the folder of the data, where the line names it. samples: the data sets that `settings.samples` names, by name.
     """
+    refuse_unrefinable(settings)
     every, grouped = each_alone(settings)
     hardware.use_threads(settings.threads)
     configs = [config_of(one, root) for one in every]  # before the first of them is measured
     given = [stored(one.settings, root, samples.get(one.name)) if one.settings.samples is not None else None for one in every]
     if len(every) > 1:
         refuse_other_shapes(every, configs, given)
-    printed = Printed(settings.format, sys.stdout, together=len(every) > 1, grouped=grouped)
+    printed = Printed(settings.format, sys.stdout, together=len(every) > 1, grouped=grouped, refined=bool(settings.refiner))
     members: list[list[Member]] = [[] for _ in range(every[-1].group + 1)]
     with Reporter() as reporter:
         for one, config, dataset in zip(every, configs, given):
@@ -82,6 +88,15 @@ def main(settings: Evaluate, root: str | None, samples: Mapping[str, dict[str, A
         printed.end(groups)
         for note in groups.notes() if len(every) > 1 else ():
             reporter.say(f"note: {note}")
+
+
+def refuse_unrefinable(settings: Evaluate) -> None:
+    """Raise UserError where refiners are chosen for what they cannot refine, or keys of refiners without one."""
+    refining.made(settings)
+    if not settings.refiner and settings.every is not None:
+        raise UserError(f"every={settings.every}: this is for refiners, and none is chosen: 'refiner=[NAME]'")
+    if settings.refiner and (settings.samples is not None or not isinstance(settings.run, str)):
+        raise UserError("refiners work with the networks of one run: say run=RUN_DIR, without samples=, and type a line for each run")
 
 
 def each_alone(settings: Evaluate) -> tuple[list[One], bool]:
@@ -162,12 +177,14 @@ def measure_all(
 
     UserError if a figure cannot be computed.
     """
-    countdown = Countdown(reporter)
+    countdown, refiners = Countdown(reporter), refining.made(settings)
     reference, metrics, lines = None, None, []
     for judged in every:
         if metrics is None:
             dataset, first = real(settings, config), judged.subjects[0]
             spec = known(dataset, first)
+            if refiners:
+                config = with_coverage(config, settings.packages, spec.kind.bounded, reporter.say)
             metrics = build.make_metrics(config, settings.packages, spec)
             if dataset is not None:
                 if found := dataset.summary():
@@ -177,8 +194,33 @@ def measure_all(
                     n=settings.n_real, device=device, batch_size=settings.batch_size, tick=countdown.at,
                     order=first.spec if first.labelled else None,
                 )  # fmt: skip
-        lines.append(measure(judged, metrics, reference, replace(settings, metric=config["metric"]), keep, reporter, printed))
+        measured = replace(settings, metric=config["metric"])
+        comparison = Comparison(judged.run, measured, metrics, reference, reporter) if refiners and judged.run else None
+        lines.append(measure(judged, metrics, reference, measured, keep, reporter, printed))
+        if comparison is not None:
+            compare(judged.name, comparison, refiners, lines[-1], keep, printed, reporter)
     return lines
+
+
+def compare(
+    name: str, comparison: Comparison, refiners: Mapping[str, Refiner], before: dict[str, Any],
+    keep: Keep | None, printed: Printed, reporter: Reporter,
+) -> None:  # fmt: skip
+    """Judge the samples of every refiner, print and keep the figures, and a plot of all of them with those of the last one.
+
+    before: the line of samples that are not refined.
+    """
+    every: list[Refined] = []
+    for each, refiner in refiners.items():
+        every.append(comparison.judge(each, refiner, before))
+        if keep is not None:
+            last = len(every) == len(refiners)
+            keep(every[-1].line, {"refined": comparison.plot(every, before)} if last else {})
+        reporter.pause()
+        printed.add(f"{name}, {each}", every[-1].line)
+    if (diagnosis := every[0].diagnosis) is not None:
+        reporter.say(f"{name}: the discriminator on held-out samples: {diagnosis.said}")
+    printed.compare(name, [comparison.before(before), *(row for one in every for row in (*one.pilot, *one.rows))])
 
 
 def chosen(settings: Evaluate, root: str | None, saved: dict[str, Any]) -> dict[str, Any]:
@@ -275,7 +317,7 @@ def of_checkpoint(run: TrainedRun, settings: Evaluate) -> Judged:
     )  # fmt: skip
     subjects: list[Subject] = [make(seed=seed) for seed in range(settings.seed, settings.seed + settings.seeds)]
     protocol = {"checkpoint": run.path.name, "generator": "average of G" if run.averaged else "G"}
-    return Judged(f"round {run.step}", subjects, run.step, run.step * run.config["batch_size"], protocol)
+    return Judged(f"round {run.step}", subjects, run.step, run.step * run.config["batch_size"], protocol, run)
 
 
 def measure(

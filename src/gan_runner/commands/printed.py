@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from gan_runner.commands.groups import Groups
+from gan_runner.commands.refined import Row
 from gan_runner.errors import printable
 
 COLUMNS = ("judged", "step", "figure", "value", "low", "high", "n", "n_real", "better")
@@ -23,11 +24,12 @@ class Printed:
 
     kind: auto (a table where `file` is a terminal, else json), json, csv, markdown or table. Of several checkpoints, CSV and Markdown have
     one heading. together: of several runs, a table is one for all of them, printed by `end`; grouped: then those of groups of runs follow.
+    refined: a table is that of `compare`.
     """
 
-    def __init__(self, kind: str, file: TextIO, together: bool = False, grouped: bool = False):
+    def __init__(self, kind: str, file: TextIO, together: bool = False, grouped: bool = False, refined: bool = False):
         self.kind = ("table" if file.isatty() else "json") if kind == "auto" else kind
-        self.file, self.lines, self.together, self.grouped = file, 0, together, grouped
+        self.file, self.lines, self.together, self.grouped, self.refined = file, 0, together, grouped, refined
         self.rows: list[Sequence[str]] = []
 
     def add(self, name: str, line: dict[str, Any]) -> None:
@@ -35,9 +37,16 @@ class Printed:
         if self.together and self.kind == "table":
             self.rows += [(printable(name), *row) for row in cells(line)]
             return
+        if self.refined and self.kind == "table":
+            return
         form = {"json": self.as_json, "csv": self.as_csv, "markdown": self.as_markdown, "table": self.as_table}[self.kind]
         print(form(printable(name), line), file=self.file, flush=True)
         self.lines += 1
+
+    def compare(self, name: str, rows: Sequence[Row]) -> None:
+        """Print a row for the samples of each refiner where the figures of a line are a table. name: what was judged."""
+        if self.kind == "table":
+            print(f"{printable(name)}\n{aligned([headings_of(rows), *map(cells_of_row, rows)], range(1, 100))}", file=self.file, flush=True)
 
     def end(self, groups: Groups) -> None:
         """Print the table of several runs, by figure, so that those of the runs are below each other, and what their groups come to."""
@@ -100,6 +109,16 @@ def cells(line: dict[str, Any]) -> list[Sequence[str]]:
     for key, value in line["metrics"].items():
         rows.append((printable(key), short(value), between(interval(line, key)), n, n_real, line["better"].get(key) or ""))
     return rows
+
+
+def headings_of(rows: Sequence[Row]) -> list[str]:
+    """Return the headings of rows of refiners."""
+    return ["refiner", *map(printable, rows[0].figures), "evaluations", "gradients", "s / 1,000"]
+
+
+def cells_of_row(row: Row) -> list[str]:
+    """Return the cells below them."""
+    return [printable(row.name), *map(short, row.figures.values()), *map(short, row.cost[:2]), short(1000 * row.cost.seconds)]
 
 
 def interval(line: dict[str, Any], key: str) -> tuple[float, float] | None:

@@ -70,9 +70,14 @@ class Sample:
     columns: Annotated[int, Ge(1), Doc("a number of columns")] | None
     scale: Annotated[int, Ge(1), Le(64)] | Literal["auto"]
     out: Annotated[Text, AfterValidator(below_folders), Doc("a path")] | None
+    trajectory: bool
+    discriminator: Run | None
+    corrector: Run | None
     export: Annotated[Text, AfterValidator(below_folders), AfterValidator(no_folder), Doc("the path of a file")] | None
     accelerator: Accelerator
     packages: tuple[str, ...]
+    refiner: dict[str, Any]
+    dataset: dict[str, Any]
 
     def __post_init__(self) -> None:
         """Raise UserError if `out` cannot be a folder, which format=png needs for its files."""
@@ -100,6 +105,9 @@ class Evaluate:
     seed: Seed
     seeds: Annotated[int, Ge(1), Doc("a number of evaluations")]
     batch_size: Annotated[int, Ge(1), Doc("a number of samples")]
+    discriminator: Run | None
+    corrector: Run | None
+    every: Annotated[int, Ge(1), Doc("a number of steps")] | None
     format: Literal["auto", "json", "csv", "markdown", "table"]
     out: Folder | None
     accelerator: Accelerator
@@ -107,6 +115,7 @@ class Evaluate:
     packages: tuple[str, ...]
     metric: dict[str, Any] | None
     extractor: dict[str, Any]
+    refiner: dict[str, Any]
     dataset: dict[str, Any]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import islice, takewhile
 from pathlib import Path
 
-from gan_runner.config.groups import LISTS, ONE, config_dir
+from gan_runner.config.groups import LISTS, ONE, composed_groups, config_dir
 from gan_runner.errors import printable, shell_line
 from gan_runner.storage.untrusted import read_bounded
 
@@ -46,7 +46,7 @@ Parts, one of each (GROUP=OPTION; the values of an option: GROUP.KEY=VALUE)
 {options(ONE)}
 
 Parts, any number of each ('GROUP=[A,B]', or +GROUP=A to add one, ~GROUP.A to take one away; values: GROUP.A.KEY=VALUE)
-{options(LISTS)}
+{options([group for group in LISTS if group in composed_groups("train")])}
 
 Prepared sweeps (study=NAME)
 {_table(list(groups.get("study", {}).items()))}
@@ -101,8 +101,12 @@ Usage
 Keys
 {_documented("sample.yaml")}
 
+Refiners (refiner=NAME; values: refiner.NAME.KEY=VALUE)
+{_table(list(catalogue()["refiner"].items()))}
+
 Examples
   gan-sample run=outputs/NAME/DATE_TIME n=64
+  gan-sample run=outputs/NAME/DATE_TIME refiner=dgflow trajectory=true
   gan-sample run=outputs/NAME/DATE_TIME checkpoint=last seed=1 class=3 format=png out=pictures
   gan-sample run=outputs/NAME/DATE_TIME export=model.safetensors
 
@@ -143,6 +147,9 @@ Metrics ('metric=[A,B]'; values: metric.A.KEY=VALUE)
 Feature networks ('extractor=[C,D]'; values: extractor.C.KEY=VALUE, or extractor.KEY=VALUE with one of them)
 {options("extractor")}
 
+Refiners ('refiner=[A,B]'; values: refiner.A.KEY=VALUE): samples that are refined are judged beside those that are not
+{options("refiner")}
+
 Keys
 {_documented("evaluate.yaml")}
 
@@ -155,6 +162,7 @@ Results
 Examples
   gan-eval run=outputs/NAME/DATE_TIME
   gan-eval run=outputs/NAME/DATE_TIME checkpoint=all 'metric=[frechet_distance,precision_recall]' extractor=inception_v3_tf n=10000
+  gan-eval run=outputs/NAME/DATE_TIME 'refiner=[dgflow,obrs]' n=2500 every=5
   gan-eval run=outputs/NAME/DATE_TIME watch=true accelerator=cpu             while it trains: each new checkpoint, until it has ended
   gan-eval samples=pictures reference=cifar10 split=test 'metric=[frechet_distance]' extractor=cifar_resnet seeds=1
   gan-eval samples=made.zip reference=photographs.parquet resize=64 'metric=[frechet_distance]' extractor=inception_v3_tf format=csv

@@ -72,6 +72,8 @@ def refuse(settings: Evaluate) -> None:
         raise UserError("watch=true follows one run: say run=RUN_DIR, and type a line for each run")
     if settings.checkpoint not in ("last", "all"):
         raise UserError(f"checkpoint={settings.checkpoint}: watch=true evaluates each checkpoint as it is written; leave it out")
+    if settings.refiner:
+        raise UserError("watch=true follows the figures of training: evaluate refiners afterwards, without watch")
     if settings.out is not None:
         raise UserError(f"out={settings.out}: the figures of watch=true are kept in the run, to go on from them; leave it out")
 

@@ -12,14 +12,14 @@ from gan_runner.config.command_line import parsed, quoted, text_of
 from gan_runner.errors import UserError
 from gan_runner.storage.addresses import LATEST, STATES, address, is_run
 
-INIT = ("init_from", "init_from.run")  # take RUN_DIR:best
+WITH_STATE = ("init_from", "init_from.run", "discriminator", "corrector")  # take RUN_DIR:best
 
 
 def located(words: Sequence[str], root: Callable[[], Path]) -> tuple[list[str], list[str]]:
     """Return the line with run directories in the place of addresses, and a note for each that was replaced.
 
-    An address is the value of a key that ends in `run`, or of init_from. root: returns the folder for `latest`. UserError for an address
-    that leads to no run; what is no path is left to who reads it.
+    An address is the value of a key that ends in `run`, or of one of WITH_STATE. root: returns the folder for `latest`. UserError for an
+    address that leads to no run; what is no path is left to who reads it.
     """
     found: list[str] = []
     notes: list[str] = []
@@ -36,7 +36,7 @@ def names_run(override: Override) -> bool:
     key = override.key_or_group
     if override.is_sweep_override() or override.is_delete() or key.startswith("hydra."):
         return False
-    return (key.rpartition(".")[2] == "run" or key in INIT) and any(map(is_address, _listed(override.value())))
+    return (key.rpartition(".")[2] == "run" or key in WITH_STATE) and any(map(is_address, _listed(override.value())))
 
 
 def is_address(said: Any) -> bool:
@@ -56,7 +56,7 @@ def _replaced(override: Override, root: Callable[[], Path]) -> list[str]:
     except UserError as error:
         raise UserError(f"{text}: {error}") from error
     states = [each.checkpoint for each in there if each.checkpoint]
-    if key in INIT:
+    if key in WITH_STATE:
         return [f"{sign}{key}={typed(there[0].with_state())}"]
     if states and len(there) > 1:
         raise UserError(f"{text}: name the run directories alone, and the checkpoint of all of them by checkpoint=NAME")

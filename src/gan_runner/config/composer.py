@@ -19,6 +19,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.defaults_list import create_defaults_list
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.default_element import GroupDefault
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException, MissingConfigException
@@ -39,6 +40,7 @@ from gan_runner.config.mistakes import (
     misspelt,
     orphans,
     strangers,
+    unheard_of,
     wrong_choices,
     wrong_keys,
 )
@@ -211,7 +213,10 @@ class Composer(ConfigLoaderImpl):
     def _loaded(self, config_name: str, line: list[Override], run_mode: RunMode, *args: Any, **kwargs: Any) -> DictConfig:
         choosers = [o for o in line if self._chooses(o)]
         single = [o for o in line if run_mode == RunMode.RUN or not o.is_sweep_override()]  # a sweep is to have several values
-        words = misspelt(single, self.repository, config_name == "train")
+        words = [
+            *misspelt(single, self.repository, config_name == "train"),
+            *unheard_of(line, self._groups(config_name), config_name),
+        ]
         if wrong := [*words, *wrong_choices(choosers, self.repository)]:
             raise WrongLine(wrong)
         self.loading = _Loading(
@@ -341,12 +346,22 @@ class Composer(ConfigLoaderImpl):
     def _verify(self, loaded: DictConfig, config_name: str, line: list[Override]) -> None:
         """Refuse errors that Hydra accepts: new names at the top level, and a part of a list without a class."""
         primary = self.repository.load_config(config_path=config_name)
-        known = ["hydra", *PARTS, *(map(str, primary.config) if primary else ())]
+        known = ["hydra", *self._groups(config_name), *(map(str, primary.config) if primary else ())]
         own = {group: self._own_keys(group) for group in PAIRS}
-        if mistakes := [*strangers(loaded, known, self.repository), *misplaced(loaded, own), *orphans(loaded, self.repository)]:
+        if mistakes := [
+            *strangers(loaded, known, self.repository, config_name),
+            *misplaced(loaded, own),
+            *orphans(loaded, self.repository),
+        ]:
             raise WrongLine(mistakes)
         for override in line:
             self.loading.origins.pop(override.key_or_group, None)
+
+    def _groups(self, config_name: str) -> list[str]:
+        """Return the groups of parts that are in the file that a command composes, under `defaults` or as a key."""
+        primary = self.repository.load_config(config_path=config_name)
+        there = [default.group for default in primary.defaults_list or () if isinstance(default, GroupDefault)] if primary else []
+        return [group for group in (*PARTS, *BELOW) if group in there or (primary and group in primary.config)]
 
     def _own_keys(self, group: str) -> list[str]:
         """Return the keys beside `generator` and `discriminator` that are in a file of the group: any other would have no effect."""

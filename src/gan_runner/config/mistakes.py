@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from gan_runner.config.command_line import accepted, as_typed, named_packages, parsed, text_of
 from gan_runner.config.composed import Composed
 from gan_runner.config.explain import exists, keys_of, listed, orphan, unknown_key
-from gan_runner.config.groups import BELOW, LINE_ONLY, LISTS, ONE, PARTS, SINGLE, chosen_names, is_part
+from gan_runner.config.groups import BELOW, LINE_ONLY, LISTS, ONE, PARTS, SINGLE, chosen_names, is_part, takes_no
 from gan_runner.errors import UserError, did_you_mean, nearest, with_article
 from gan_runner.storage.documents import rendered
 
@@ -87,6 +87,14 @@ def misspelt(line: Sequence[Override], repository: Any, sweeps: bool) -> Iterato
                 yield Mistake(str(error), key)
 
 
+def unheard_of(line: Sequence[Override], groups: Collection[str], config_name: str) -> Iterator[Mistake]:
+    """Yield words for parts of groups that the command does not compose. groups: those that it composes."""
+    for override in line:
+        group = override.key_or_group.split(".")[0]
+        if group in (*PARTS, *BELOW) and group not in groups:
+            yield Mistake(takes_no(config_name, group, text_of(override)), override.key_or_group)
+
+
 def several_values(override: Override, repository: Any, sweeps: bool) -> str:
     """Explain a value with a comma where one is expected."""
     key, _, values = text_of(override).partition("=")
@@ -152,12 +160,14 @@ def _unknown(key: str, frame: DictConfig, repository: Any, removed: bool) -> str
 # ----------------------------------------------------------------------------------------------------------- of a loaded configuration
 
 
-def strangers(loaded: DictConfig, known: Sequence[str], repository: Any) -> Iterator[Mistake]:
+def strangers(loaded: DictConfig, known: Sequence[str], repository: Any, config_name: str) -> Iterator[Mistake]:
     """Yield keys at the top level that are not known, which Hydra accepts."""
     new = [str(key) for key in loaded if key not in known]
     keys = [key for key in keys_of(loaded, hydra=False) if key.split(".")[0] not in new]
     for key in new:
-        if repository.group_exists(key):
+        if key in PARTS:
+            yield Mistake(takes_no(config_name, key, key), key)
+        elif repository.group_exists(key):
             yield Mistake(f"{key}/ files must begin with the line `# @package _global_`")
         else:
             yield Mistake(f"unknown key {key}{did_you_mean(key, keys)}", key)

@@ -89,6 +89,9 @@ class Metric(nn.Module):
     """Which way its figures are better: one word for all, or a word for each by the rest of its key ("" is the one that has the prefix for
     its key). What is not there is better neither way. Where it is None, `higher_is_better` of a class of torchmetrics counts."""
 
+    coverage: tuple[str, ...] = ()
+    """The rests of the keys of its figures that fall where samples cover less of the data."""
+
     mean_key: str | None = None
     """Key of the mean over networks of its figure with the rest "", where it looks through several; None: there is no such mean."""
 

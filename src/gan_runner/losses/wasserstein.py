@@ -12,6 +12,8 @@ class Wasserstein(Loss):
     It is a distance only while something keeps D Lipschitz: the trick weight_clip or spectral_norm, or the penalty gradient_penalty.
     """
 
+    shift_invariant = True
+
     def discriminator(self, play: Play) -> Tensor:
         real, fake = play.on_both
         return fake.logits.mean() - real.logits.mean()

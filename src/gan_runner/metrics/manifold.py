@@ -44,6 +44,7 @@ class PrecisionRecall(FeatureSets):
     """
 
     better = "max"
+    coverage = ("recall",)
 
     def __init__(self, k: Annotated[int, Ge(1)] = 3, n_real: Annotated[int, Ge(2)] | None = 10_000):
         super().__init__()
@@ -69,6 +70,7 @@ class DensityCoverage(FeatureSets):
     """
 
     better = {"coverage": "max"}  # density is 1 where fakes are as good as real samples, and may be larger
+    coverage = ("coverage",)
 
     def __init__(self, k: Annotated[int, Ge(1)] = 5, n_real: Annotated[int, Ge(2)] | None = 10_000):
         super().__init__()

@@ -47,6 +47,7 @@ class ModeCoverage(Metric):
 
     reads = ("samples",)
     better = {"covered": "max", "covered_well": "max", "high_quality": "max", "kl": "min"}
+    coverage = ("covered", "covered_well")
     modes: Tensor
     counts: Tensor
     n: Tensor

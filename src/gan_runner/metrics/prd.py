@@ -101,6 +101,7 @@ class PRD(FeatureSets):
     """
 
     better = "max"
+    coverage = ("f8",)
 
     def __init__(self, clusters: Annotated[int, Ge(2)] = 20, runs: Annotated[int, Ge(1)] = 10, n: Annotated[int, Ge(2)] | None = 10_000):
         super().__init__()

@@ -87,6 +87,7 @@ class SupportPrecisionRecall(Metric):
 
     needs = frozenset({"reference"})
     better = "max"
+    coverage = ("recall",)
 
     def __init__(
         self,

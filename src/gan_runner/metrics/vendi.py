@@ -52,6 +52,7 @@ class Vendi(FeatureSets):
 
     needs = frozenset()
     better = "max"
+    coverage = ("",)
 
     def __init__(self, q: Annotated[float, Gt(0)] = 1.0):
         super().__init__()

@@ -1,10 +1,13 @@
 from gan_runner.refinement.calibration import Diagnosis as Diagnosis
 from gan_runner.refinement.calibration import Kind as Kind
 from gan_runner.refinement.calibration import fitted as fitted
+from gan_runner.refinement.ratio import OnData as OnData
 from gan_runner.refinement.ratio import Ratio as Ratio
 from gan_runner.refinement.ratio import Space as Space
+from gan_runner.refinement.refined import Cost as Cost
 from gan_runner.refinement.refined import Refined as Refined
 from gan_runner.refinement.refined import Refinement as Refinement
+from gan_runner.refinement.refined import needs_real as needs_real
 from gan_runner.refinement.refiner import Pool as Pool
 from gan_runner.refinement.refiner import Refiner as Refiner
 from gan_runner.refinement.refiner import Start as Start

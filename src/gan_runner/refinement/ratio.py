@@ -11,6 +11,7 @@ from gan_runner import tree
 from gan_runner.draws import Draws, Noise, noise_behind
 from gan_runner.errors import UserError
 from gan_runner.game.network import Discriminator, Generator
+from gan_runner.game.play import DiscriminatorOutput
 from gan_runner.refinement.calibration import Calibration, unchanged
 from gan_runner.tree import Sample
 
@@ -77,6 +78,18 @@ class Ratio:
         slopes = torch.autograd.grad(log_ratio.sum(), tree.leaves(moved))
         self.gradients += len(log_ratio)
         return log_ratio.detach(), slopes[0] if isinstance(point, Tensor) else slopes
+
+
+class OnData(Discriminator):
+    """Have a discriminator of another run judge what a generator shows: data, N ..., in whatever form the generator emits samples."""
+
+    def __init__(self, net: Discriminator, generator: Generator):
+        super().__init__()
+        self.net, self.shown = net, generator.show
+        self.features, self.classes, self.couples_in_evaluation = net.features, net.classes, net.couples_in_evaluation
+
+    def forward(self, sample: Sample, y: Any = None) -> DiscriminatorOutput:
+        return self.net(self.shown(sample), y)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

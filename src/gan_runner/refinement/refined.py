@@ -33,31 +33,48 @@ class Cost(NamedTuple):
     seconds: float
 
 
+class Logits(NamedTuple):
+    """Logits of held-out real samples (R) with their labels, and of fresh fakes (M)."""
+
+    real: Tensor
+    fake: Tensor
+    labels: Tensor | None
+
+
+def needs_real(refiner: Refiner, centre: bool) -> bool:
+    """Return whether held-out real samples have to be looked at. centre: whether the logit is that of a critic."""
+    return refiner.wants_real or refiner.calibration != "none" or (centre and refiner.needs_zero)
+
+
 class Refinement:
     """A refiner, fitted to networks in evaluation mode.
 
-    reference: real samples; what is looked at beforehand is of the split that it does not compare with. None: there are none. y: the class
-    of all samples; None: drawn as without a refiner. centre: whether the logit is that of a critic, defined up to a constant, so that it is
-    centred for a refiner to which its zero matters. UserError where the refiner cannot work.
+    reference: real samples; those of the split that it does not compare with are looked at beforehand, and D is diagnosed. None: nothing
+    real is looked at. y: the class of all samples; None: drawn as without a refiner. centre: whether the logit is that of a critic, defined
+    up to a constant, so that it is centred for a refiner to which its zero matters. UserError where the refiner cannot work.
     """
 
     def __init__(
         self, refiner: Refiner, ratio: Ratio, *, reference: Reference | None = None, seed: int = 0, y: int | None = None,
         centre: bool = False, device: torch.device | str = "cpu",
     ):  # fmt: skip
-        self.refiner, self.ratio, self.seed, self.y, self.device = refiner, ratio, seed, y, torch.device(device)
+        self.ratio, self.seed, self.y, self.device = ratio, seed, y, torch.device(device)
         self.coupled = any(net.couples_in_evaluation for net in (ratio.discriminator, ratio.corrector) if net is not None)
         self.notes: list[str] = []
         self.diagnosis: Diagnosis | None = None
+        if reference is None and needs_real(refiner, centre):
+            raise UserError("this refiner is fitted to held-out real samples, and there are none: say where the data are, dataset.root=...")
         fakes = self.start(torch.arange(POOL), "calibration")
-        pool = Pool(fakes, *self._held_out(reference, fakes, centre)) if self.looks_at_real(centre) else Pool(fakes, None)
-        ratio.temperature = refiner.temperature
-        refiner.prepare(ratio, pool)
+        logits = None if reference is None else self._held_out(reference, fakes)
+        self.diagnosis = None if logits is None else Diagnosis.of(logits.real, logits.fake)
+        self.refiner, why = refiner.chosen(self.diagnosis)
+        self.notes += [why] if why else []
+        real = None if logits is None else self._fitted(logits, centre)
+        ratio.temperature = self.refiner.temperature
+        self.refiner.prepare(ratio, Pool(fakes, real, None if logits is None else logits.labels))
+        self.notes += [self.refiner.measured] if self.refiner.measured else []
+        self.far = False
         ratio.evaluations = ratio.gradients = 0
-
-    def looks_at_real(self, centre: bool) -> bool:
-        """Return whether held-out real samples are needed."""
-        return self.refiner.wants_real or self.refiner.calibration != "none" or (centre and self.refiner.needs_zero)
 
     def start(self, indices: Tensor, purpose: str = "evaluation") -> Start:
         """Return the latents and labels from which the generator makes the samples with these indices without a refiner."""
@@ -68,10 +85,8 @@ class Refinement:
     # ---- beforehand -----------------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _held_out(self, reference: Reference | None, fakes: Start, centre: bool) -> tuple[Tensor, Tensor | None]:
-        """Diagnose, centre and calibrate the ratio; returns log ratios of held-out real samples, and their labels."""
-        if reference is None:
-            raise UserError("this refiner is fitted to held-out real samples, and there are none: say where the data are, dataset.root=...")
+    def _held_out(self, reference: Reference, fakes: Start) -> Logits:
+        """Compute the logits of held-out real samples and of fakes."""
         held_out = reference.of("test" if reference.split == "train" else "train")
         indices = chosen(POOL, held_out.n, "refinement", self.seed)
         labels = held_out.labels
@@ -81,17 +96,18 @@ class Refinement:
             draws = NumberedDraws("calibration", "real", self.seed, indices=rows, device=self.device)
             sample = self.ratio.generator.view(held_out.at(rows).to(self.device), draws)
             real.append(self.ratio.logits(sample, labels[rows].to(self.device) if takes_labels and labels is not None else None))
-        logits = torch.cat(real)
         made = torch.cat([self.ratio.logits(self.ratio.generated(part.e, part.y), part.y) for part in fakes.split()])
-        self.diagnosis = Diagnosis.of(logits, made)
+        return Logits(torch.cat(real), made, None if labels is None else labels[indices])
+
+    def _fitted(self, logits: Logits, centre: bool) -> Tensor:
+        """Centre and calibrate the ratio; returns log ratios of the real samples."""
         if centre and self.refiner.needs_zero and self.refiner.calibration == "none":
-            self.ratio.centre = float((logits.mean() + made.mean()) / 2)
+            self.ratio.centre = float((logits.real.mean() + logits.fake.mean()) / 2)
             self.notes.append(
                 f"the logit is defined up to a constant: {self.ratio.centre:.4g}, its mean over held-out samples, is taken off"
             )
-        self.ratio.calibration = fitted(self.refiner.calibration, logits, made)
-        log_ratios = self.ratio.calibration(logits - self.ratio.centre) / self.refiner.temperature
-        return log_ratios, None if labels is None else labels[indices]
+        self.ratio.calibration = fitted(self.refiner.calibration, logits.real, logits.fake)
+        return self.ratio.calibration(logits.real - self.ratio.centre) / self.refiner.temperature
 
     # ---- samples --------------------------------------------------------------------------------------------------------------------
 
@@ -105,13 +121,14 @@ class Refinement:
                 raise Failed(
                     f"refinement diverged at step {step}: not all points are finite; take shorter steps (a smaller eta or epsilon)"
                 )
-            if isinstance(point, Tensor) and self.refiner.space == "latent" and not self.refiner.selects and not self.notes:
+            if isinstance(point, Tensor) and self.refiner.space == "latent" and not self.refiner.selects and not self.far:
                 self._watch(point, step)
             yield step, point, start
 
     def _watch(self, e: Tensor, step: int) -> None:
         far = float(e.square().mean())
-        if far > FAR:
+        self.far = far > FAR
+        if self.far:
             self.notes.append(f"latents have left the prior: mean |z|^2 / Z is {far:.2g} after {step} steps, where it should be 1")
 
     @torch.no_grad()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from gan_runner import tree
 from gan_runner.draws import Draws
-from gan_runner.refinement.calibration import Kind
+from gan_runner.refinement.calibration import Diagnosis, Kind
 from gan_runner.refinement.ratio import Ratio, Space
 from gan_runner.tree import Sample
+
+Steps = Annotated[int, Ge(1)] | Literal["auto"]  # auto: chosen on a pilot, by figures
 
 
 class Start(NamedTuple):
@@ -47,7 +50,7 @@ class Refiner:
     so a sample does not depend on the batch it is in.
     """
 
-    steps: int
+    steps: Steps
     """How many steps are meant."""
 
     space: Space = "latent"
@@ -63,6 +66,13 @@ class Refiner:
 
     selects: bool = False
     """Whether it selects among samples of G instead of moving them: then no sample is between two of G."""
+
+    measured: str | None = None
+    """What `prepare` has measured, in words."""
+
+    def chosen(self, diagnosis: Diagnosis | None) -> tuple[Refiner, str | None]:
+        """Return the refiner that is used, itself unless overridden, and why. diagnosis: of held-out samples; None: there are none."""
+        return self, None
 
     def prepare(self, ratio: Ratio, pool: Pool) -> None:
         """Set what depends on the networks, from a pool of samples that are not refined."""

@@ -14,7 +14,7 @@ from gan_runner import tree
 from gan_runner.draws import Draws
 from gan_runner.refinement.calibration import Kind
 from gan_runner.refinement.ratio import Ratio, Space
-from gan_runner.refinement.refiner import Pool, Refiner, Start, along, standard_normal
+from gan_runner.refinement.refiner import Pool, Refiner, Start, Steps, along, standard_normal
 from gan_runner.tree import Sample
 
 WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {  # r f''(r) at r = exp(-d)
@@ -36,7 +36,7 @@ class DGflow(Refiner):
         self,
         divergence: Literal["kl", "js", "log_d"] = "kl",
         space: Space = "latent",
-        steps: Annotated[int, Ge(1)] = 25,
+        steps: Steps = 25,
         eta: Annotated[float, Gt(0)] = 0.01,
         relative_step: Annotated[float, Gt(0)] | None = None,
         gamma: Annotated[float, Ge(0)] = 0.01,
@@ -59,6 +59,7 @@ class DGflow(Refiner):
             rows = torch.cat([leaf.flatten(1) for leaf in tree.leaves(slopes)], 1)
             length = float((self.weight(d)[:, None] * rows).norm(dim=1).mean())
             self.eta = self.relative_step * math.sqrt(rows.shape[1]) / max(length, 1e-12)
+            self.measured = f"eta={self.eta:.4g}, of relative_step={self.relative_step:g}"
 
     def __call__(self, ratio: Ratio, start: Start, draws: Draws) -> Iterator[Sample]:
         point, deviation = self.origin(ratio, start), math.sqrt(2 * self.eta * self.gamma)

@@ -14,7 +14,7 @@ from gan_runner.draws import Draws
 from gan_runner.errors import UserError
 from gan_runner.refinement.calibration import Kind
 from gan_runner.refinement.ratio import Ratio
-from gan_runner.refinement.refiner import Refiner, Start, along, standard_normal
+from gan_runner.refinement.refiner import Refiner, Start, Steps, along, standard_normal
 from gan_runner.tree import Sample
 
 
@@ -35,7 +35,7 @@ class DDLS(Refiner):
 
     def __init__(
         self,
-        steps: Annotated[int, Ge(1)] = 100,
+        steps: Steps = 100,
         epsilon: Annotated[float, Gt(0)] = 0.01,
         noise: Annotated[float, Ge(0)] = 1.0,
         adjust: bool = True,

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Gt
 from torch import Tensor
 
 from gan_runner.draws import Draws
 from gan_runner.refinement.calibration import Kind
 from gan_runner.refinement.ratio import Ratio
-from gan_runner.refinement.refiner import Pool, Refiner, Start
+from gan_runner.refinement.refiner import Pool, Refiner, Start, Steps
 from gan_runner.tree import Sample
 
 
@@ -27,7 +27,7 @@ class MHGAN(Refiner):
 
     def __init__(
         self,
-        steps: Annotated[int, Ge(1)] = 100,
+        steps: Steps = 100,
         begin: Literal["real", "fake"] = "real",
         calibration: Kind = "logistic",
         temperature: Annotated[float, Gt(0)] = 1.0,

@@ -12,7 +12,7 @@ from torch import Tensor
 from gan_runner.draws import Draws
 from gan_runner.refinement.calibration import Kind
 from gan_runner.refinement.ratio import Ratio
-from gan_runner.refinement.refiner import Pool, Refiner, Start
+from gan_runner.refinement.refiner import Pool, Refiner, Start, Steps
 from gan_runner.tree import Sample
 
 
@@ -63,7 +63,7 @@ class DRS(Rejection):
 
     def __init__(
         self,
-        steps: Annotated[int, Ge(1)] = 100,
+        steps: Steps = 100,
         percentile: Annotated[float, Ge(0), Lt(100)] | None = 80.0,
         calibration: Kind = "logistic",
         temperature: Annotated[float, Gt(0)] = 1.0,
@@ -94,7 +94,7 @@ class OBRS(Rejection):
 
     def __init__(
         self,
-        steps: Annotated[int, Ge(1)] = 100,
+        steps: Steps = 100,
         budget: Annotated[float, Gt(1)] = 4.0,
         calibration: Kind = "logistic",
         temperature: Annotated[float, Gt(0)] = 1.0,

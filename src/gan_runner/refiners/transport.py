@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Gt
 from torch import Tensor
 
 from gan_runner import tree
 from gan_runner.draws import Draws
 from gan_runner.refinement.calibration import Kind
 from gan_runner.refinement.ratio import Ratio, Space
-from gan_runner.refinement.refiner import Pool, Refiner, Start, along
+from gan_runner.refinement.refiner import Pool, Refiner, Start, Steps, along
 from gan_runner.tree import Sample
 
 TINY = 1e-12  # below the root of a distance, so that it has a slope at 0
@@ -30,7 +30,7 @@ class DOT(Refiner):
     def __init__(
         self,
         space: Space = "latent",
-        steps: Annotated[int, Ge(1)] = 100,
+        steps: Steps = 100,
         lr: Annotated[float, Gt(0)] = 0.01,
         K: Annotated[float, Gt(0)] | None = None,
         calibration: Kind = "none",
@@ -45,6 +45,7 @@ class DOT(Refiner):
             start = pool.fakes.first(GROUPS * POINTS)
             point = self.origin(ratio, start)
             self.steepness = float(largest_slope(ratio.at(point, start.y, self.space), point))
+            self.measured = f"K={self.steepness:.4g}"
 
     def __call__(self, ratio: Ratio, start: Start, draws: Draws) -> Iterator[Sample]:
         origin = self.origin(ratio, start)
