@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gan_runner.errors import UserError
-from gan_runner.metrics.mmd import KernelDistance, kernel_distance, squared_mmd
+from gan_runner.metrics.mmd import KernelDistance, kernel_distance, of_all_pairs, squared_mmd
 
 
 def normal(*shape, seed=0):
@@ -99,6 +99,26 @@ def test_float32_features_are_compared_in_float64():
     values = [(a @ b.T / 8 + 1) ** 3 for a, b in ((x, x), (y, y), (x, y))]
     single = sum((v.sum() - v.trace()) / (300 * 299) for v in values[:2]) - 2 * values[2].mean()
     assert squared_mmd(x, y).item() != pytest.approx(single.item(), rel=1e-9)  # which float32 would not reach
+
+
+@pytest.mark.parametrize("numbers", [(90, 60), (60, 90), (25, 25)])
+def test_one_kernel_matrix_of_all_pairs_gives_the_estimates_of_the_subsets(numbers):
+    x, y = normal(numbers[0], 24), normal(numbers[1], 24, seed=1) * 1.1 + 0.1
+    g = torch.Generator().manual_seed(0)
+    chosen = [torch.stack([torch.randperm(n, generator=g)[:20] for _ in range(7)]) for n in numbers]
+    expected = torch.stack([squared_mmd(x[a], y[b]) for a, b in zip(*chosen)])
+    torch.testing.assert_close(of_all_pairs(x, y, *chosen), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("subsets", [4, 50])  # 90^2 pairs of rows, and 40^2 of each subset: less of the latter, and of the former
+def test_the_cheaper_way_gives_the_same_figure(subsets):
+    x, y = normal(90, 24), normal(60, 24, seed=1) * 1.1 + 0.1
+    random = np.random.RandomState(2020)
+    expected = [
+        squared_mmd(*(rows[torch.from_numpy(random.choice(len(rows), 40, replace=False))] for rows in (x, y))).item()
+        for _ in range(subsets)
+    ]
+    assert kernel_distance(x, y, 40, subsets).tolist() == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_whole_set_may_be_a_subset():
