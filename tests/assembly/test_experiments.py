@@ -43,6 +43,8 @@ TINY = {
     "metric.ais.chains": 4,
     "metric.ais.temperatures": 10,
     "metric.frechet_infinity.smallest": 5,
+    "callback.refine.n": 20,
+    "callback.refine.every": 10,
     "metric.geometry_score.draws": 2,
     "metric.geometry_score.landmarks": 8,
     "metric.kernel_distance.subset_size": 10,

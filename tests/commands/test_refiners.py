@@ -14,7 +14,6 @@ import gan_runner
 from gan_runner import cli
 from gan_runner.assembly import parts
 from gan_runner.assembly.signatures import signature
-from gan_runner.commands import refined
 from gan_runner.config import composer
 from gan_runner.config.groups import config_dir
 from gan_runner.datasets import Ring8, Samples
@@ -24,6 +23,7 @@ from gan_runner.extractors import Identity
 from gan_runner.lifecycle import runs
 from gan_runner.metrics import FrechetDistance, ModeCoverage
 from gan_runner.refinement import Diagnosis, OnData, Ratio, Refinement, Refiner
+from gan_runner.refinement import comparison as refined
 from gan_runner.refiners import OBRS, Auto, DGflow
 from gan_runner.sampling.subjects import Collected
 
@@ -145,7 +145,7 @@ def test_figures_of_refined_samples_are_those_of_the_samples_that_gan_sample_mak
         found = {
             key.removeprefix(f"refined/{name}/"): value for key, value in flow["metrics"].items() if key.startswith(f"refined/{name}/")
         }
-        assert found == expected
+        assert found == expected | {"evaluations": step}
         assert flow["cost"][name]["evaluations"] == flow["cost"][name]["gradients"] == step
     assert flow["protocol"]["refiner"]["steps"] == 4
     assert rejected["cost"]["obrs"]["gradients"] == 0
@@ -217,7 +217,7 @@ def test_metrics_that_look_at_networks_are_left_out_with_one_line(command):
     assert code == 0, err
     plain, refined_line = lines_of(out)
     assert {key.split("/")[0] for key in plain["metrics"]} > {"modes"}
-    assert {key.split("/")[2] for key in refined_line["metrics"]} == {"modes"}
+    assert {key.split("/")[2] for key in refined_line["metrics"]} == {"modes", "evaluations"}
     assert "adversarial_probing looks at networks" in err + out
 
 

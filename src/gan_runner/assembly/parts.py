@@ -48,7 +48,7 @@ LIST: dict[str, type] = {
 }
 SIDES: dict[str, type] = {"generator": Generator, "discriminator": Discriminator}
 # parts that may be below a part, where the annotation of its constructor names them
-BELOW: tuple[type, ...] = (Balanced, Schedule, Prior, Extractor, Augmentation)
+BELOW: tuple[type, ...] = (Balanced, Schedule, Prior, Extractor, Augmentation, Refiner)
 
 
 # keys that a place gives a part besides those of its constructor; through: names of the networks that a metric looks through
@@ -118,19 +118,17 @@ def mistakes_in(part: Part, packages: Sequence[str]) -> Iterator[str]:
     for key, value in node.items():
         if key not in known:
             continue
-        if isinstance(value, dict) and "_target_" in value:
-            kind = below(known[key][0])
-            nested = list(mistakes_in(Part(f"{path}.{key}", value, kind), packages))
-            yield from nested
-            if not nested:
-                try:
-                    made = make(value, packages, kind, f"{path}.{key}")
-                except UserError as error:
-                    yield str(error)
-                else:  # an optimiser of torch knows no schedules: it is given their numbers
-                    values[key] = made.at(0, 1) if issubclass(cls, torch.optim.Optimizer) else made
-        else:
-            values[key] = value
+        nested = parts_below(f"{path}.{key}", value, known[key][0])
+        mistakes = [said for each in nested for said in mistakes_in(each, packages)]
+        yield from mistakes
+        if not mistakes:
+            try:
+                made = [make(each.node, packages, each.base, each.path) for each in nested]
+            except UserError as error:
+                yield str(error)
+            else:  # an optimiser of torch knows no schedules: it is given their numbers
+                made = [each.at(0, 1) for each in made] if issubclass(cls, torch.optim.Optimizer) else made
+                values[key] = value if not nested else made[0] if "_target_" in value else dict(zip(value, made))
     yield from mistyped(path, {key: known[key][0] for key in values}, values)
 
 
@@ -138,6 +136,16 @@ def without_weight(cls: type, node: dict[str, Any]) -> dict[str, Any]:
     """Return the node of a loss without `generator_weight: 1.0`, which files of losses say, where its class is a Term that has none."""
     drop = issubclass(cls, Term) and "generator_weight" not in signature(cls) and node.get("generator_weight") == 1.0
     return {key: value for key, value in node.items() if key != "generator_weight"} if drop else node
+
+
+def parts_below(path: str, value: Any, annotation: Any) -> list[Part]:
+    """Return the parts that are the value of a parameter: one, or several by name where it is annotated so, dict[str, KIND]."""
+    if not isinstance(value, dict):
+        return []
+    if "_target_" in value:
+        return [Part(path, value, below(annotation))]
+    named = typing.get_origin(annotation) is dict and typing.get_args(annotation)[1] in BELOW
+    return [Part(f"{path}.{name}", node, below(annotation)) for name, node in value.items()] if named else []
 
 
 def below(annotation: Any) -> tuple[type, ...]:
@@ -168,8 +176,8 @@ def whole_in(part: Part, packages: Sequence[str]) -> list[tuple[str, Any]]:
     changes = []
     for key in part.node.keys() & known.keys():
         value, annotation = part.node[key], known[key][0]
-        if isinstance(value, dict) and "_target_" in value:
-            changes += whole_in(Part(f"{part.path}.{key}", value, below(annotation)), packages)
+        if nested := parts_below(f"{part.path}.{key}", value, annotation):
+            changes += [change for each in nested for change in whole_in(each, packages)]
         elif repr(made := whole(annotation, value)) != repr(value):
             changes.append((f"{part.path}.{key}", made))
     return changes

@@ -20,8 +20,7 @@ from gan_runner.assembly.signatures import signature
 from gan_runner.commands import refining
 from gan_runner.commands.groups import Groups, Member
 from gan_runner.commands.printed import Printed
-from gan_runner.commands.refined import Comparison, with_coverage
-from gan_runner.commands.refined import Judged as Refined
+from gan_runner.commands.refined import Keep, OfRun, with_coverage
 from gan_runner.commands.settings import Evaluate
 from gan_runner.datasets import Dataset
 from gan_runner.datasets.stored import Stored
@@ -33,7 +32,6 @@ from gan_runner.evaluation.reference import Reference
 from gan_runner.execution import hardware
 from gan_runner.game.spec import Spec
 from gan_runner.loggers import add_to_curves
-from gan_runner.refinement import Refiner
 from gan_runner.reporting import Countdown, Reporter
 from gan_runner.sampling.subjects import Collected, Generated, Subject
 from gan_runner.storage import contents, directory, records
@@ -51,9 +49,6 @@ class Judged(NamedTuple):
     protocol: dict[str, Any]
     run: TrainedRun | None = None  # whose samples they are
     marks: dict[str, Any] = {}  # what the line says besides
-
-
-Keep = Callable[[dict[str, Any], dict[str, Tensor]], None]  # takes a line, and the pictures that belong to it by key
 
 
 class One(NamedTuple):
@@ -195,32 +190,11 @@ def measure_all(
                     order=first.spec if first.labelled else None,
                 )  # fmt: skip
         measured = replace(settings, metric=config["metric"])
-        comparison = Comparison(judged.run, measured, metrics, reference, reporter) if refiners and judged.run else None
+        comparison = OfRun(judged.run, measured, metrics, reference, reporter) if refiners and judged.run else None
         lines.append(measure(judged, metrics, reference, measured, keep, reporter, printed))
         if comparison is not None:
-            compare(judged.name, comparison, refiners, lines[-1], keep, printed, reporter)
+            comparison.compare(judged.name, refiners, lines[-1], keep, printed)
     return lines
-
-
-def compare(
-    name: str, comparison: Comparison, refiners: Mapping[str, Refiner], before: dict[str, Any],
-    keep: Keep | None, printed: Printed, reporter: Reporter,
-) -> None:  # fmt: skip
-    """Judge the samples of every refiner, print and keep the figures, and a plot of all of them with those of the last one.
-
-    before: the line of samples that are not refined.
-    """
-    every: list[Refined] = []
-    for each, refiner in refiners.items():
-        every.append(comparison.judge(each, refiner, before))
-        if keep is not None:
-            last = len(every) == len(refiners)
-            keep(every[-1].line, {"refined": comparison.plot(every, before)} if last else {})
-        reporter.pause()
-        printed.add(f"{name}, {each}", every[-1].line)
-    if (diagnosis := every[0].diagnosis) is not None:
-        reporter.say(f"{name}: the discriminator on held-out samples: {diagnosis.said}")
-    printed.compare(name, [comparison.before(before), *(row for one in every for row in (*one.pilot, *one.rows))])
 
 
 def chosen(settings: Evaluate, root: str | None, saved: dict[str, Any]) -> dict[str, Any]:

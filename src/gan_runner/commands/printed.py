@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from gan_runner.commands.groups import Groups
-from gan_runner.commands.refined import Row
 from gan_runner.errors import printable
+from gan_runner.refinement.comparison import Row
 
 COLUMNS = ("judged", "step", "figure", "value", "low", "high", "n", "n_real", "better")
 IN_GROUPS = ("runs", "sd", "difference", "difference_low", "difference_high", "t", "freedom", "p")  # more COLUMNS, of groups of runs

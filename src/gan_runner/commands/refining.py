@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from gan_runner.assembly import build, parts
 from gan_runner.assembly.signatures import signature
 from gan_runner.commands.settings import Evaluate, Sample
-from gan_runner.datasets.dataset import unheard
 from gan_runner.errors import UserError
 from gan_runner.evaluation.reference import Reference
-from gan_runner.game.network import Discriminator
-from gan_runner.refinement import Cost, OnData, Ratio, Refinement, Refiner
-from gan_runner.reporting import Tick
+from gan_runner.refinement import OnData, Refiner
+from gan_runner.refinement.comparison import Networks
 from gan_runner.storage import starts
 from gan_runner.trained import TrainedRun
 
 TRAIN = "gan-train +experiment=ratio architecture.generator.run=RUN_DIR trains one: say discriminator=ITS_RUN_DIR"
 KEYS = ("discriminator", "corrector")  # that name runs
-
-
-class Networks(NamedTuple):
-    """What a density ratio is made from."""
-
-    discriminator: Discriminator
-    corrector: Discriminator | None
-    centre: bool  # whether the logit is that of a critic, defined up to a constant
-    protocol: dict[str, str]
 
 
 def made(settings: Sample | Evaluate) -> dict[str, Refiner]:
@@ -45,8 +30,11 @@ def made(settings: Sample | Evaluate) -> dict[str, Refiner]:
     return parts.make_list(node, settings.packages, "refiner")
 
 
-def networks(run: TrainedRun, settings: Sample | Evaluate) -> Networks:
-    """Find the networks of a density ratio. UserError where there is none, or one of them does not fit the samples of the run."""
+def networks(run: TrainedRun, settings: Sample | Evaluate) -> tuple[Networks, dict[str, str]]:
+    """Find the networks of a density ratio. Returns them, and which are of other runs, for a protocol.
+
+    UserError where there is none, or one of them does not fit the samples of the run.
+    """
     if run.generator.overrides("asked"):
         raise UserError(f"{run.folder}: this generator works on data, which refiners cannot")
     others = {key: other(key, getattr(settings, key), run, settings.packages) for key in KEYS if getattr(settings, key) is not None}
@@ -60,7 +48,8 @@ def networks(run: TrainedRun, settings: Sample | Evaluate) -> Networks:
                 f"the discriminator is given one of {net.classes} classes, and the generator has {run.generator.classes or 'none'}"
             )
     critic = others.get("discriminator", run).shift_invariant
-    return Networks(found, judges.get("corrector"), critic, {key: f"{there.path} (round {there.step})" for key, there in others.items()})
+    said = {key: f"{there.path} (round {there.step})" for key, there in others.items()}
+    return Networks(run.generator, found, judges.get("corrector"), critic), said
 
 
 def other(key: str, said: str, run: TrainedRun, packages: Sequence[str]) -> TrainedRun:
@@ -86,41 +75,6 @@ def reference_of(run: TrainedRun, root: str | None) -> Reference:
             raise UserError(f"dataset.root={root}: {run.dataset.name} reads no files")
         node = node | {"root": root}
     return Reference(parts.make_one({"dataset": node}, run.packages, "dataset"), device=run.device)
-
-
-def refinement(
-    run: TrainedRun, refiner: Refiner, found: Networks, seed: int, y: int | None = None, reference: Reference | None = None
-) -> Refinement:
-    """Fit a copy of a refiner to a run. reference: real samples, of which held-out ones are looked at; None: D is not diagnosed."""
-    ratio = Ratio(run.generator, found.discriminator, found.corrector)
-    return Refinement(copy.deepcopy(refiner), ratio, reference=reference, seed=seed, y=y, centre=found.centre, device=run.device)
-
-
-class Made(NamedTuple):
-    """Samples (n ...) after several numbers of steps, stored as the kind of data is, their labels, and the mean costs of one."""
-
-    x: dict[int, Tensor]
-    y: Tensor | None
-    costs: dict[int, Cost]
-
-
-def refined(run: TrainedRun, made: Refinement, n: int, at: Sequence[int], tick: Tick = unheard, batch_size: int = 500) -> Made:
-    """Make n samples after so many steps each, all in one pass."""
-    x: dict[int, list[Tensor]] = {step: [] for step in at}
-    y, totals, sizes = [], {step: torch.zeros(3, dtype=torch.float64) for step in at}, 0
-    for batch in made.batches(n, at, batch_size, tick):
-        size = len(batch.x[at[0]])
-        for step in at:
-            x[step].append(batch.x[step])
-            totals[step] += size * torch.tensor(batch.costs[step], dtype=torch.float64)
-        y.append(batch.y)
-        sizes += size
-    labels = None if y[0] is None else torch.cat(y)
-    return Made(
-        {step: torch.cat(each) for step, each in x.items()},
-        labels,
-        {step: Cost(*(total / sizes).tolist()) for step, total in totals.items()},
-    )
 
 
 def label(name: str, node: Mapping[str, Any], packages: Sequence[str]) -> str:

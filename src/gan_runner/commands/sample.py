@@ -18,6 +18,7 @@ from gan_runner.datasets.stored import NAMES
 from gan_runner.errors import UserError
 from gan_runner.execution import hardware
 from gan_runner.refinement import Refiner, needs_real
+from gan_runner.refinement.comparison import made
 from gan_runner.reporting import Countdown, Reporter
 from gan_runner.sampling import subjects, walks
 from gan_runner.storage import directory, files
@@ -114,28 +115,28 @@ def unrefined(run: TrainedRun, settings: Sample, y: int | None) -> Drawn:
 
 def refined(run: TrainedRun, settings: Sample, name: str, refiner: Refiner, y: int | None, reporter: Reporter) -> Drawn:
     """Draw refined samples, and say what they cost."""
-    found = refining.networks(run, settings)
-    reference = refining.reference_of(run, settings.dataset["root"]) if needs_real(refiner, found.centre) else None
-    fitted = refining.refinement(run, refiner, found, settings.seed, y, reference)
+    networks, _ = refining.networks(run, settings)
+    reference = refining.reference_of(run, settings.dataset["root"]) if needs_real(refiner, networks.centre) else None
+    fitted = networks.fitted(refiner, settings.seed, y, reference)
     steps, by_rows = fitted.refiner.steps, run.spec.kind.drawable
     if steps == "auto":
         raise UserError(f"refiner.{name}.steps=auto: gan-eval chooses it, by figures; then say refiner.{name}.steps=NUMBER here")
     at = sorted({round(i * steps / (SHOWN - 1)) for i in range(SHOWN)}) if settings.trajectory else [steps]
     n = settings.n or (SHOWN if settings.trajectory and by_rows else run.spec.kind.pictured)
-    made = refining.refined(run, fitted, n, at, Countdown(reporter).at)
+    samples = made(fitted, n, at, Countdown(reporter).at)
     for note in fitted.notes:
         reporter.say(f"note: {note}")
-    cost = made.costs[steps]
+    cost = samples.costs[steps]
     reporter.say(
         f"{name}: {steps} steps, {cost.evaluations:.4g} evaluations and {cost.gradients:.4g} gradients of D a sample, "
         f"{1000 * cost.seconds:.3g} s for 1,000"
     )
     title = f"round {run.step:,}, {name}"
     if not settings.trajectory:
-        return Drawn(made.x[steps], made.y, settings.columns or 8, title)
+        return Drawn(samples.x[steps], samples.y, settings.columns or 8, title)
     if by_rows:
-        return Drawn(torch.stack([made.x[step] for step in at], 1).flatten(0, 1), None, len(at), title)
-    return Drawn(torch.cat([made.x[step] for step in at]), None, settings.columns or 8, title, [f"step {step}" for step in at])
+        return Drawn(torch.stack([samples.x[step] for step in at], 1).flatten(0, 1), None, len(at), title)
+    return Drawn(torch.cat([samples.x[step] for step in at]), None, settings.columns or 8, title, [f"step {step}" for step in at])
 
 
 SHOWN = 8  # steps of a trajectory, and its rows of images

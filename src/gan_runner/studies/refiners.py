@@ -1,0 +1,90 @@
+"""Summarise what refiners do to the samples of the runs of a sweep. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gan_runner.storage.records import Run
+from gan_runner.studies.summary import MOST, Figure, Keys, Row, Summary, measured, setting, values, varying
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PREFIX = "refined/"  # of the keys of callback.refine and gan-eval, refined/NAME/KEY
+COST = "evaluations"  # KEY of the evaluations of D a sample
+
+
+class Refiners(Summary):
+    """A row for each refiner and number of steps, of the runs that differ in their seed alone; a column for each figure.
+
+    columns: KEY of refined/NAME/KEY. The evaluations of D a sample are the first column; the plot is of the first figure that a run has
+    against them.
+    """
+
+    def __init__(self, question: str, columns: Keys, budget: str = ""):
+        super().__init__(question, budget)
+        self.columns = columns
+
+    def rows(self, runs: Sequence[Run]) -> list[Row]:
+        keys, groups = varying(runs), dict[tuple[str, ...], list[Run]]()
+        for run in runs:
+            groups.setdefault(tuple(setting(run, key) for key in keys), []).append(run)
+        rows = []
+        for labels, members in groups.items():
+            for name in names(members) or ["-"]:
+                row = Row(dict(zip(keys, labels)) | {"refiner": name}, members, {})
+                for column in (COST, *self.columns):
+                    key = f"{PREFIX}{name}/{column}"
+                    for suffix, alike in measured(members, key).items():
+                        if found := values(row.finished, alike, key):
+                            row.figures[column + suffix] = Figure.of(found)
+                rows.append(row)
+        return rows
+
+    def plot(self, axes: Axes, rows: Sequence[Row]) -> None:
+        """Draw the first figure of each group of runs, as a share of its value without a refiner, against evaluations of D."""
+        axes.set(xlabel="evaluations of D a sample", ylabel="figure with / without refiner (the first column that is not empty)")
+        axes.set_xscale("symlog", linthresh=1)
+        for group, members in grouped(rows).items():
+            plain = next((row for row in members if row.labels["refiner"] == "none"), None)
+            column = next((column for column in self.columns if plain is not None and column in plain.figures), None)
+            if plain is None or column is None or not plain.figures[column].mean:
+                continue
+            lines: dict[str, list[tuple[float, float]]] = {}
+            for row in members:
+                if row is not plain and column in row.figures and COST in row.figures:
+                    base = row.labels["refiner"].partition("@")[0]
+                    lines.setdefault(base, []).append((row.figures[COST].mean, row.figures[column].mean / plain.figures[column].mean))
+            for base, points in lines.items():
+                axes.plot(*zip(*sorted(points)), label=f"{group}: {base}, {column}")
+
+    def reading(self, rows: Sequence[Row]) -> str:
+        """Name, for each group of runs and figure, the refiner with the greatest change for the better."""
+        said = []
+        for group, members in grouped(rows).items():
+            for column in self.columns:
+                ways = {run.direction(f"{PREFIX}none/{column}") for row in members for run in row.finished}
+                known = [row for row in members if column in row.figures and row.figures[column].n]
+                plain = next((row for row in known if row.labels["refiner"] == "none"), None)
+                if plain is None or not (way := next(filter(None, ways), None)):
+                    continue
+                best = (min if way == "min" else max)(known, key=lambda row: row.figures[column].mean)
+                name, n = best.labels["refiner"], best.figures[column].n
+                said.append(f"{group}, {column}: best is {name} with {best.figures[column]} (n={n}); none has {plain.figures[column]}.")
+        return "\n\n".join(said)
+
+
+def names(runs: Sequence[Run]) -> list[str]:
+    """The refiners that the runs have figures of, with their inner steps: none, dgflow@25, dgflow."""
+    found = dict.fromkeys(key.removeprefix(PREFIX).partition("/")[0] for run in runs for key in run.keys if key.startswith(PREFIX))
+    return list(found)[:MOST]
+
+
+def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each setting of the runs."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        labels = {key: value for key, value in row.labels.items() if key != "refiner"}
+        groups.setdefault(row._replace(labels=labels).name, []).append(row)
+    return groups
