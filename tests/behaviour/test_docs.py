@@ -248,8 +248,9 @@ def test_every_experiment_is_in_both_tables_as_it_is_composed():
     assert table.keys() == rows("README.md", "experiment").keys() == files("experiment")
     for name, (_, rounds, d_steps, batch, images, _) in table.items():
         config = compose([f"+experiment={name}"]).config
-        seen = config.trainer.steps * config.batch_size * config.rule.d_steps
-        assert (rounds, d_steps, batch) == (f"{config.trainer.steps:,}", str(config.rule.d_steps), str(config.batch_size)), name
+        moves = config.rule.get("d_steps", 1)
+        seen = config.trainer.steps * config.batch_size * moves
+        assert (rounds, d_steps, batch) == (f"{config.trainer.steps:,}", str(moves), str(config.batch_size)), name
         assert float(images.removesuffix("M")) == pytest.approx(seen / 1e6, rel=0.1), name
 
 

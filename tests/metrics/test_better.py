@@ -54,6 +54,7 @@ EXPECTED = {
     "kde/fake_under_real": None, "kde/real_under_fake": "max", "support/precision": "max", "support/recall": "max", "support/f1": "max",
     "parzen/log_likelihood": "max", "parzen/standard_error": None, "parzen/sigma": None,
     "ais/log_likelihood": "max", "ais/standard_error": None, "ais/bdmc_gap": None, "ais/acceptance": None,
+    "ratio/cross_entropy": "min", "ratio/steepness": None, "ratio/Z": None,
     "skill/last": None, "skill/spearman_with_step": "max", "skill/g/1": None, "skill/d/1": None,
     **{f"probing/{key}": None for key in ("rejected", "fgsm_l2", "fgsm_linf", "pgd_l2", "pgd_linf", "step_l2", "cosine", "nearest_real",
                                           "success", "step_success")},

@@ -13,13 +13,15 @@ from gan_runner.errors import UserError
 from gan_runner.game.network import Generator
 from gan_runner.game.spec import Spec
 from gan_runner.storage import starts
+from gan_runner.tree import Sample
 
 
 class Trained(Generator):
     """The generator of the run in the folder `run`, frozen and in evaluation mode; of the average where the run keeps one.
 
-    It emits data; images are resized where the resolutions differ (bilinear, antialiased). checkpoint: last or best. UserError where there
-    is no such run, or it makes samples of another kind.
+    It emits what that generator emits, and views real data as that one does; where the resolutions of images differ, it emits data that
+    are resized (bilinear, antialiased). checkpoint: last or best. UserError where there is no such run, or it makes samples of another
+    kind.
     """
 
     def __init__(self, spec: Spec, run: str, checkpoint: Literal["last", "best"] = "last", own_packages: Sequence[str] = ()):
@@ -45,6 +47,12 @@ class Trained(Generator):
     def labels(self, draws: Draws) -> Tensor | None:
         return self.inner.labels(draws)
 
-    def forward(self, z: Tensor, y: Any = None) -> Tensor:
-        x = self.inner.show(self.inner(z, y))
-        return x if self.side is None else nn.functional.interpolate(x, self.side, mode="bilinear", antialias=True)
+    def view(self, x: Tensor, draws: Draws) -> Sample:
+        return self.inner.view(x, draws) if self.side is None else x
+
+    def show(self, sample: Sample) -> Tensor:
+        return self.inner.show(sample) if self.side is None else super().show(sample)
+
+    def forward(self, z: Tensor, y: Any = None) -> Sample:
+        made = self.inner(z, y)
+        return made if self.side is None else nn.functional.interpolate(self.inner.show(made), self.side, mode="bilinear", antialias=True)

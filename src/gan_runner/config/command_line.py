@@ -122,16 +122,22 @@ def lasting(overrides: Sequence[str]) -> list[str]:
     return [text for text in overrides if parsed([text])[0].key_or_group.partition(".")[0] not in ("accept", "resume", *SWEEP_ONLY)]
 
 
-def says(line: Sequence[Override], key: str) -> bool:
-    """Return whether a line sets this key, directly or within a mapping."""
+def said(line: Sequence[Override], key: str) -> Any:
+    """Return the value that a line gives to this key, directly or within a mapping; None for several values, `...` where it says none."""
+    found: Any = ...
     for override in line:
         value: Any = None if override.is_sweep_override() else override.value()
         rest = key.removeprefix(override.key_or_group)
         for part in rest.split(".")[1:]:
             value = value.get(part, ...) if isinstance(value, dict) else ...
         if rest[:1] in ("", ".") and rest != key and not override.is_delete() and value is not ...:
-            return True
-    return False
+            found = value
+    return found
+
+
+def says(line: Sequence[Override], key: str) -> bool:
+    """Return whether a line sets this key, directly or within a mapping."""
+    return said(line, key) is not ...
 
 
 def text_of(override: Override) -> str:

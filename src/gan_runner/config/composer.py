@@ -44,6 +44,7 @@ from gan_runner.config.mistakes import (
     wrong_choices,
     wrong_keys,
 )
+from gan_runner.config.of_run import complete, run_behind
 from gan_runner.config.sources import Bounded, Repository, is_ours, refuse_placed, refuse_searchpath, settings_of
 from gan_runner.config.trust import refuse_foreign_code
 from gan_runner.errors import UserError, did_you_mean
@@ -57,6 +58,7 @@ class _Loading:
     """The state of one composition."""
 
     config_name: str
+    line: list[Override]
     choices_typed: bool  # whether the line itself chooses a part
     replaced: set[str]  # list groups that it replaces as a whole
     experiments: list[str]  # the overrides that choose a whole-config file: +experiment=e, study=s
@@ -83,7 +85,7 @@ class Composer(ConfigLoaderImpl):
             path.prepend("command-line", mine, SearchPathQuery(provider="main"))  # of two files with one name, the user's is taken
         super().__init__(path)
         self.repository = Repository(path, Path(main or config_dir()).resolve())
-        self.loading = _Loading("train", False, set(), [])
+        self.loading = _Loading("train", [], False, set(), [])
         self._known: dict[Any, tuple[DictConfig, _Loading]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -190,6 +192,12 @@ class Composer(ConfigLoaderImpl):
         if not loading.choices_typed:
             loading.meant[" ".join(loading.experiments)] = loading.chosen
         config = super()._compose_config_from_defaults_list(defaults, repo)
+        if (run := run_behind(config, loading.line)) is not None:
+            taken = complete(config, run, loading.line, self._overridden(defaults, repo), loading.origins)
+            loading.notes += [f"taken from {run}: {', '.join(taken)}"] if taken else []
+            for place in taken:
+                keys = [place, *keys_of(OmegaConf.select(config, place), f"{place}.")]
+                loading.origins = dict.fromkeys(keys, f"{run}/config.yaml") | loading.origins
         refuse_growth(config, "the configuration")
         return config
 
@@ -221,6 +229,7 @@ class Composer(ConfigLoaderImpl):
             raise WrongLine(wrong)
         self.loading = _Loading(
             config_name,
+            line,
             choices_typed=any(o.key_or_group in PARTS for o in choosers),
             replaced={o.key_or_group for o in choosers if o.key_or_group in LISTS and not o.is_add()},
             experiments=[text_of(o) for o in choosers if o.key_or_group not in PARTS and not o.is_sweep_override()],
@@ -278,6 +287,12 @@ class Composer(ConfigLoaderImpl):
         if override.is_sweep_override():
             return self.repository.group_exists(override.key_or_group)
         return self.repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
+
+    def _overridden(self, defaults: Sequence[Any], repo: Any) -> set[str]:
+        """Return the groups whose choice in train.yaml the line, or a file that it chooses, replaces."""
+        typed = {o.key_or_group for o in self.loading.line if self._chooses(o)}
+        listed = [each for default in defaults for each in repo.load_config(config_path=default.config_path).defaults_list or ()]
+        return typed | {each.group.removeprefix("/") for each in listed if each.is_override()}
 
     def _record_line(self, loaded: DictConfig, line: list[Override]) -> None:
         loaded.hydra.overrides.task = [text_of(o) for o in line if not o.is_hydra_override()]

@@ -32,6 +32,7 @@ from gan_runner.metrics.mode_coverage import nearest_mode as nearest_mode
 from gan_runner.metrics.parzen import Parzen as Parzen
 from gan_runner.metrics.perceptual_path_length import PerceptualPathLength as PerceptualPathLength
 from gan_runner.metrics.prd import PRD as PRD
+from gan_runner.metrics.ratio_quality import RatioQuality as RatioQuality
 from gan_runner.metrics.skill_rating import SkillRating as SkillRating
 from gan_runner.metrics.sliced_wasserstein import SlicedWasserstein as SlicedWasserstein
 from gan_runner.metrics.support_precision import SupportPrecisionRecall as SupportPrecisionRecall

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from gan_runner.errors import Failed, UserError, printable
 from gan_runner.storage import checkpoint, contents, files, older, starts
-from gan_runner.storage.documents import MARK, SIZE, document, is_allowed, refuse_growth
+from gan_runner.storage.configurations import portable
+from gan_runner.storage.configurations import read_config as read_config
 from gan_runner.storage.untrusted import parsed_json, parsed_yaml, read_bounded, whole
 
 CHANGES = "changes.jsonl"
@@ -76,25 +76,6 @@ def lay_out(folder: Path, config: Any, overrides: list[str]) -> None:
 def write_config(folder: Path, config: Any) -> None:
     """Write config.yaml: all that is needed to run it again."""
     files.write_bytes(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(portable(config))).encode())
-
-
-def read_config(folder: Path) -> DictConfig:
-    """Read the configuration of a run. UserError where there is none that can be read, or it has what a file must not have."""
-    path = folder / "config.yaml"
-    if not path.exists():
-        raise UserError(f"{folder} is not a run directory: there is no config.yaml in it")
-    data = read_bounded(path, SIZE)
-    if parsed_yaml(data) is None:
-        raise UserError(f"{path} cannot be read: it is no file of plain YAML, without aliases")
-    try:
-        config = document(data, str(path))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    refuse_growth(config, str(path))
-    config = OmegaConf.create(older.translated(OmegaConf.to_container(config)))
-    if not {"architecture", "batch_size", "dataset", "seed", "trainer"} <= config.keys():
-        raise UserError(f"{path} is not the configuration of a run, or not all of it")
-    return config
 
 
 class Difference(NamedTuple):
@@ -181,19 +162,6 @@ def recorded_changes(folder: Path) -> dict[str, Any]:
     """Read changes.jsonl: key -> the newest value that a resume gave it."""
     lines = [parsed_json(line) for line in (read_bounded(folder / CHANGES, contents.MOST[CHANGES]) or b"").splitlines()]
     return {str(line["key"]): line["to"] for line in lines if isinstance(line, dict) and {"key", "to"} <= line.keys()}
-
-
-def portable(config: Any) -> dict[str, Any]:
-    """Resolve the interpolations of a configuration, except those for the path of the data, which differs between machines."""
-    tree = OmegaConf.create(config)
-
-    def merge(raw: Any, resolved: Any, path: str) -> Any:
-        if isinstance(raw, dict):
-            return {key: merge(value, resolved[key], f"{path}.{key}") for key, value in raw.items()}
-        leads_to_data = isinstance(raw, str) and MARK in raw and (path == ".dataset.root" or "dataset.root" in raw)
-        return raw if leads_to_data and is_allowed(raw) else resolved
-
-    return merge(OmegaConf.to_container(tree, resolve=False), OmegaConf.to_container(tree, resolve=True), "")
 
 
 def move_aside(folder: Path) -> Path:
