@@ -215,6 +215,16 @@ def test_what_only_watches_does_not_tell_jobs_apart(shell, undisturbed):
         assert f"holds another job: {said}" in err
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("word", ["trainer.steps=6.0", "trainer.steps=.6e1"])
+def test_a_number_that_is_typed_in_another_way_is_the_same_job(shell, undisturbed, word):
+    shutil.copytree(undisturbed[0], "all")
+    before = content("all/0")
+    code, out, err = shell(*LINE, word, "hydra.sweep.dir=all")
+    assert (code, states(out)) == (0, ["finished"] * 3), err
+    assert content("all/0") == before
+
+
 def of_another_recipe(folder, old, new):
     """Let a job be one that a recipe with other values has made: configuration and states alike."""
     config = folder / "config.yaml"
