@@ -73,8 +73,29 @@ def verdict(error: Exception) -> tuple[int, str]:
     if os.environ.get("GAN_RUNNER_DEBUG") or os.environ.get("HYDRA_FULL_ERROR") == "1":
         print(plain("".join(traceback.format_exception(error))), file=sys.stderr)
         return FAILED, f"{type(error).__name__}: {error}"
+    short = lack_of_memory(error)
+    said = f"{short}; a smaller batch_size or n needs less" if short else f"{type(error).__name__}: {error}"
     notes = getattr(error, "__notes__", None) or ["set GAN_RUNNER_DEBUG=1 to see where"]
-    return FAILED, "\n  ".join([f"{type(error).__name__}: {error}", *notes])
+    return FAILED, "\n  ".join([said, *notes])
+
+
+def lack_of_memory(error: Exception) -> str | None:
+    """Say that memory was short, and how much was asked for; None for any other error. torch has several ways to say it."""
+    said = str(error)
+    if not isinstance(error, MemoryError):
+        ways = "memory: you tried|out of memory|calculation overflowed|too big to convert"
+        if not (isinstance(error, OverflowError | RuntimeError) and re.search(ways, said)):
+            return None
+    asked = re.search(r"tried to allocate ([\d.]+) ?(\w+)", said, re.IGNORECASE)
+    size = asked and (amount(int(asked[1])) if asked[2] == "bytes" else f"{asked[1]} {asked[2]}")
+    return f"not enough memory{f' for {size} at once' if size else ''}"
+
+
+def amount(size: int) -> str:
+    """Format a number of bytes, rounded down, in the unit in which it has the fewest digits: 23 GiB; what is beyond as 1,024 YiB."""
+    units = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB")
+    unit = min(max(size.bit_length() - 1, 0) // 10, len(units) - 1)
+    return f"{min(size >> 10 * unit, 1024):,} {units[unit]}"
 
 
 def place_in(packages: Iterable[str], error: BaseException | None) -> str | None:

@@ -20,7 +20,7 @@ from gan_runner.config.composer import compose
 from gan_runner.config.groups import config_dir
 from gan_runner.datasets import ImageFolder
 from gan_runner.datasets.stored import Stored
-from gan_runner.errors import UserError
+from gan_runner.errors import UserError, amount, verdict
 from gan_runner.evaluation.findings import evaluate
 from gan_runner.evaluation.reference import Reference
 from gan_runner.execution import hardware
@@ -95,6 +95,73 @@ def test_more_threads_or_workers_than_a_machine_can_start(shell, tmp_path, word)
     refused(shell(*line), f"{word}: expected a whole number, ")
     assert not list(tmp_path.iterdir())
     refused(shell("samples=x.npz", "reference=ring8", "metric=[kernel_density]", "threads=100000", command="evaluate"), "at most 1024")
+
+
+# ---- memory -----------------------------------------------------------------------------------------------------------------------------
+
+HUGE = [str(2**62), "1e30", "9" * 4000]
+
+
+@pytest.mark.parametrize("number", HUGE)
+@pytest.mark.parametrize("key", ["dataset.n", "batch_size", "dataset.n_train", "dataset.n_test"])
+def test_more_samples_than_memory_holds_are_refused_at_once(shell, tmp_path, key, number):
+    line = ["dataset=triangles", "architecture=dcgan"] if "n_t" in key else NARROW
+    refused(shell(*line, f"{key}={number}"), f"gan-train: {key} is too large: its samples take ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_samples_than_a_picture_shows_are_refused_at_once(shell, tmp_path):
+    refused(shell(*NARROW, f"callback.grid.n={2**62}"), "at most 1000000")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_samples_of_a_run_that_memory_does_not_hold_are_refused(shell, tmp_path):
+    assert shell(*NARROW, "trainer.steps=1", "hydra.run.dir=run")[0] == 0
+    before = sorted(Path("run").rglob("*"))
+    refused(shell("run=run", f"n={2**62}", command="sample"), "gan-sample: n is too large: its samples take 32 EiB")
+    line = ["dataset=sampled", "dataset.run=run", f"dataset.n={2**62}", "hydra.run.dir=other"]
+    refused(shell(*NARROW, *line), "gan-train: dataset.n is too large: its samples take 32 EiB")
+    assert sorted(Path("run").rglob("*")) == before
+    assert not Path("other").exists()
+
+
+def asks(*shape: int) -> Exception:
+    """The error of torch for a tensor of this shape."""
+    with pytest.raises(RuntimeError) as found:
+        torch.empty(shape)
+    return found.value
+
+
+@pytest.mark.parametrize(
+    ("error", "size"),
+    [
+        (asks(2**42, 2), "32 TiB"),
+        (asks(2**62), None),
+        (OverflowError("int too big to convert"), None),
+        (MemoryError(), None),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.10 GiB"), "20.00 GiB"),
+    ],
+)
+def test_a_lack_of_memory_is_one_line(error, size):
+    asked = f" for {size} at once" if size else ""
+    assert verdict(error)[1].splitlines()[0] == f"not enough memory{asked}; a smaller batch_size or n needs less"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), OverflowError("math range error"), ValueError("out of memory")])
+def test_another_error_keeps_its_words(error):
+    assert verdict(error)[1].startswith(f"{type(error).__name__}: {error}")
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(0, "0 bytes"), (1023, "1,023 bytes"), (1024, "1 KiB"), (2**30 - 1, "1,023 MiB"), (2**62, "4 EiB"), (10**999, "1,024 YiB")],
+)
+def test_amounts_are_rounded_down(size, said):
+    assert amount(size) == said
+
+
+# ---- files of other editors -------------------------------------------------------------------------------------------------------------
 
 
 def experiment(folder: Path, content: bytes) -> None:

@@ -180,6 +180,9 @@ def test_folders_that_differ_in_opacity_alone_differ_and_the_protocol_says_how(g
     assert f"real: 40 images in {tmp_path / 'opaque'}\n" in said
 
 
+IMAGES = ["samples={images}", "reference={images}"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -192,7 +195,8 @@ def test_folders_that_differ_in_opacity_alone_differ_and_the_protocol_says_how(g
         (["run={run}", "split=valid"], "split='valid': expected train or test"),
         (["run={run}", "metric=[frechet]"], "there is no metric frechet"),
         (["run={run}", "metric=[frechet_distance]"], "no extractor is chosen"),
-        (["run={run}", "metric=[frechet_distance]", "extractor=lenet", "extractor.weights=nowhere.pth"], "there is no file nowhere.pth"),
+        (["run={run}", "metric=[frechet_distance]", "extractor=lenet", "extractor.weights=nowhere.pth"], "takes images, N C H W"),
+        ([*IMAGES, "metric=[frechet_distance]", "extractor=lenet", "extractor.weights=nowhere.pth"], "there is no file nowhere.pth"),
         (["run={run}", "metrics=[a]"], "did you mean metric"),
         (["run={run}", "-m", "seed=1,2"], "-m is for gan-train"),
         (["samples={images}", "metric=[mode_coverage]"], "needs data whose modes are known"),

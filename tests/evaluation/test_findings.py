@@ -419,3 +419,21 @@ def test_a_line_says_which_way_each_figure_is_better():
     assert got.better == {"mean/n": "max", "none": "min"}, "also of a figure that is null"
     line = got.line(3, 30, protocol={})
     assert line == {"step": 3, "images": 30, "metrics": got.numbers, "better": got.better, "protocol": {}}
+
+
+class Absent(RandomConv):
+    """A network whose weights are not there."""
+
+    def available(self):
+        return "its weights are not there"
+
+
+@pytest.mark.parametrize(("shape", "said"), [((3, 8, 8), "its weights are not there"), ((2,), "takes images, N C H W")])
+def test_a_network_is_named_once_and_its_weights_are_not_asked_for_where_it_does_not_take_the_samples(shape, said):
+    metrics = {f"m{i}": FrechetDistance().look_through(Absent()) for i in range(2)} | {"other": Mean(needs=["snapshots"])}
+    samples = Collected(Samples(torch.zeros(4, *shape, dtype=torch.uint8 if len(shape) == 3 else torch.float32)), Spec(shape), 4)
+    found = findings.by_reason(findings.unmeasurable(metrics, samples, None))
+    ((reason, _),) = [pair for pair in found.items() if pair[1] == "m0, m1"]
+    assert said in reason
+    assert "weights" not in reason or len(shape) == 3
+    assert sorted(found.values()) == ["m0, m1", "other"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import statistics
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from gan_runner import cli
+from gan_runner.config.command_line import parsed
 from gan_runner.errors import Diverged, Interrupted, UserError
+from gan_runner.jobs.sweep import line_again
 from gan_runner.lifecycle import runs
 from gan_runner.storage import checkpoint, contents, directory
 from gan_runner.storage.directory import locked
@@ -134,10 +137,12 @@ def undisturbed(tmp_path_factory):
 def test_a_sweep_that_was_interrupted_is_finished_by_the_same_line(shell, monkeypatch, undisturbed):
     with monkeypatch.context() as patch:
         disturbed(patch, on_seed(1, 3, lambda run: os.kill(os.getpid(), signal.SIGTERM)))
-        code, out, _ = shell(*LINE, "hydra.sweep.dir=all")
+        code, out, err = shell(*LINE, "hydra.sweep.dir=all")
     assert (code, states(out)) == (143, ["finished", "interrupted", "waiting"])
     assert (Path("all") / "table.txt").read_text() in out
     before = content("all/0")
+    (again,) = [line for line in err.splitlines() if "go on with the sweep by" in line]
+    assert shlex.split(again)[-len(LINE) - 1 :] == [*LINE, "hydra.sweep.dir=all"]
     code, out, err = shell(*LINE, "hydra.sweep.dir=all")
     assert (code, states(out)) == (0, ["finished"] * 3)
     assert content("all/0") == before
@@ -213,6 +218,31 @@ def test_what_only_watches_does_not_tell_jobs_apart(shell, undisturbed):
         code, _, err = shell(*LINE, f"callback.{more}", "hydra.sweep.dir=all")
         assert code == 2
         assert f"holds another job: {said}" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "added"),
+    [
+        (["-m", "seed=0,1"], ["hydra.sweep.dir=outputs/a sweep"]),
+        (["-m", "seed=0,1", "penalty=[r1]", "study=losses"], ["hydra.sweep.dir=outputs/a sweep"]),
+        (["-m", "seed=0,1", "hydra.sweep.dir=here"], []),
+    ],
+)
+def test_the_line_that_goes_on_with_a_sweep_names_its_folder(tmp_path, monkeypatch, words, added):
+    monkeypatch.chdir(tmp_path)
+    again = shlex.split(line_again(words, tmp_path / "outputs" / "a sweep"))[1:]
+    assert again[: len(words)] == words
+    assert [f"{each.key_or_group}={each.value()}" for each in parsed(again[len(words) :])] == added
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", ["trainer.steps=6.0", "trainer.steps=.6e1"])
+def test_a_number_that_is_typed_in_another_way_is_the_same_job(shell, undisturbed, word):
+    shutil.copytree(undisturbed[0], "all")
+    before = content("all/0")
+    code, out, err = shell(*LINE, word, "hydra.sweep.dir=all")
+    assert (code, states(out)) == (0, ["finished"] * 3), err
+    assert content("all/0") == before
 
 
 def of_another_recipe(folder, old, new):

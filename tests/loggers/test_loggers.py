@@ -25,7 +25,7 @@ from gan_runner.inventory.prune import LEFT_BEHIND, files_of
 from gan_runner.inventory.prune import fnmatch as matches
 from gan_runner.lifecycle import runs
 from gan_runner.loggers import CSV, MLflow, TensorBoard, Tracker, Trackio, WandB, add_to_curves, tracker
-from gan_runner.loggers.tensorboard import APART, place
+from gan_runner.loggers.tensorboard import APART, layout, place
 from gan_runner.storage import checkpoint
 
 WORDS = [
@@ -261,8 +261,8 @@ def test_curves_of_d_are_a_run_of_its_own_as_tensorboard_colours_runs(tmp_path):
     (whole, _), (own, _) = read_tensorboard(folder), read_tensorboard(folder / "D")
     assert sorted(own) == sorted((step, APART[name], value) for step, name, value in whole if name in APART)
     assert {name for _, name, _ in own} == set(APART.values())
-    layout = EventAccumulator(str(folder)).Reload().Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
-    drawn = [list(chart.multiline.tag) for category in Layout.FromString(layout).category for chart in category.chart]
+    charts = EventAccumulator(str(folder)).Reload().Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    drawn = [list(chart.multiline.tag) for category in Layout.FromString(charts).category for chart in category.chart]
     names = {"a": {name for _, name, _ in whole}, "a/D": {name for _, name, _ in own}}
     for tags in drawn:  # each chart has a curve of both, and so two colours
         assert sorted(run for run, known in names.items() for tag in tags for name in known if re.search(tag, name)) == ["a", "a/D"]
@@ -271,6 +271,13 @@ def test_curves_of_d_are_a_run_of_its_own_as_tensorboard_colours_runs(tmp_path):
     assert ordered[: len(first)] == sorted(first)
     assert "optimizer.generator.lr" not in first
     assert not [name for name in files_of(folder) if not any(matches(name, known) for known in LEFT_BEHIND)]
+
+
+def test_charts_of_single_runs_and_of_sweeps_have_different_titles():
+    """TensorBoard puts the charts of all runs below the same title, where each would be there twice."""
+    single, sweep = layout(APART), layout({})
+    assert not single.keys() & sweep.keys()
+    assert [*single.values()] != [*sweep.values()]
 
 
 @pytest.mark.slow

@@ -74,6 +74,18 @@ def test_words_about_what_only_watches_tell_no_runs_apart(word, kept):
     assert line_of([word]) == ([kept] if kept else [])
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["a=64", "a=64.0", "a=6.4e1", "a=+64", "a=640E-1"], ["a=64"] * 5),
+        (["+a.b=-2.0", "~a=1.0"], ["+a.b=-2", "~a=1"]),
+        (["a=6.5", "a=1e400", "a=1e30", "a=nan", "a=1.0.0", "a=[64.0]", "a='64.0'", "a=64.0x", "a="], None),
+    ],
+)
+def test_a_whole_number_is_the_same_word_however_it_is_typed(words, line):
+    assert line_of(words) == (line or words)
+
+
 def test_a_state_that_no_version_writes_is_none(tmp_path):
     for said, state in (("finished", "finished"), ("a\\nline", None), ("", None)):
         (tmp_path / "status.json").write_text(f'{{"state": "{said}"}}')

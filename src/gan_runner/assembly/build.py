@@ -7,6 +7,7 @@ if it is in gan_runner, in torch.optim or in a package that the user named, and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any
@@ -36,7 +37,7 @@ from gan_runner.reporting import Countdown, Reporter, notice
 from gan_runner.schedules import Schedule
 from gan_runner.storage import directory
 from gan_runner.storage.records import best_of
-from gan_runner.storage.untrusted import flat
+from gan_runner.storage.untrusted import flat, refuse_too_large
 from gan_runner.trainer import Trainer
 from gan_runner.training.run import Assembly
 
@@ -290,9 +291,10 @@ def check(config: Any, packages: Sequence[str] = (), line: Sequence[str] | None 
     trainer = assembly.trainer
     hardware.device_of(trainer.accelerator)
     try:
-        distributed.share(config["batch_size"], trainer.accumulate, devices_of(trainer.devices, trainer.accelerator))
+        n = distributed.share(config["batch_size"], trainer.accumulate, devices_of(trainer.devices, trainer.accelerator))
     except ValueError as error:
         raise UserError(str(error)) from error
+    refuse_too_large("batch_size", n * math.prod(assembly.spec.shape) * torch.float32.itemsize)
     with Reporter() as reporter:
         assembly.dataset.verify(Countdown(reporter).at)
     return assembly

@@ -19,7 +19,7 @@ from gan_runner.assembly.signatures import converted, misnamed, mistyped, signat
 from gan_runner.config.command_line import allowed_packages
 from gan_runner.config.composed import plain
 from gan_runner.datasets import Dataset
-from gan_runner.errors import UserError, place_in, printable
+from gan_runner.errors import UserError, lack_of_memory, place_in, printable
 from gan_runner.evaluation.extractor import Extractor
 from gan_runner.evaluation.metric import Metric
 from gan_runner.game.loss import Balanced
@@ -218,10 +218,8 @@ def make(node: dict[str, Any], packages: Sequence[str], base: type | tuple[type,
         place = place_in([*packages, *allowed_packages()], error)
         if isinstance(cause, UserError):
             raise cause from None
-        if isinstance(
-            cause, ValueError | TypeError | RuntimeError | OverflowError | MemoryError
-        ):  # torch has several ways to say: too large
-            said = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+        if isinstance(cause, ValueError | TypeError | RuntimeError | OverflowError | MemoryError):
+            said = lack_of_memory(cause) or (str(cause).splitlines()[0] if str(cause) else type(cause).__name__)
             raise UserError(f"{path}: {said}{f' ({place})' if place else ''}") from error
         if place:
             cause.add_note(f"{path}: raised in {place}; GAN_RUNNER_DEBUG=1 shows the traceback")

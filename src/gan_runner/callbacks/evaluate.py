@@ -87,8 +87,8 @@ class Evaluate(Callback):
         self.countdown = Countdown(run.reporter)
         self.reference = self.real(run, self.measures["n_real"])
         missing = findings.unmeasurable(run.metrics, self.subject(run, self.n), self.reference)
-        for reason in dict.fromkeys(missing.values()):
-            run.reporter.say(f"{', '.join(name for name in missing if missing[name] == reason)} will be null: {reason}")
+        for reason, names in findings.by_reason(missing).items():
+            run.reporter.say(f"{names} will be null: {reason}")
         self.told = set(missing)  # the metrics whose reason was told, and the notes that were
         self.announce(run, {name: metric for name, metric in run.metrics.items() if name not in missing})
         if run.step == 0:

@@ -26,7 +26,7 @@ class Grid(Callback):
     def __init__(
         self,
         every_steps: Annotated[int, Ge(1)] = 1000,
-        n: Annotated[int, Ge(1)] | None = None,
+        n: Annotated[int, Ge(1), Le(1_000_000)] | None = None,
         seed: int = 0,
         scale: Annotated[int, Ge(1), Le(64)] | Literal["auto"] = "auto",
     ):

@@ -26,7 +26,7 @@ from gan_runner.datasets import Dataset
 from gan_runner.datasets.stored import Stored
 from gan_runner.errors import UserError
 from gan_runner.evaluation import seeds
-from gan_runner.evaluation.findings import Findings, evaluate, settings_of, unmeasurable
+from gan_runner.evaluation.findings import Findings, by_reason, evaluate, settings_of, unmeasurable
 from gan_runner.evaluation.metric import Metric
 from gan_runner.evaluation.reference import Reference
 from gan_runner.execution import hardware
@@ -355,4 +355,4 @@ def drawn(out: Path, line: dict[str, Any], pictures: dict[str, Tensor]) -> tuple
 def refuse_missing(reasons: dict[str, str]) -> None:
     """Raise UserError if there is a reason why a metric cannot be computed; reasons: metric -> reason."""
     if reasons:
-        raise UserError("\n".join(f"{name} cannot be computed: {reason}" for name, reason in reasons.items()))
+        raise UserError("\n".join(f"{names} cannot be computed: {reason}" for reason, names in by_reason(reasons).items()))

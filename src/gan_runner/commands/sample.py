@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from gan_runner.refinement.comparison import made
 from gan_runner.reporting import Countdown, Reporter
 from gan_runner.sampling import subjects, walks
 from gan_runner.storage import directory, files
+from gan_runner.storage.untrusted import refuse_too_large
 from gan_runner.trained import TrainedRun, export, finite
 
 
@@ -65,6 +67,7 @@ class Drawn(NamedTuple):
 
 def write_samples(run: TrainedRun, settings: Sample, refiners: Mapping[str, Refiner], reporter: Reporter) -> Path:
     """Write samples in the requested format, into `out` or the run's samples/. Returns the path."""
+    refuse_too_large("n", (settings.n or 1) * math.prod(run.spec.shape) * torch.float32.itemsize)
     seed, said, kind = settings.seed, settings.class_, settings.format
     out = Path(settings.out) if settings.out else None
     try:

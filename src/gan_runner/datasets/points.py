@@ -14,6 +14,7 @@ from torch import Tensor
 from gan_runner.datasets.dataset import Dataset, Samples, Split
 from gan_runner.draws import seeded
 from gan_runner.game.spec import Exact, Spec
+from gan_runner.storage.untrusted import refuse_too_large
 
 ROWS = 4096  # points whose density is computed at once: bounds the memory
 
@@ -104,6 +105,9 @@ class Points(Dataset):
     def spec(self) -> Spec:
         modes = self.exact.modes
         return Spec((2,), None if modes is None else len(modes), self.exact)
+
+    def prepare(self) -> None:
+        refuse_too_large("dataset.n", self.n * 2 * torch.float32.itemsize)
 
     def load(self, split: Split) -> Samples:
         """Draw the modes in turn, so that their numbers of points differ by at most one; the label is the mode."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache, cached_property
 from typing import Annotated, Any, Literal
@@ -12,6 +13,7 @@ import gan_runner
 from gan_runner.datasets.dataset import Dataset, Samples, Split
 from gan_runner.game.spec import Spec
 from gan_runner.storage import starts
+from gan_runner.storage.untrusted import refuse_too_large
 
 
 class Sampled(Dataset):
@@ -41,7 +43,7 @@ class Sampled(Dataset):
         return self.there.spec if self.there.generator.classes is not None else self.there.spec._replace(classes=None, class_names=None)
 
     def prepare(self) -> None:
-        assert self.there
+        refuse_too_large("dataset.n", self.n * math.prod(self.spec.shape) * (1 if self.spec.kind.bounded else 4))
 
     def _load(self, split: Split) -> Samples:
         x, y = self.there.draw(self.n, seed=self.seed + (split == "test"))

@@ -13,6 +13,7 @@ from torch import Tensor
 from gan_runner.datasets.dataset import Dataset, Samples, Split
 from gan_runner.draws import seeded
 from gan_runner.game.spec import Spec
+from gan_runner.storage.untrusted import refuse_too_large
 
 ROWS = 128  # images drawn at once: what they take fits a cache
 BLOCK = 4096  # triangles proposed at once, a constant so that the first n are the same for every n
@@ -183,6 +184,10 @@ class Triangles(Dataset):
     @property
     def spec(self) -> Spec:
         return Spec((1, self.resolution, self.resolution), None, self.exact)
+
+    def prepare(self) -> None:
+        for split, n in self.sizes.items():
+            refuse_too_large(f"dataset.n_{split}", n * self.resolution**2)
 
     def vertices(self, split: Split) -> Tensor:
         """Return the triangles of a split, N 3 2, float64."""

@@ -70,11 +70,16 @@ def unmeasurable(metrics: Mapping[str, Metric], subject: Subject, reference: Ref
             lacking.append("no extractor is chosen ('extractor=[...]')")
         elif "logits" in metric.reads and not metric.extractor.classifies:
             lacking.append(f"it reads the outputs of a classifier, and {metric.extractor.name} is none")
-        elif metric.extracts and (reason := metric.extractor.available() or unfit(metric.extractor, subject.spec)):
+        elif metric.extracts and (reason := unfit(metric.extractor, subject.spec) or metric.extractor.available()):
             lacking.append(reason)
         if lacking:
             reasons[name] = "; ".join(lacking)
     return reasons
+
+
+def by_reason(reasons: Mapping[str, str]) -> dict[str, str]:
+    """Return what `unmeasurable` found as reason -> names, each reason once: a file that is missing concerns every metric that reads it."""
+    return {reason: ", ".join(name for name in reasons if reasons[name] == reason) for reason in reasons.values()}
 
 
 def unfit(extractor: Extractor, spec: Spec) -> str | None:

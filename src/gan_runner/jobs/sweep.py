@@ -96,7 +96,11 @@ def sweep(composer: Composer, name: str, overrides: list[str], typed: list[str])
 
     with locked(folder, "writing the sweep"), stopping():
         summary.record(folder, typed, _names(folder, known, search), asks, _varied(composer, frame))
-        outcomes = run(composer, name, overrides, folder, known, search, asked.packages)
+        try:
+            outcomes = run(composer, name, overrides, folder, known, search, asked.packages)
+        except (SystemExit, KeyboardInterrupt):
+            say("gan-train", f"go on with the sweep by  {line_again(typed, folder)}")
+            raise
     failures = {outcome.state for outcome in outcomes} - {"finished"}
     if search and failures == {"diverged"} and len(outcomes) > sum(outcome.state == "diverged" for outcome in outcomes):
         return DONE  # that some of its trials diverge is what a search finds out
@@ -133,6 +137,14 @@ def run(
         report(folder, outcomes, search.followed if search else None)
         sum_up(folder, packages)
     return outcomes
+
+
+def line_again(typed: Sequence[str], folder: Path) -> str:
+    """Return the line that goes on with a sweep: what was typed, and its folder where Hydra has chosen it."""
+    from gan_runner.lifecycle import messages
+
+    chosen = any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in typed)
+    return messages.command("gan-train", *typed, *([] if chosen else messages.named("hydra.sweep.dir", messages.short(folder), [])))
 
 
 @contextmanager

@@ -37,8 +37,12 @@ CHARTS = {
 
 
 def layout(names: Mapping[str, str]) -> dict[str, dict[str, list[Any]]]:
-    """Return the charts of the CUSTOM SCALARS tab. names: which curves are drawn under another name."""
-    return {"game": {title: ["Multiline", [f"^{names.get(tag, tag)}$" for tag in tags]] for title, tags in CHARTS.items()}}
+    """Return the charts of the CUSTOM SCALARS tab. names: which curves are drawn under another name.
+
+    The tab of a folder with single runs and sweeps has the charts of both, below a title each.
+    """
+    charts = {title: ["Multiline", [f"^{names.get(tag, tag)}$" for tag in tags]] for title, tags in CHARTS.items()}
+    return {"game" if names else "game, in sweeps": charts}
 
 
 def place(folder: Path) -> Path:

@@ -9,6 +9,7 @@ import inspect
 import io
 import itertools
 import json
+import math
 import os
 import platform
 import re
@@ -124,7 +125,7 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[Difference]:
 
 
 def line_of(words: Iterable[Any]) -> list[str]:
-    """Return the words of a command line that affect the results of its run, with keys of older versions renamed."""
+    """Return the words of a command line that affect the results of its run: keys of older versions renamed, 64.0 and 6.4e1 as 64."""
     found = []
     for word in words:
         sign, key, rest = re.fullmatch(r"([+~]*)([^=]*)(.*)", str(word), re.DOTALL).groups()  # type: ignore[union-attr]
@@ -134,8 +135,15 @@ def line_of(words: Iterable[Any]) -> list[str]:
             rest = f"=[{','.join(names)}]" if names else ""
         watches = any(key == each or key.startswith(f"{each}.") for each in WATCHERS)
         if not watches and (rest or sign == "~"):
-            found.append(f"{sign}{key}{rest}")
+            found.append(f"{sign}{key}{with_plain_number(rest)}")
     return found
+
+
+def with_plain_number(rest: str) -> str:
+    """Return the end of a word, `=64.0`, with the shortest form of a whole number, `=64`; any other as it is."""
+    number = re.fullmatch(r"=([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)", rest, re.IGNORECASE)
+    value = float(number[1]) if number else math.nan
+    return f"={int(value)}" if value.is_integer() and abs(value) < 2**53 else rest
 
 
 def as_read(config: Any) -> dict[str, Any]:

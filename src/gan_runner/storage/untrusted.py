@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from gan_runner.errors import printable
+from gan_runner.errors import UserError, amount, printable
 
 Value = bool | int | float | str | None
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -88,6 +88,12 @@ def memory() -> int:
     here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     said = (read_bounded(Path("/sys/fs/cgroup", name)) for name in ("memory.max", "memory/memory.limit_in_bytes"))
     return min([here, *(int(each) for each in said if each and each.strip().isdigit())])
+
+
+def refuse_too_large(what: str, size: int) -> None:
+    """Raise UserError if samples of so many bytes do not fit into half of the memory: they are held twice, as what they are made of."""
+    if size > memory() // 2:
+        raise UserError(f"{what} is too large: its samples take {amount(size)}, and the memory here is {amount(memory())}")
 
 
 def whole(value: Any) -> int | None:
