@@ -43,6 +43,8 @@ def folder(tmp_path_factory):
         "labelled": [*TOY, *NARROW, "architecture.conditional=true"],
         "critic": [*TOY, *NARROW, "loss=wasserstein"],
         "grid25": ["+experiment=gaussians25", "trainer.steps=2", "dataset.n=400", *NARROW, *COMMON],
+        "scales": ["dataset=triangles", "dataset.n_train=40", "dataset.n_test=40", "dataset.resolution=16", "architecture=msg_gan",
+                   "trainer.steps=0", "architecture.generator.width=4", "architecture.discriminator.width=4", *COMMON],
         "images": ["dataset=triangles", "dataset.n_train=40", "dataset.n_test=40", "dataset.resolution=16",
                    "architecture=dcgan", "trainer.steps=2",
                    "architecture.generator.width=4", "architecture.discriminator.width=4", *COMMON],
@@ -296,6 +298,21 @@ def test_a_discriminator_and_a_corrector_of_other_runs_are_used(command):
 
 
 @pytest.mark.slow
+def test_a_ratio_run_refines_samples_of_several_scales(command):
+    words = ["+experiment=ratio", "architecture.generator.run=scales", "trainer.steps=2", "batch_size=8", "metric=[]"]
+    code, _, err = command("gan-train", *words, "hydra.run.dir=ratio", "trainer.accelerator=cpu")
+    assert code == 0, err
+    code, _, err = command(
+        "gan-sample", "run=scales", "refiner=dgflow", "refiner.dgflow.steps=2", "discriminator=ratio", "n=3", "format=npz", "out=x"
+    )
+    assert code == 0, err
+    run, ratio = gan_runner.load("scales"), gan_runner.load("ratio")
+    [batch] = Refinement(DGflow(steps=2), Ratio(run.generator, ratio.discriminator)).batches(3, [2])
+    expected = run.spec.kind.as_bytes(batch.x[2]).numpy()
+    np.testing.assert_array_equal(np.load("x.npz")["samples"], expected)
+
+
+@pytest.mark.slow
 def test_best_of_another_run_is_taken_unless_it_is_named(command):
     shutil.copy("other/checkpoints/last.pt", "other/checkpoints/best.pt")
     for said, expected in {"other": "best.pt", "other:last": "last.pt"}.items():
@@ -360,6 +377,7 @@ WRONG = {
     "root": (["gan-sample", "run=points", "refiner=obrs", "dataset.root=data"], "reads no files"),
     "shape": (["gan-eval", "run=points", "refiner=dgflow", "discriminator=images"], "judges samples of shape"),
     "classes": (["gan-eval", "run=points", "refiner=dgflow", "discriminator=labelled"], "given one of 8 classes"),
+    "form": (["gan-sample", "run=images", "refiner=dgflow", "discriminator=scales"], "judges samples in a form that"),
     "no run": (["gan-eval", "run=points", "refiner=dgflow", "discriminator=nowhere"], "nowhere"),
 }  # fmt: skip
 

@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from gan_runner import tree
 from gan_runner.assembly import build, parts
 from gan_runner.assembly.signatures import signature
 from gan_runner.commands.settings import Evaluate, Sample
+from gan_runner.draws import NumberedDraws
 from gan_runner.errors import UserError
 from gan_runner.evaluation.reference import Reference
+from gan_runner.game.network import Discriminator, Generator
 from gan_runner.refinement import OnData, Refiner
 from gan_runner.refinement.comparison import Networks
 from gan_runner.storage import starts
@@ -38,7 +43,7 @@ def networks(run: TrainedRun, settings: Sample | Evaluate) -> tuple[Networks, di
     if run.generator.overrides("asked"):
         raise UserError(f"{run.folder}: this generator works on data, which refiners cannot")
     others = {key: other(key, getattr(settings, key), run, settings.packages) for key in KEYS if getattr(settings, key) is not None}
-    judges = {key: OnData(there.discriminator, run.generator) for key, there in others.items() if there.discriminator is not None}
+    judges = {key: judge(key, there, run) for key, there in others.items()}
     found = judges.get("discriminator", run.discriminator)
     if found is None:
         raise UserError(f"{run.folder} has no discriminator, and a refiner needs one: {TRAIN}")
@@ -50,6 +55,26 @@ def networks(run: TrainedRun, settings: Sample | Evaluate) -> tuple[Networks, di
     critic = others.get("discriminator", run).shift_invariant
     said = {key: f"{there.path} (round {there.step})" for key, there in others.items()}
     return Networks(run.generator, found, judges.get("corrector"), critic), said
+
+
+def judge(key: str, there: TrainedRun, run: TrainedRun) -> Discriminator:
+    """Return the discriminator of another run for samples as a run emits them, or for data where the other one emits these.
+
+    UserError where it judges another form, such as a pyramid of images.
+    """
+    assert there.discriminator is not None
+    if form(there.generator) == form(run.generator):
+        return there.discriminator
+    if form(there.generator) != [run.spec.shape]:
+        raise UserError(f"{key}={there.folder}: its discriminator judges samples in a form that the generator of this run does not make")
+    return OnData(there.discriminator, run.generator)
+
+
+@torch.no_grad()
+def form(generator: Generator) -> list[tuple[int, ...]]:
+    """Return the shapes of one sample as a generator emits it: one for each scale."""
+    draws = NumberedDraws("form", 0, indices=torch.arange(1), device=next(generator.parameters(), torch.zeros(())).device)
+    return [tuple(leaf.shape[1:]) for leaf in tree.leaves(generator(generator.prior(draws), generator.labels(draws)))]
 
 
 def other(key: str, said: str, run: TrainedRun, packages: Sequence[str]) -> TrainedRun:
