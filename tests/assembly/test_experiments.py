@@ -46,7 +46,7 @@ TINY = {
     "metric.ais.temperatures": 10,
     "metric.frechet_infinity.smallest": 5,
     "callback.refine.n": 20,
-    "callback.refine.every": 10,
+    "callback.refine.every": 1,
     "metric.geometry_score.draws": 2,
     "metric.geometry_score.landmarks": 8,
     "metric.kernel_distance.subset_size": 10,
@@ -111,6 +111,8 @@ def tiny(*words, **more):
     overrides += [f"{key}={another_run()}" for key in ("architecture.generator.run", "dataset.run") if key in missing]
     known = composer.compose(overrides).config
     settings = {key: value for key, value in (TINY | more).items() if OmegaConf.select(known, key, default=...) is not ...}
+    refiners = OmegaConf.select(known, "callback.refine.refiners") or {}
+    settings |= {f"callback.refine.refiners.{name}.steps": 2 for name in refiners}
     return composer.compose([*overrides, *(f"{key}={value}" for key, value in settings.items())]).config
 
 
