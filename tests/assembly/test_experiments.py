@@ -47,6 +47,7 @@ TINY = {
     "metric.frechet_infinity.smallest": 5,
     "callback.refine.n": 20,
     "callback.refine.every": 1,
+    "metric.density_coverage.n_real": 100,
     "metric.geometry_score.draws": 2,
     "metric.geometry_score.landmarks": 8,
     "metric.kernel_distance.subset_size": 10,
