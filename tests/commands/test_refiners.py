@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,15 +12,21 @@ import torch
 from PIL import Image
 
 import gan_runner
+from command_settings import settings_of
 from gan_runner import cli
+from gan_runner.architectures import MLPDiscriminator, MLPGenerator
 from gan_runner.assembly import parts
 from gan_runner.assembly.signatures import signature
+from gan_runner.commands import refining
+from gan_runner.commands.settings import Evaluate
 from gan_runner.config import composer
 from gan_runner.config.groups import config_dir
 from gan_runner.datasets import Ring8, Samples
+from gan_runner.errors import UserError
 from gan_runner.evaluation import evaluate
 from gan_runner.evaluation.reference import Reference
 from gan_runner.extractors import Identity
+from gan_runner.game.spec import Spec
 from gan_runner.lifecycle import runs
 from gan_runner.metrics import FrechetDistance, ModeCoverage
 from gan_runner.refinement import Diagnosis, OnData, Ratio, Refinement, Refiner
@@ -338,10 +345,10 @@ def test_auto_moves_by_a_smooth_logit_and_chooses_by_a_log_ratio():
     assert isinstance(flow, DGflow)
     assert flow.steps == 7
     assert "smooth" in why
-    with pytest.raises(gan_runner.errors.UserError, match=r"too steep for a log ratio.*experiment=ratio"):
+    with pytest.raises(UserError, match=r"too steep for a log ratio.*experiment=ratio"):
         Auto().chosen(Diagnosis.of(*(part * 5 for part in d)))
     noise = torch.randn(2, 20000)
-    with pytest.raises(gan_runner.errors.UserError, match="hardly apart"):
+    with pytest.raises(UserError, match="hardly apart"):
         Auto().chosen(Diagnosis.of(*noise))
 
 
@@ -380,6 +387,26 @@ WRONG = {
     "form": (["gan-sample", "run=images", "refiner=dgflow", "discriminator=scales"], "judges samples in a form that"),
     "no run": (["gan-eval", "run=points", "refiner=dgflow", "discriminator=nowhere"], "nowhere"),
 }  # fmt: skip
+
+
+def stub(generator, discriminator):
+    """What `refining.networks` looks at of a run."""
+    return SimpleNamespace(folder="x", generator=generator, discriminator=discriminator, shift_invariant=False, packages=())
+
+
+def test_a_run_without_a_discriminator_and_a_generator_that_works_on_data_are_refused():
+    G, D = MLPGenerator(Spec((2,)), width=8), MLPDiscriminator(Spec((2,)), width=8)
+    settings = settings_of(Evaluate, run="x")
+    assert refining.networks(stub(G, D), settings)[0].discriminator is D
+    with pytest.raises(UserError, match=r"x has no discriminator, and a refiner needs one: gan-train \+experiment=ratio"):
+        refining.networks(stub(G, None), settings)
+
+    class OnItems(MLPGenerator):
+        def asked(self, batch, draws):
+            return batch.x
+
+    with pytest.raises(UserError, match="this generator works on data, which refiners cannot"):
+        refining.networks(stub(OnItems(Spec((2,)), width=8), D), settings)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from gan_runner.errors import Failed, UserError
 from gan_runner.game.network import Discriminator
 from gan_runner.game.play import DiscriminatorOutput
 from gan_runner.game.spec import Spec
-from gan_runner.priors import Uniform
+from gan_runner.priors import Codes, Signs, Uniform
 from gan_runner.refinement.ratio import Ratio
 from gan_runner.refinement.refined import GROUP, Refinement
 from gan_runner.refinement.refiner import Pool, Start
@@ -153,6 +153,9 @@ def test_what_cannot_be_refined_is_refused():
 
     with pytest.raises(UserError, match="3 logits a sample: a density ratio is one number"):
         list(Refinement(DGflow(), Ratio(G, Vector())).batches(4, [1]))
+    for prior in (Codes([4]), Signs()):
+        with pytest.raises(UserError, match="this prior draws whole numbers"):
+            Refinement(DGflow(), Ratio(MLPGenerator(IMAGE, latent=16, width=16, prior=prior), D))
     with pytest.raises(UserError, match="fitted to held-out real samples, and there are none"):
         Refinement(OBRS(), Ratio(G, D))
     with pytest.raises(UserError, match="adjust=true is for noise=1"):
