@@ -43,6 +43,16 @@ def test_unequal_numbers_of_real_samples_and_fakes_shift_nothing(kind, reals, fa
     assert abs(found.Z) < 3
 
 
+def test_a_few_logits_far_out_do_not_hide_the_slope():
+    """Standard deviations of the logits are then no measure of them: the slope is 1 of thousands."""
+    real, fake = normals(20000)
+    fake = torch.cat([fake, torch.full((200,), -1e5, dtype=torch.float64)])
+    got = Logistic(real, fake)
+    assert float(got.slope) == pytest.approx(1, abs=0.03)
+    found = Diagnosis.of(real, fake)
+    assert found.calibrated <= found.cross_entropy + 1e-9
+
+
 def test_classes_that_a_logit_separates_have_a_finite_slope():
     got = Logistic(torch.tensor([2.0, 3.0]), torch.tensor([-1.0, -2.0]))
     assert got.slope.isfinite()

@@ -47,7 +47,8 @@ class Logistic:
 
     def __init__(self, real: Tensor, fake: Tensor):
         d, target, weight = Labelled.of(real, fake)
-        centre, width = d.mean(), d.std().clamp_min(1e-12)
+        centre = d.median()
+        width = (d - centre).abs().median().clamp_min(1e-12)  # not the deviation, which a few logits far out determine
         slope, offset = regression((d - centre) / width, target, weight)
         self.slope, self.offset = slope / width, offset - slope * centre / width
 
@@ -55,17 +56,26 @@ class Logistic:
         return logits * self.slope.to(logits) + self.offset.to(logits)
 
 
-def regression(x: Tensor, target: Tensor, weight: Tensor, steps: int = 50) -> tuple[Tensor, Tensor]:
-    """Fit (slope, offset) of the logistic regression of target on x (N) by Newton's method, each sample with its weight."""
-    design = torch.stack([x, torch.ones_like(x)], 1)
+def regression(x: Tensor, target: Tensor, weight: Tensor, steps: int = 100) -> tuple[Tensor, Tensor]:
+    """Fit (slope, offset) of the logistic regression of target on x (N) by Newton's method, each sample with its weight.
+
+    A step is halved until the loss falls: where a few logits are far out, the slope is large in units of their deviation.
+    """
+    design, sign = torch.stack([x, torch.ones_like(x)], 1), 1 - 2 * target
+
+    def loss(weights: Tensor) -> Tensor:
+        return (weight * F.softplus(sign * (design @ weights))).mean() + RIDGE * weights.square().sum() / 2
+
     weights = x.new_zeros(2)
     for _ in range(steps):
         p = torch.sigmoid(design @ weights)
         gradient = design.T @ (weight * (p - target)) / len(x) + RIDGE * weights
         hessian = (design * (weight * p * (1 - p))[:, None]).T @ design / len(x) + RIDGE * torch.eye(2).to(x)
-        step = torch.linalg.solve(hessian, gradient)
-        weights = weights - step / step.norm().clamp_min(1)
-        if step.norm() < 1e-10:
+        step, now = torch.linalg.solve(hessian, gradient), loss(weights)
+        while loss(weights - step) > now and step.norm() > 1e-12:
+            step = step / 2
+        weights = weights - step
+        if step.norm() < 1e-10 * (1 + weights.norm()):
             break
     return weights[0], weights[1]
 
