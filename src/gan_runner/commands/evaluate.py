@@ -20,7 +20,7 @@ from gan_runner.assembly.signatures import signature
 from gan_runner.commands import refining
 from gan_runner.commands.groups import Groups, Member
 from gan_runner.commands.printed import Printed
-from gan_runner.commands.refined import Keep, OfRun, with_coverage
+from gan_runner.commands.refined import Keep, RefinersOfRun, with_coverage
 from gan_runner.commands.settings import Evaluate
 from gan_runner.datasets import Dataset
 from gan_runner.datasets.stored import Stored
@@ -190,7 +190,7 @@ def measure_all(
                     order=first.spec if first.labelled else None,
                 )  # fmt: skip
         measured = replace(settings, metric=config["metric"])
-        comparison = OfRun(judged.run, measured, metrics, reference, reporter) if refiners and judged.run else None
+        comparison = RefinersOfRun(judged.run, measured, metrics, reference, reporter) if refiners and judged.run else None
         lines.append(measure(judged, metrics, reference, measured, keep, reporter, printed))
         if comparison is not None:
             comparison.compare(judged.name, refiners, lines[-1], keep, printed)

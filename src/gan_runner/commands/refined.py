@@ -26,12 +26,10 @@ from gan_runner.trained import TrainedRun
 Keep = Callable[[dict[str, Any], dict[str, Tensor]], None]  # takes a line, and the pictures that belong to it by key
 
 
-class OfRun:
+class RefinersOfRun:
     """The refiners of a line, and the checkpoint of a run that they refine. UserError where they cannot."""
 
-    def __init__(
-        self, run: TrainedRun, settings: Evaluate, metrics: Mapping[str, Metric], reference: Reference | None, reporter: Reporter
-    ):  # fmt: skip
+    def __init__(self, run: TrainedRun, settings: Evaluate, metrics: Mapping[str, Metric], reference: Reference | None, reporter: Reporter):
         self.settings, self.reporter = settings, reporter
         networks, self.others = refining.networks(run, settings)
         followed = ((run.config.get("callback") or {}).get("evaluate") or {}).get("best") or {}
