@@ -14,7 +14,7 @@ from gan_runner.game.play import DiscriminatorOutput
 from gan_runner.game.spec import Spec
 from gan_runner.priors import Codes, Signs, Uniform
 from gan_runner.refinement.ratio import Ratio
-from gan_runner.refinement.refined import GROUP, Refinement
+from gan_runner.refinement.refined import GROUP, Refinement, finite
 from gan_runner.refinement.refiner import Pool, Start
 from gan_runner.refiners import DDLS, DOT, DRS, MHGAN, OBRS, DGflow
 from gan_runner.tricks import SpectralNorm
@@ -142,6 +142,28 @@ def test_latents_that_leave_the_prior_and_points_that_are_not_finite_are_reporte
 
     with pytest.raises(Failed, match="refinement diverged at step 1"):
         list(Refinement(DGflow(), Ratio(G, Broken())).batches(4, [3]))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("at", [0, 20, 39])
+def test_one_number_that_is_not_finite_is_found_wherever_it_is(value, at):
+    x = torch.randn(4, 10)
+    assert finite(x)
+    x.view(-1)[at] = value
+    assert not finite(x)
+
+
+@pytest.mark.parametrize("shape", [(-1, 1), (-1, 1, 1, 1)])
+def test_one_logit_a_sample_may_be_of_any_shape(shape):
+    G, D = trained("uniform")
+
+    class Shaped(Discriminator):
+        def forward(self, sample, y=None):
+            out = D(sample, y)
+            return out._replace(logits=out.logits.view(shape))
+
+    plain, shaped = (next(Refinement(DGflow(), Ratio(G, net)).batches(4, [2])).x[2] for net in (D, Shaped()))
+    assert torch.equal(plain, shaped)
 
 
 def test_what_cannot_be_refined_is_refused():
