@@ -17,6 +17,8 @@ from gan_runner.storage import checkpoint
 from gan_runner.storage.records import numbered, read
 from gan_runner.training.run import Run
 
+FIRST = 1000  # rounds that are proposed after a run of none
+
 
 def beginning(run: Run) -> str:
     """Return a table: directory, device, data, networks and length."""
@@ -56,7 +58,7 @@ def finished(run: Run, packages: Sequence[str]) -> str:
     if key and (best := measured.best(key, mode)):
         rows.append(("best", f"{key} {best[1]:.5g} after round {best[0] // run.batch_size:,}"))
     rows += [("curves", command(*words)) for logger in run.loggers if (words := logger.shown_by(folder))]
-    rows.append(("go on", command("gan-train", *named("resume", folder, packages), f"trainer.steps={2 * run.steps}")))
+    rows.append(("go on", command("gan-train", *named("resume", folder, packages), f"trainer.steps={2 * run.steps or FIRST}")))
     if run.config.get("metric"):
         rows.append(("measure", command("gan-eval", *named("run", folder, packages))))
     rows.append(("sample", command("gan-sample", *named("run", folder, packages))))
