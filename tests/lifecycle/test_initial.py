@@ -103,7 +103,7 @@ def test_a_checksum_on_the_line_must_be_that_of_the_file(trained, at):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])
-def test_weights_of_files(trained, at, kind):
+def test_weights_of_files(trained, at, kind, capfd):
     before = gan_runner.load(trained / "normed")
     torch.manual_seed(1)
     critic = MLPDiscriminator(Spec((2,)), width=8)
@@ -118,8 +118,11 @@ def test_weights_of_files(trained, at, kind):
     assert torch.equal(logits(run), logits(type("Pair", (), {"discriminator": critic})))
     if kind == "safetensors":
         assert torch.equal(run.sample(20), before.sample(20))
+    assert "random" not in capfd.readouterr().err
     alone = played("alone", "trainer.steps=0", f"init_from.discriminator=d.{kind}")
+    assert "the weights of the generator are random: init_from.generator names no file" in capfd.readouterr().err
     fresh = played("fresh", "trainer.steps=0")
+    assert "random" not in capfd.readouterr().err
     assert torch.equal(alone.sample(20), fresh.sample(20))
 
 

@@ -37,6 +37,15 @@ def beginning(run: Run) -> str:
     return "\n".join([f"run directory: {run.folder}", *(f"  {name:8}  {row}" for name, row in rows.items() if row)])
 
 
+def left_random(run: Run) -> str | None:
+    """Say which network has random weights although `init_from` names a file for another; None where that is not so."""
+    said = run.config["init_from"]
+    if said["run"] is not None or not any(said[side] for side in run.game.players):
+        return None
+    sides = [side for side in run.game.players if said[side] is None]
+    return f"note: the weights of the {sides[0]} are random: init_from.{sides[0]} names no file" if sides else None
+
+
 def shape(spec: Spec) -> str:
     """Describe a sample: `3 x 32 x 32, 10 classes`."""
     numbers = " x ".join(map(str, spec.shape)) + (" numbers" if len(spec.shape) == 1 else "")
