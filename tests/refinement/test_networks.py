@@ -69,7 +69,7 @@ def refined(refiner, G, D, indices):
     pool = NumberedDraws("calibration", 0, indices=torch.arange(150))
     refiner.prepare(ratio, Pool(Start(latents(ratio, pool), G.labels(pool)), None))
     moves = refiner(ratio, start, NumberedDraws("refinement", 0, indices=indices))
-    point = next(itertools.islice(moves, STEPS - 1, None))
+    point = next(itertools.islice(moves, STEPS, None))
     return torch.cat([leaf.flatten(1) for leaf in tree.leaves(ratio.placed(point, start.y, refiner.space))], 1)
 
 
@@ -115,6 +115,17 @@ def test_step_0_shows_what_the_generator_makes_without_a_refiner():
         G, D = trained(kind)
         made = torch.cat([batch.x[0] for batch in Refinement(DGflow(), Ratio(G, D), seed=3).batches(7, [0, 1], batch_size=4)])
         torch.testing.assert_close(made, torch.cat(list(samples(G, 7, seed=3))), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("refiner", [name for name in REFINERS if "data" in name])
+def test_samples_that_are_moved_themselves_pass_through_the_generator_once(refiner):
+    G, D = trained("uniform")
+    passed = []
+    G.register_forward_hook(lambda module, args, out: passed.append(len(out)))
+    made = Refinement(REFINERS[refiner](), Ratio(G, D))
+    passed.clear()
+    list(made.batches(6, [0, 2], batch_size=4))
+    assert passed == [4, 2]
 
 
 def test_costs_are_those_up_to_each_step():

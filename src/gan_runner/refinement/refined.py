@@ -115,9 +115,8 @@ class Refinement:
         """Yield (step, points, start) of the samples with these indices, from step 0, without end. Failed where a point is not finite."""
         start = self.start(indices)
         draws = NumberedDraws("refinement", self.seed, indices=indices, device=self.device)
-        yield 0, self.refiner.origin(self.ratio, start), start
-        for step, point in enumerate(self.refiner(self.ratio, start, draws), 1):
-            if not all(map(finite, tree.leaves(point))):
+        for step, point in enumerate(self.refiner(self.ratio, start, draws)):
+            if step and not all(map(finite, tree.leaves(point))):
                 raise Failed(
                     f"refinement diverged at step {step}: not all points are finite; take shorter steps (a smaller eta or epsilon)"
                 )
