@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """How fast training is: a run as its user starts it (a), the bare round on the same networks (b), the loop of a textbook (c) and the
-arithmetic limit (d), in turns; and what a run does beside its rounds. Tables in Markdown; --write puts them into docs/benchmarks.md.
+arithmetic limit (d), in turns; what a run does beside its rounds; and refiners against their bare passes. Tables in Markdown; --write puts
+them into docs/benchmarks.md.
 
     python scripts/benchmark.py training --experiments dcgan_cifar10 gaussians25
     python scripts/benchmark.py --set trainer.threads=2 --write
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import parts, training
+from benchmarks import parts, refinement, training
 from benchmarks.tables import load, machine, write
 
 PARTS = {
@@ -30,6 +31,7 @@ PARTS = {
     "checkpoint": parts.checkpoint,
     "evaluation": parts.evaluation,
     "loader": parts.loader,
+    "refinement": refinement.refinement,
 }
 
 

@@ -11,11 +11,12 @@ from gan_runner.assembly.build import build_game
 from gan_runner.config.composed import plain
 from gan_runner.config.composer import compose
 from gan_runner.datasets import Gaussians25, Resident, Samples, Spec
+from gan_runner.refinement import Refinement
 from gan_runner.trainer import Trainer
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 
-from benchmarks import tables
+from benchmarks import refinement, tables
 from benchmarks.clock import Summary, ratios
 from benchmarks.limit import flops
 from benchmarks.rounds import Bare
@@ -111,6 +112,24 @@ def test_a_textbook_loop_moves_both_players(experiment):
     loop.round()
     assert all((flat(net) - each).abs().max() > 1e-5 for net, each in zip((loop.G, loop.D), before))
     assert all(map(torch.isfinite, map(torch.tensor, loop.log.values())))
+
+
+@pytest.mark.parametrize("name", refinement.REFINERS)
+def test_the_bare_loop_beside_a_refiner_has_its_passes(name):
+    """As many evaluations and slopes as the refiner counts, in passes of the same sizes."""
+    G, D = refinement.networks(width=4)
+    ratio = refinement.Noted(G, D)
+    made = Refinement(refinement.REFINERS[name](), ratio)
+    ratio.passes.clear()
+    sizes: list[int] = []
+    D.register_forward_hook(lambda module, args, out: sizes.append(len(out.logits)))
+    [batch] = made.batches(6, [refinement.STEPS])
+    cost, theirs = batch.costs[refinement.STEPS], list(sizes)
+    assert sum(each.n for each in ratio.passes) == pytest.approx(6 * cost.evaluations)
+    assert sum(each.n for each in ratio.passes if each.slopes) == pytest.approx(6 * cost.gradients)
+    sizes.clear()
+    refinement.bare(G, D, ratio.passes, 6)
+    assert sizes == theirs
 
 
 def test_ratios_are_of_the_same_turn():

@@ -9,8 +9,10 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
@@ -20,7 +22,10 @@ import gan_runner
 from gan_runner import cli
 from gan_runner.config.command_line import parsed
 from gan_runner.config.composer import Composer, compose
+from gan_runner.draws import NumberedDraws
 from gan_runner.jobs.search import OptunaSweeper
+from gan_runner.refinement import Ratio, Refinement
+from gan_runner.refiners import DGflow
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src"
@@ -29,15 +34,14 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def commands(page: Path) -> list[list[str]]:
-    """The words of every gan-train and gan-sample that a page prints, in blocks and in lines of text."""
-    text = page.read_text(encoding="utf-8")
+def commands(text: str, programs: str = "train|sample") -> list[list[str]]:
+    """The words of every gan-train and gan-sample that a text prints, in blocks and in lines of text."""
     lines = [line for kind, block in BLOCK.findall(text) if kind in ("sh", "") for line in block.replace("\\\n", " ").splitlines()]
     lines += re.findall(r"`(gan-[^`]+)`", BLOCK.sub("", text))
     found = []
     for line in lines:
         words = line.strip().removeprefix("$ ")
-        if re.match(r"(\S+/)?gan-(train|sample) ", words):
+        if re.match(rf"(\S+/)?gan-({programs}) ", words):
             name, *rest = shlex.split(words, comments=True)
             found.append([Path(name).name, *rest])
     return found
@@ -46,7 +50,8 @@ def commands(page: Path) -> list[list[str]]:
 # ------------------------------------------------------------------------------------------------------------------- docs/extending.md
 
 
-RECIPES = commands(EXTENDING)
+OF_OTHERS = re.search(r"^## Networks of another project\n.*?(?=^## )", EXTENDING.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[0]  # type: ignore[index]
+RECIPES = commands(EXTENDING.read_text(encoding="utf-8").replace(OF_OTHERS, ""))
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +73,15 @@ def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(project)
     monkeypatch.syspath_prepend(str(project))
     yield project
-    for name in [name for name in sys.modules if name.split(".")[0] == "mygan"]:
+    for name in [name for name in sys.modules if name.split(".")[0] in ("mygan", "their_gan")]:
         del sys.modules[name]
 
 
 def typed(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """The exit code of a command line."""
     monkeypatch.setattr(sys, "argv", words)
-    return (cli.train if words[0] == "gan-train" else cli.sample)()
+    programs = {"gan-train": cli.train, "gan-sample": cli.sample, "gan-eval": cli.evaluate, "gan-rate": cli.rate}
+    return programs[words[0]]()
 
 
 @pytest.mark.slow
@@ -117,9 +123,57 @@ def test_a_run_of_one_s_own_is_read_again_as_the_page_says(here: Path, monkeypat
     assert "tensor(" in capfd.readouterr().out
 
 
+@pytest.mark.slow
+def test_networks_of_another_project_become_a_run_of_no_rounds(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    """Every line of the section works, and the run makes and refines the samples of those networks, as torch alone does."""
+    written = re.findall(r"^`\w+/[\w/.]+`\n\n```\w+\n.*?^```$", OF_OTHERS, re.MULTILINE | re.DOTALL)
+    script = next(code for kind, code in BLOCK.findall(OF_OTHERS) if kind == "python" and not any(code in file for file in written))
+    torch.manual_seed(0)
+    names: dict[str, Any] = {}
+    exec(compile(script, str(EXTENDING), "exec"), names)
+    like = {"memory_format": torch.channels_last}  # as runs hold networks of images, which decides the order of sums
+    G, D = (names[name]().eval().to(**like) for name in ("Decoder", "Judge"))
+    G.load_state_dict(torch.load("G.pt", weights_only=True))
+    D.load_state_dict(torch.load("D.pt", weights_only=True))
+
+    first, *lines = commands(OF_OTHERS, "train|sample|eval|rate")
+    assert [words[0] for words in lines] == ["gan-sample", "gan-eval", "gan-rate", "gan-train", "gan-train"]
+    few = ["dataset.n_train=200", "dataset.n_test=200", "callback.grid.n=8", "callback.evaluate.n=20"]
+    assert typed([*first, *few], monkeypatch) == 0, capfd.readouterr().err
+    assert "trainer.steps=1000" in capfd.readouterr().err, "the line that goes on plays rounds"
+
+    run = gan_runner.load("outputs/theirs", packages=["mygan"])
+    z = NumberedDraws("evaluation", 5, indices=torch.arange(7)).normal(32)
+    with torch.no_grad():
+        assert torch.equal(run.sample(7, seed=5), G(z[:, :, None, None]))
+    before = G(z[:, :, None, None])
+    for _ in range(3):
+        z.requires_grad_()
+        p = D(G(z[:, :, None, None]))
+        z = z.detach() + 1000.0 * torch.autograd.grad((p.log() - (1 - p).log()).sum(), z)[0]
+    refiner = DGflow(steps=3, eta=1000.0, gamma=0.0)
+    [made] = Refinement(refiner, Ratio(run.generator, run.discriminator), seed=5).batches(7, [3])
+    after = G(z[:, :, None, None])
+    assert (after - before).abs().max() > 0.01, "they have not moved"
+    torch.testing.assert_close(made.x[3], after.detach(), rtol=0, atol=1e-5)
+
+    tiny = {"gan-sample": ["n=8"], "gan-eval": ["n=50"], "gan-rate": ["pool=6", "questions=6", "practice=2", "repeats=1"]}
+    for words in lines:
+        short = [*(few if "architecture=theirs" in words else []), "trainer.steps=2"] if words[0] == "gan-train" else tiny[words[0]]
+        assert typed([*words, *short], monkeypatch) == 0, capfd.readouterr().err
+    for folder in ("outputs/theirs", "outputs/tuned"):
+        tuned = gan_runner.load(folder, packages=["mygan"])
+        assert tuned.step == 2
+        assert not torch.equal(tuned.sample(7), run.sample(7))
+
+
 def test_every_file_of_the_page_belongs_to_a_command(project: Path):
     """Of every printed YAML file, the choice is on a command line of the page or in its experiment."""
-    said = " ".join(" ".join(words) for words in RECIPES) + (project / "my_configs/experiment/moons.yaml").read_text(encoding="utf-8")
+    said = " ".join(" ".join(words) for words in [*RECIPES, *commands(OF_OTHERS)]) + (
+        project / "my_configs/experiment/moons.yaml"
+    ).read_text(encoding="utf-8")
     files = [file.relative_to(project / "my_configs") for file in (project / "my_configs").rglob("*.yaml")]
     assert len(files) >= 9
     for file in files:
@@ -137,7 +191,7 @@ def test_links_lead_to_files(page: Path):
             assert (page.parent / link.partition("#")[0]).exists(), f"{page.name}: {link}"
 
 
-PRINTED = {" ".join(words): words for page in PAGES if page != EXTENDING for words in commands(page)}
+PRINTED = {" ".join(words): words for page in PAGES if page != EXTENDING for words in commands(page.read_text(encoding="utf-8"))}
 SHOWN_ONLY = ("--help", "--version", "-h")
 STANDS_FOR = re.compile(r"\b(KEY|NAME|GROUP|OPTION|VALUE)\b|\.\.\.")  # a form, rather than a command
 

@@ -15,7 +15,7 @@ from gan_runner.config.composer import compose
 from gan_runner.datasets import Sampled, Spec
 from gan_runner.errors import UserError
 from gan_runner.jobs import job
-from gan_runner.lifecycle import runs
+from gan_runner.lifecycle import initial, runs
 from gan_runner.storage import directory
 from gan_runner.storage.starts import place_of, spelled
 from gan_runner.trained import export
@@ -55,9 +55,10 @@ def logits(run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "ema", "normed"])
-def test_no_rounds_from_a_run_are_that_run(trained, at, name):
+def test_no_rounds_from_a_run_are_that_run(trained, at, name, capfd):
     before = gan_runner.load(trained / name)
     run = played("again", "trainer.steps=0", f"init_from={trained / name}")
+    assert "trainer.steps=1000" in capfd.readouterr().err, "the line that goes on plays rounds"
     assert run.step == 0
     assert torch.equal(run.sample(50), before.sample(50))
     if name == "normed":  # its norm is folded into the weights
@@ -102,7 +103,7 @@ def test_a_checksum_on_the_line_must_be_that_of_the_file(trained, at):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])
-def test_weights_of_files(trained, at, kind):
+def test_weights_of_files(trained, at, kind, capfd):
     before = gan_runner.load(trained / "normed")
     torch.manual_seed(1)
     critic = MLPDiscriminator(Spec((2,)), width=8)
@@ -117,9 +118,29 @@ def test_weights_of_files(trained, at, kind):
     assert torch.equal(logits(run), logits(type("Pair", (), {"discriminator": critic})))
     if kind == "safetensors":
         assert torch.equal(run.sample(20), before.sample(20))
+    assert "random" not in capfd.readouterr().err
     alone = played("alone", "trainer.steps=0", f"init_from.discriminator=d.{kind}")
+    assert "the weights of the generator are random: init_from.generator names no file" in capfd.readouterr().err
     fresh = played("fresh", "trainer.steps=0")
+    assert "random" not in capfd.readouterr().err
     assert torch.equal(alone.sample(20), fresh.sample(20))
+
+
+@pytest.mark.parametrize(("wrapper", "of_file"), [("net.", ""), ("", "module."), ("net.", "module."), ("a.net.", "b.module.")])
+def test_a_network_may_hold_the_one_of_which_the_weights_are(at, wrapper, of_file):
+    def net(path):
+        inner = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+        for name in reversed(path.split(".")[:-1]):
+            inner = nn.ModuleDict({name: inner})
+        return inner
+
+    theirs, ours = net(of_file), net(wrapper)
+    torch.save(theirs.state_dict(), "g.pt")
+    initial.load({"generator": ours}, {"init_from": spelled({"generator": "g.pt"})}, ())
+    assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True))
+    torch.save({key: value for key, value in theirs.state_dict().items() if not key.endswith("0.bias")}, "less.pt")
+    with pytest.raises(UserError, match=f"do not fit: missing {wrapper}0.bias$"):
+        initial.load({"generator": ours}, {"init_from": spelled({"generator": "less.pt"})}, ())
 
 
 class Evil:

@@ -57,7 +57,7 @@ def draws(n, *key):
 
 def after(refiner, steps, ratio, start, *key) -> Tensor:
     moves = refiner(ratio, start, draws(len(start.e), *key))
-    return next(itertools.islice(moves, steps - 1, None))
+    return next(itertools.islice(moves, steps, None))
 
 
 # ---- flow ---------------------------------------------------------------------------------------------------------------------------

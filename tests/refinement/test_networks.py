@@ -14,7 +14,7 @@ from gan_runner.game.play import DiscriminatorOutput
 from gan_runner.game.spec import Spec
 from gan_runner.priors import Codes, Signs, Uniform
 from gan_runner.refinement.ratio import Ratio
-from gan_runner.refinement.refined import GROUP, Refinement
+from gan_runner.refinement.refined import GROUP, Refinement, finite
 from gan_runner.refinement.refiner import Pool, Start
 from gan_runner.refiners import DDLS, DOT, DRS, MHGAN, OBRS, DGflow
 from gan_runner.tricks import SpectralNorm
@@ -69,7 +69,7 @@ def refined(refiner, G, D, indices):
     pool = NumberedDraws("calibration", 0, indices=torch.arange(150))
     refiner.prepare(ratio, Pool(Start(latents(ratio, pool), G.labels(pool)), None))
     moves = refiner(ratio, start, NumberedDraws("refinement", 0, indices=indices))
-    point = next(itertools.islice(moves, STEPS - 1, None))
+    point = next(itertools.islice(moves, STEPS, None))
     return torch.cat([leaf.flatten(1) for leaf in tree.leaves(ratio.placed(point, start.y, refiner.space))], 1)
 
 
@@ -117,6 +117,17 @@ def test_step_0_shows_what_the_generator_makes_without_a_refiner():
         torch.testing.assert_close(made, torch.cat(list(samples(G, 7, seed=3))), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("refiner", [name for name in REFINERS if "data" in name])
+def test_samples_that_are_moved_themselves_pass_through_the_generator_once(refiner):
+    G, D = trained("uniform")
+    passed = []
+    G.register_forward_hook(lambda module, args, out: passed.append(len(out)))
+    made = Refinement(REFINERS[refiner](), Ratio(G, D))
+    passed.clear()
+    list(made.batches(6, [0, 2], batch_size=4))
+    assert passed == [4, 2]
+
+
 def test_costs_are_those_up_to_each_step():
     G, D = trained("dcgan")
     [batch] = Refinement(DGflow(), Ratio(G, D)).batches(6, [0, 2, 5])
@@ -142,6 +153,28 @@ def test_latents_that_leave_the_prior_and_points_that_are_not_finite_are_reporte
 
     with pytest.raises(Failed, match="refinement diverged at step 1"):
         list(Refinement(DGflow(), Ratio(G, Broken())).batches(4, [3]))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("at", [0, 20, 39])
+def test_one_number_that_is_not_finite_is_found_wherever_it_is(value, at):
+    x = torch.randn(4, 10)
+    assert finite(x)
+    x.view(-1)[at] = value
+    assert not finite(x)
+
+
+@pytest.mark.parametrize("shape", [(-1, 1), (-1, 1, 1, 1)])
+def test_one_logit_a_sample_may_be_of_any_shape(shape):
+    G, D = trained("uniform")
+
+    class Shaped(Discriminator):
+        def forward(self, sample, y=None):
+            out = D(sample, y)
+            return out._replace(logits=out.logits.view(shape))
+
+    plain, shaped = (next(Refinement(DGflow(), Ratio(G, net)).batches(4, [2])).x[2] for net in (D, Shaped()))
+    assert torch.equal(plain, shaped)
 
 
 def test_what_cannot_be_refined_is_refused():

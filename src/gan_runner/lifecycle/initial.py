@@ -1,9 +1,11 @@
-"""The weights that a run starts from: of another run, or of files. They are read without executing anything, and loaded strictly."""
+"""The weights that a run starts from: of another run, or of files. They are read without executing anything, and loaded strictly: all
+names and shapes must fit, but a network may hold the one of which the weights are."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,9 @@ def load(nets: dict[str, nn.Module], config: Mapping[str, Any], packages: Sequen
     for side, found in weights.items():
         if side not in nets:
             raise UserError(f"init_from.{side}: the architecture has no {side}")
-        if reasons := misfits(found, nets[side].state_dict()):
+        wanted = nets[side].state_dict()
+        found = named_as(wanted, found)
+        if reasons := misfits(found, wanted):
             raise UserError(f"init_from: the weights of the {side} do not fit: {'; '.join(reasons)}")
         nets[side].load_state_dict(found)
 
@@ -89,6 +93,24 @@ def weights_in(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
         raise UserError(f"{path} has no tensors by name, as torch.save(net.state_dict(), FILE) writes them")
     return found
+
+
+def named_as(wanted: Mapping[str, Any], found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Name weights as a network does that is a wrapper of theirs, or that theirs is one of: `0.weight` becomes `net.0.weight`.
+
+    Weights of which the network knows a name keep theirs.
+    """
+    if wanted.keys() & found.keys():
+        return found
+    ours, theirs = wrapper(wanted), wrapper(found)
+    return {ours + key.removeprefix(theirs): value for key, value in found.items()}
+
+
+def wrapper(names: Iterable[str]) -> str:
+    """Return the path of the innermost module that holds all weights of these names: `net.` of net.0.weight and net.2.bias."""
+    paths = [name.split(".")[:-1] for name in names]
+    shared = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths))
+    return "".join(f"{parts[0]}." for parts in shared)
 
 
 def misfits(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:

@@ -17,6 +17,8 @@ from gan_runner.storage import checkpoint
 from gan_runner.storage.records import numbered, read
 from gan_runner.training.run import Run
 
+FIRST = 1000  # rounds that are proposed after a run of none
+
 
 def beginning(run: Run) -> str:
     """Return a table: directory, device, data, networks and length."""
@@ -33,6 +35,15 @@ def beginning(run: Run) -> str:
         "length": f"{run.steps:,} rounds of {run.batch_size}: {total:,} samples, {total / n:.3g} epochs",
     }
     return "\n".join([f"run directory: {run.folder}", *(f"  {name:8}  {row}" for name, row in rows.items() if row)])
+
+
+def left_random(run: Run) -> str | None:
+    """Say which network has random weights although `init_from` names a file for another; None where that is not so."""
+    said = run.config["init_from"]
+    if said["run"] is not None or not any(said[side] for side in run.game.players):
+        return None
+    sides = [side for side in run.game.players if said[side] is None]
+    return f"note: the weights of the {sides[0]} are random: init_from.{sides[0]} names no file" if sides else None
 
 
 def shape(spec: Spec) -> str:
@@ -56,7 +67,7 @@ def finished(run: Run, packages: Sequence[str]) -> str:
     if key and (best := measured.best(key, mode)):
         rows.append(("best", f"{key} {best[1]:.5g} after round {best[0] // run.batch_size:,}"))
     rows += [("curves", command(*words)) for logger in run.loggers if (words := logger.shown_by(folder))]
-    rows.append(("go on", command("gan-train", *named("resume", folder, packages), f"trainer.steps={2 * run.steps}")))
+    rows.append(("go on", command("gan-train", *named("resume", folder, packages), f"trainer.steps={2 * run.steps or FIRST}")))
     if run.config.get("metric"):
         rows.append(("measure", command("gan-eval", *named("run", folder, packages))))
     rows.append(("sample", command("gan-sample", *named("run", folder, packages))))

@@ -233,6 +233,8 @@ def work(folder: Path, config: Any, packages: Sequence[str], start: Path | None,
                 hardware.draw_apart(assembly.config["seed"])
                 run = Run(assembly, folder, reporter)
                 reporter.say(messages.beginning(run))
+                if begun and (random := messages.left_random(run)):
+                    reporter.say(random)
                 if slow := hardware.slower_than_float32(assembly.trainer.precision, run.device):
                     reporter.say(f"note: {slow}")
                 if distributed.size() > 1:

@@ -40,7 +40,9 @@ class Ratio:
                 continue
             logit = at_least_float32(net(sample, y).logits)
             if logit.ndim > 1:
-                raise UserError(f"{type(net).__name__} gives {logit.shape[1]} logits a sample: a density ratio is one number")
+                if (critics := logit[0].numel()) != 1:
+                    raise UserError(f"{type(net).__name__} gives {critics} logits a sample: a density ratio is one number")
+                logit = logit.flatten()
             total = logit if total is None else total + logit
         assert total is not None
         return total

@@ -115,9 +115,8 @@ class Refinement:
         """Yield (step, points, start) of the samples with these indices, from step 0, without end. Failed where a point is not finite."""
         start = self.start(indices)
         draws = NumberedDraws("refinement", self.seed, indices=indices, device=self.device)
-        yield 0, self.refiner.origin(self.ratio, start), start
-        for step, point in enumerate(self.refiner(self.ratio, start, draws), 1):
-            if not all(bool(leaf.isfinite().all()) for leaf in tree.leaves(point)):
+        for step, point in enumerate(self.refiner(self.ratio, start, draws)):
+            if step and not all(map(finite, tree.leaves(point))):
                 raise Failed(
                     f"refinement diverged at step {step}: not all points are finite; take shorter steps (a smaller eta or epsilon)"
                 )
@@ -155,6 +154,11 @@ class Refinement:
                 if step >= at[-1]:
                     break
             yield Refined(kept, None if start.y is None else start.y[: n - first].cpu(), spent)
+
+
+def finite(x: Tensor) -> bool:
+    """Return whether all numbers are finite: the least and the largest are, which is faster to find out, and nan where one is."""
+    return bool(torch.stack(x.aminmax()).isfinite().all())
 
 
 class Refined(NamedTuple):

@@ -45,9 +45,9 @@ class Pool(NamedTuple):
 class Refiner:
     """Improve samples of a generator by the density ratio that its discriminator knows.
 
-    `prepare` is called once; then the refiner is called with the start of some samples and yields their points after each step, without
-    end. Row i of a point depends on row i of the start and of the draws alone, and every row draws in every step, whether it moves or not:
-    so a sample does not depend on the batch it is in.
+    `prepare` is called once; then the refiner is called with the start of some samples and yields their points before the first step and
+    after each one, without end. Row i of a point depends on row i of the start and of the draws alone, and every row draws in every step,
+    whether it moves or not: so a sample does not depend on the batch it is in.
     """
 
     steps: Steps
@@ -78,7 +78,7 @@ class Refiner:
         """Set what depends on the networks, from a pool of samples that are not refined."""
 
     def __call__(self, ratio: Ratio, start: Start, draws: Draws) -> Iterator[Sample]:
-        """Yield the points after every step."""
+        """Yield the points before the first step, then after every step."""
         raise NotImplementedError
 
     def origin(self, ratio: Ratio, start: Start) -> Sample:

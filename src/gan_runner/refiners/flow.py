@@ -64,12 +64,12 @@ class DGflow(Refiner):
     def __call__(self, ratio: Ratio, start: Start, draws: Draws) -> Iterator[Sample]:
         point, deviation = self.origin(ratio, start), math.sqrt(2 * self.eta * self.gamma)
         while True:
+            yield point
             d, slopes = ratio.slopes(point, start.y, self.space)
             moves = (d < self.enough).to(d)
             rate = self.eta * self.weight(d) * moves
             noise = standard_normal(point, draws)
             point = tree.map(stepped(rate, moves * deviation), point, slopes, noise)
-            yield point
 
 
 def stepped(rate: Tensor, deviation: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

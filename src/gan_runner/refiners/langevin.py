@@ -54,6 +54,7 @@ class DDLS(Refiner):
         return Energy(z, d - z.square().sum(1) / 2, slope - z)
 
     def __call__(self, ratio: Ratio, start: Start, draws: Draws) -> Iterator[Sample]:
+        yield start.e
         here = self.energy(ratio, start.e, start.y)
         while True:
             xi = standard_normal(here.z, draws)

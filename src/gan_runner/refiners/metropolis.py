@@ -56,6 +56,7 @@ class MHGAN(Refiner):
     @torch.no_grad()
     def __call__(self, ratio: Ratio, start: Start, draws: Draws) -> Iterator[Sample]:
         own = z = start.e  # of the chain from the first sample of G, and of the chain from a real one
+        yield own
         own_d = ratio.at(own, start.y, "latent")
         d = self.beginning(start, draws).to(own_d) if self.wants_real else own_d
         moved = torch.full_like(d, not self.wants_real, dtype=torch.bool)

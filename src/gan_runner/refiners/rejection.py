@@ -42,6 +42,7 @@ class Rejection(Refiner):
     def __call__(self, ratio: Ratio, start: Start, draws: Draws) -> Iterator[Sample]:
         z, proposal = start.e.clone(), start.e
         seeking = torch.ones(len(z), dtype=torch.bool, device=z.device)
+        yield start.e
         while True:
             u = draws.uniform().to(z)
             if seeking.any():  # only these are evaluated

@@ -52,13 +52,13 @@ class DOT(Refiner):
         point = tree.map(torch.clone, origin)
         optimizer = torch.optim.Adam(tree.leaves(point), lr=self.lr, betas=(0.0, 0.9))
         while True:
+            yield tree.map(torch.clone, point)
             _, slopes = ratio.slopes(point, start.y, self.space)
             apart = distance(point, origin)
             for x, y, slope in zip(tree.leaves(point), tree.leaves(origin), tree.leaves(slopes)):
                 gradient = (x - y) / along(apart, x) - slope / self.steepness
                 x.grad = tangential(x, gradient) if self.space == "latent" else gradient
             optimizer.step()
-            yield tree.map(torch.clone, point)
 
 
 def largest_slope(log_ratio: Tensor, points: Sample, size: int = POINTS) -> Tensor:
