@@ -26,6 +26,9 @@ from gan_runner.storage import directory, files
 from gan_runner.storage.untrusted import refuse_too_large
 from gan_runner.trained import TrainedRun, export, finite
 
+SHOWN = 8  # steps of a trajectory, and its rows of images
+PANELS = 4  # panels of a trajectory side by side
+
 
 def main(settings: Sample) -> None:
     """Run gan-sample: write samples, or export the generator."""
@@ -140,10 +143,6 @@ def refined(run: TrainedRun, settings: Sample, name: str, refiner: Refiner, y: i
     if by_rows:
         return Drawn(torch.stack([samples.x[step] for step in at], 1).flatten(0, 1), None, len(at), title)
     return Drawn(torch.cat([samples.x[step] for step in at]), None, settings.columns or 8, title, [f"step {step}" for step in at])
-
-
-SHOWN = 8  # steps of a trajectory, and its rows of images
-PANELS = 4  # panels of a trajectory side by side
 
 
 def picture(run: TrainedRun, drawn: Drawn, settings: Sample) -> Tensor:
