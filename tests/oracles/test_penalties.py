@@ -13,7 +13,7 @@ from gan_runner.architectures import Discriminator, Generator, MLPGenerator
 from gan_runner.datasets import Spec
 from gan_runner.draws import Draws
 from gan_runner.game import Batch, DiscriminatorOutput, Play
-from gan_runner.penalties import R1, AuxiliaryClassifier, FeatureMatching, GradientPenalty
+from gan_runner.penalties import R1, R2, AuxiliaryClassifier, FeatureMatching, GradientPenalty
 from gan_runner.penalties.piecewise import NoSecondDerivative
 from gan_runner.schedules import Linear
 
@@ -57,9 +57,11 @@ def test_gradient_penalty_of_a_linear_critic():
     assert GradientPenalty(0.1, every=4).discriminator(play_of()).item() == pytest.approx(6.4, rel=1e-5)
 
 
-def test_r1_of_a_linear_critic():
+@pytest.mark.parametrize("penalty", [R1, R2])
+def test_r1_and_r2_of_a_linear_critic(penalty):
     """10/2 * 25 = 125."""
-    assert R1(10.0).discriminator(play_of()).item() == pytest.approx(125, rel=1e-6)
+    assert penalty(10.0).discriminator(play_of()).item() == pytest.approx(125, rel=1e-6)
+    assert penalty(10.0, every=4).discriminator(play_of()).item() == pytest.approx(500, rel=1e-6)
 
 
 def test_slopes_add_up_over_the_scales_of_a_sample():
@@ -79,6 +81,7 @@ class Quadratic(Discriminator):
 def test_penalties_are_taken_where_they_should_be():
     play = play_of(Quadratic())
     assert R1(2.0).discriminator(play).item() == pytest.approx(play.x.square().sum(1).mean().item(), rel=1e-6)
+    assert R2(2.0).discriminator(play).item() == pytest.approx(play.fake.square().sum(1).mean().item(), rel=1e-6)
     between = play_of(Quadratic())
     mix = Draws(torch.Generator().manual_seed(0), 16)
     value = GradientPenalty(1.0).discriminator(between)

@@ -37,6 +37,13 @@ class R1(Penalty):
         return self.scaled(slopes(play, play.real, play.y).square().sum(1).mean() / 2)
 
 
+class R2(R1):
+    """D: weight/2 E |dD/dx|^2 on samples of G. Mescheder et al. 2018; beside R1: Huang et al. 2024."""
+
+    def discriminator(self, play: Play) -> Tensor:
+        return self.scaled(slopes(play, play.fake, play.fake_y).square().sum(1).mean() / 2)
+
+
 class GradientPenalty(Penalty):
     """D: weight E (|dD/dx| - 1)^2 at points drawn uniformly on the lines between a real and a fake sample. Gulrajani et al. 2017.
 
