@@ -13,7 +13,7 @@ from gan_runner.architectures import Discriminator, Generator, MLPGenerator
 from gan_runner.datasets import Spec
 from gan_runner.draws import Draws
 from gan_runner.game import Batch, DiscriminatorOutput, Play
-from gan_runner.penalties import R1, R2, AuxiliaryClassifier, FeatureMatching, GradientPenalty
+from gan_runner.penalties import R1, R2, ApproximateR1, ApproximateR2, AuxiliaryClassifier, FeatureMatching, GradientPenalty
 from gan_runner.penalties.piecewise import NoSecondDerivative
 from gan_runner.schedules import Linear
 
@@ -45,10 +45,10 @@ class Doubled(Shift):
         return x, x
 
 
-def play_of(D=None, G=None, n=16):
+def play_of(D=None, G=None, n=16, augment=lambda sample, draws: sample, rows=slice(None), dtype=torch.float32):
     generator = torch.Generator().manual_seed(0)
-    batch = Batch(torch.randn(n, 2, generator=generator), torch.arange(n) % 5)
-    return Play(G or Shift(), D or Linear2(), batch, Draws(generator, n), lambda sample, draws: sample)
+    batch = Batch(torch.randn(n, 2, generator=generator).to(dtype)[rows], torch.arange(n)[rows] % 5)
+    return Play(G or Shift(), D or Linear2(), batch, Draws(generator, n).of(rows), augment)
 
 
 def test_gradient_penalty_of_a_linear_critic():
@@ -132,6 +132,84 @@ def test_a_weight_may_be_a_schedule():
     for step, value in ((0, 125.0), (5, 62.5), (10, 0.0), (99, 0.0)):
         penalty.weight.fill(step, 1000)
         assert penalty.discriminator(play_of()).item() == pytest.approx(value, abs=1e-4)
+
+
+# ---- slopes by differences ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("penalty", [ApproximateR1, ApproximateR2])
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.25])
+def test_approximate_penalties_of_a_linear_critic(penalty, share):
+    """E (n . w)^2 = |w|^2 = 25, deviation sqrt(2) |w|^2 / sqrt(N): R1 with gamma = 2 weight."""
+    n = 100_000
+    value = penalty(0.1, every=2, share=share).discriminator(play_of(n=n))
+    assert value.item() == pytest.approx(R1(0.2, every=2).discriminator(play_of()).item(), rel=4 * (2 / n / share) ** 0.5)
+    assert penalty().weight.value.item() == pytest.approx(0.1)
+
+
+class Rolled:
+    """A translation and noise, as random as an augmentation can be."""
+
+    def __call__(self, sample, draws):
+        self.turned = draws.integers(2).bool()[:, None]
+        return self.turn(sample) + 5 * draws.normal(2)
+
+    def turn(self, sample):
+        return torch.where(self.turned, sample.roll(1, 1), sample)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+@pytest.mark.parametrize("seen_before", [True, False])
+def test_both_passes_have_one_augmentation(share, seen_before):
+    """By hand from the noise and the translation that were drawn; nothing is left of the noise of the augmentation."""
+    play = play_of(augment=Rolled())
+    if seen_before:
+        assert play.on_both
+    before = len(play.draws.made)
+    value = ApproximateR1(1.0, sigma=0.1, share=share).discriminator(play)
+    slopes = play.augment.turn(play.draws.made[before])[:: round(1 / share)] @ W
+    assert value.item() == pytest.approx(slopes.square().mean().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.2])
+def test_parts_of_a_batch_have_the_penalty_of_the_whole(share):
+    """As processes and micro-batches cut it, also where they hold different numbers of the samples that are taken."""
+    penalty = ApproximateR1(1.0, share=share)
+    whole = play_of(Quadratic())
+    draws = whole.draws
+    expected = penalty.discriminator(whole)
+    parts = []
+    for i in range(4):
+        play = play_of(Quadratic(), rows=slice(4 * i, 4 * i + 4))
+        play.draws = draws.of(play.draws.rows)
+        parts.append(penalty.discriminator(play))
+    assert torch.stack(parts).mean().item() == pytest.approx(expected.item(), rel=1e-5)
+    assert len({part.item() for part in parts}) == 4
+
+
+def test_a_share_is_one_in_k():
+    for share in (1.0, 0.5, 0.33, 0.25, 0.01):
+        ApproximateR1(share=share)
+    with pytest.raises(ValueError, match=r"share=0\.7 is not 1/k"):
+        ApproximateR2(share=0.7)
+
+
+def test_in_lower_precision_differences_are_float32():
+    """In bfloat16 most logits of x and x + .01 n are equal."""
+    exact = ApproximateR1(1.0).discriminator(play_of(Product()))
+    play = play_of(Product())
+    with torch.autocast("cpu", torch.bfloat16):
+        low = ApproximateR1(1.0).discriminator(play)
+        rounded = play.on_real.logits
+    assert (rounded - play.real @ W).abs().max() > 0.01
+    assert low.item() == pytest.approx(exact.item(), rel=1e-3)
+
+
+class Product(Linear2):
+    """As a layer, so that autocast rounds it."""
+
+    def forward(self, sample, y=None):
+        return DiscriminatorOutput(F.linear(sample, W[None]).squeeze(1), sample)
 
 
 # ---- slopes of piecewise linear networks --------------------------------------------------------------------------------------------
