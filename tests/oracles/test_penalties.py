@@ -57,6 +57,24 @@ def test_gradient_penalty_of_a_linear_critic():
     assert GradientPenalty(0.1, every=4).discriminator(play_of()).item() == pytest.approx(6.4, rel=1e-5)
 
 
+@pytest.mark.parametrize(("side", "steep", "gentle"), [("two", 16, 0.25), ("one", 16, 0), ("zero", 25, 0.25)])
+def test_sides_of_the_gradient_penalty(side, steep, gentle):
+    """Of slopes of 5 and 1/2."""
+    assert GradientPenalty(1.0, side=side).discriminator(play_of()).item() == pytest.approx(steep, rel=1e-5)
+    assert GradientPenalty(1.0, side=side).discriminator(play_of(Gentle())).item() == pytest.approx(gentle, rel=1e-5)
+
+
+def test_the_gradient_penalty_has_two_sides_unless_told_otherwise():
+    plain, two = GradientPenalty(0.3), GradientPenalty(0.3, side="two")
+    assert torch.equal(plain.discriminator(play_of(Quadratic())), two.discriminator(play_of(Quadratic())))
+    assert plain.side == "two"
+
+
+class Gentle(Linear2):
+    def forward(self, sample, y=None):
+        return DiscriminatorOutput(sample @ W / 10, sample)
+
+
 @pytest.mark.parametrize("penalty", [R1, R2])
 def test_r1_and_r2_of_a_linear_critic(penalty):
     """10/2 * 25 = 125."""
@@ -92,7 +110,8 @@ def test_penalties_are_taken_where_they_should_be():
     assert len(a.unique()) == 16  # one mix a sample
 
 
-def test_a_flat_critic_has_a_finite_gradient():
+@pytest.mark.parametrize("side", ["two", "one", "zero"])
+def test_a_flat_critic_has_a_finite_gradient(side):
     class Flat(Discriminator):
         features = 2
 
@@ -104,7 +123,7 @@ def test_a_flat_critic_has_a_finite_gradient():
             return DiscriminatorOutput(sample @ self.w, sample)
 
     flat = Flat()
-    GradientPenalty(1.0).discriminator(play_of(flat)).backward()
+    GradientPenalty(1.0, side=side).discriminator(play_of(flat)).backward()
     assert flat.w.grad.isfinite().all()
 
 

@@ -1,8 +1,10 @@
 """Penalties on the slope of D. They are computed in float32, whatever the precision of the run."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor
 
@@ -44,18 +46,29 @@ class R2(R1):
         return self.scaled(slopes(play, play.fake, play.fake_y).square().sum(1).mean() / 2)
 
 
+SIDES: dict[str, Callable[[Tensor], Tensor]] = {
+    "two": lambda norm: norm - 1,
+    "one": lambda norm: F.relu(norm - 1),
+    "zero": lambda norm: norm,
+}
+"""How far a slope is from where it should be: at 1, at 1 or below, or at 0."""
+
+
 class GradientPenalty(Penalty):
     """D: weight E (|dD/dx| - 1)^2 at points drawn uniformly on the lines between a real and a fake sample. Gulrajani et al. 2017.
+
+    side: "one" penalises only slopes above 1 (Petzka et al. 2018), "zero" is weight E |dD/dx|^2 (Thanh-Tung et al. 2019).
 
     One mix per sample, the same on every leaf. The points carry the label of the real one. Where D is flat the norm has the
     subgradient 0.
     """
 
-    def __init__(self, weight: float | Schedule = 10.0, every: Annotated[int, Ge(1)] = 1):
+    def __init__(self, weight: float | Schedule = 10.0, every: Annotated[int, Ge(1)] = 1, side: Literal["two", "one", "zero"] = "two"):
         super().__init__(weight, every)
+        self.side = side
 
     def discriminator(self, play: Play) -> Tensor:
         mix = play.draws.uniform()
         between = tree.map(lambda real, fake: torch.lerp(real, fake, mix.view(-1, *[1] * (real.dim() - 1))), play.real, play.fake)
-        slope = torch.linalg.vector_norm(slopes(play, between, play.y), dim=1)
-        return self.scaled((slope - 1).square().mean())
+        norm = torch.linalg.vector_norm(slopes(play, between, play.y), dim=1)
+        return self.scaled(SIDES[self.side](norm).square().mean())
