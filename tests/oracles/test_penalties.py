@@ -9,11 +9,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from games import make
 from gan_runner.architectures import Discriminator, Generator, MLPGenerator
 from gan_runner.datasets import Spec
 from gan_runner.draws import Draws
 from gan_runner.game import Batch, DiscriminatorOutput, Play
-from gan_runner.penalties import R1, R2, ApproximateR1, ApproximateR2, AuxiliaryClassifier, FeatureMatching, GradientPenalty
+from gan_runner.losses import NonSaturating
+from gan_runner.penalties import R1, R2, ApproximateR1, ApproximateR2, AuxiliaryClassifier, Dragan, FeatureMatching, GradientPenalty
 from gan_runner.penalties.piecewise import NoSecondDerivative
 from gan_runner.schedules import Linear
 
@@ -108,6 +110,31 @@ def test_penalties_are_taken_where_they_should_be():
     assert value.item() == pytest.approx((points.norm(dim=1) - 1).square().mean().item(), rel=1e-5)
     assert mix.uniform().shape == a.shape
     assert len(a.unique()) == 16  # one mix a sample
+
+
+@pytest.mark.parametrize("G", [Shift, Doubled])
+def test_dragan_is_taken_around_real_samples(G):
+    """By hand, where the slope is the point itself."""
+    play = play_of(SumOfLeaves(), G())
+    value = Dragan(2.0).discriminator(play).item()
+    share, *entries = play.draws.made
+    points = torch.cat([play.x + share[:, None] * play.x.std() / 2 * u for u in entries], 1)
+    assert value == pytest.approx(2 * (points.norm(dim=1) - 1).square().mean().item(), rel=1e-5)
+    assert [u.shape for u in entries] == [(16, 2)] * len(entries) != []
+    assert Dragan().discriminator(play_of()).item() == pytest.approx(160, rel=1e-5)
+
+
+class SumOfLeaves(Discriminator):
+    features = 2
+
+    def forward(self, sample, y=None):
+        leaves = sample if isinstance(sample, tuple) else (sample,)
+        return DiscriminatorOutput(sum(leaf.square().sum(1) for leaf in leaves) / 2, leaves[0])
+
+
+def test_dragan_needs_the_whole_batch():
+    with pytest.raises(ValueError, match=r"accumulate=2 cuts the batch, and dragan needs all of it"):
+        make({"loss": NonSaturating(), "dragan": Dragan()}, accumulate=2)
 
 
 @pytest.mark.parametrize("side", ["two", "one", "zero"])

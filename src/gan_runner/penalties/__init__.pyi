@@ -5,4 +5,5 @@ from gan_runner.penalties.auxiliary_classifier import AuxiliaryClassifier as Aux
 from gan_runner.penalties.feature_matching import FeatureMatching as FeatureMatching
 from gan_runner.penalties.gradient import R1 as R1
 from gan_runner.penalties.gradient import R2 as R2
+from gan_runner.penalties.gradient import Dragan as Dragan
 from gan_runner.penalties.gradient import GradientPenalty as GradientPenalty
