@@ -15,7 +15,7 @@ from gan_runner.datasets import Spec
 from gan_runner.draws import Draws
 from gan_runner.game import Batch, DiscriminatorOutput, Play
 from gan_runner.losses import NonSaturating
-from gan_runner.penalties import R1, R2, ApproximateR1, ApproximateR2, AuxiliaryClassifier, Dragan, FeatureMatching, GradientPenalty
+from gan_runner.penalties import R1, R2, ApproximateR1, ApproximateR2, AuxiliaryClassifier, Dragan, Drift, FeatureMatching, GradientPenalty
 from gan_runner.penalties.piecewise import NoSecondDerivative
 from gan_runner.schedules import Linear
 
@@ -178,6 +178,30 @@ def test_a_weight_may_be_a_schedule():
     for step, value in ((0, 125.0), (5, 62.5), (10, 0.0), (99, 0.0)):
         penalty.weight.fill(step, 1000)
         assert penalty.discriminator(play_of()).item() == pytest.approx(value, abs=1e-4)
+
+
+# ---- logits -------------------------------------------------------------------------------------------------------------------------
+
+
+class Logits(Discriminator):
+    """The logits are the first numbers of the samples: of P critics with `width` = P."""
+
+    features = 2
+
+    def __init__(self, width=None):
+        super().__init__()
+        self.width = width
+
+    def forward(self, sample, y=None):
+        return DiscriminatorOutput(sample[:, 0] if self.width is None else sample[:, : self.width], sample)
+
+
+@pytest.mark.parametrize("width", [None, 2])
+def test_drift_is_the_mean_square_of_real_logits(width):
+    play = play_of(Logits(width))
+    logits = play.x[:, : width or 1]
+    assert Drift(2.0, every=3).discriminator(play).item() == pytest.approx(6 * logits.square().mean().item(), rel=1e-6)
+    assert Drift().weight.value.item() == pytest.approx(1e-3)
 
 
 # ---- slopes by differences ----------------------------------------------------------------------------------------------------------
