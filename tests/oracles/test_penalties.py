@@ -15,7 +15,18 @@ from gan_runner.datasets import Spec
 from gan_runner.draws import Draws
 from gan_runner.game import Batch, DiscriminatorOutput, Play
 from gan_runner.losses import NonSaturating
-from gan_runner.penalties import R1, R2, ApproximateR1, ApproximateR2, AuxiliaryClassifier, Dragan, Drift, FeatureMatching, GradientPenalty
+from gan_runner.penalties import (
+    R1,
+    R2,
+    ApproximateR1,
+    ApproximateR2,
+    AuxiliaryClassifier,
+    Dragan,
+    Drift,
+    FeatureMatching,
+    GradientPenalty,
+    LogitCentring,
+)
 from gan_runner.penalties.piecewise import NoSecondDerivative
 from gan_runner.schedules import Linear
 
@@ -202,6 +213,26 @@ def test_drift_is_the_mean_square_of_real_logits(width):
     logits = play.x[:, : width or 1]
     assert Drift(2.0, every=3).discriminator(play).item() == pytest.approx(6 * logits.square().mean().item(), rel=1e-6)
     assert Drift().weight.value.item() == pytest.approx(1e-3)
+
+
+def test_logit_centring_is_the_mean_square_of_the_sums_of_pairs():
+    play = play_of(Logits())
+    value = LogitCentring(2.0, every=3).discriminator(play)
+    assert value.item() == pytest.approx(6 * (play.x[:, 0] + play.fake[:, 0]).square().mean().item(), rel=1e-6)
+    assert LogitCentring().weight.value.item() == pytest.approx(0.01)
+
+
+def test_centred_pairs_have_one_label():
+    seen = []
+
+    class Spy(LogitCentring):
+        def discriminator(self, play):
+            seen.append(torch.equal(play.y, play.fake_y))
+            return super().discriminator(play)
+
+    game, batches = make({"loss": NonSaturating(), "penalty": Spy()}, conditional=True)
+    game.round(batches)
+    assert seen == [True]
 
 
 # ---- slopes by differences ----------------------------------------------------------------------------------------------------------

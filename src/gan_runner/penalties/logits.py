@@ -18,3 +18,19 @@ class Drift(Penalty):
 
     def discriminator(self, play: Play) -> Tensor:
         return self.scaled(play.on_real.logits.square().mean())
+
+
+class LogitCentring(Penalty):
+    """D: weight E (D(x) + D(G(z)))^2, for a loss of D(x) - D(G(z)) alone. Lin et al. 2025, "Adversarial Flow Models".
+
+    x and G(z) are pairs of a batch; those of a conditional G have one label.
+    """
+
+    paired = True
+
+    def __init__(self, weight: float | Schedule = 0.01, every: Annotated[int, Ge(1)] = 1):
+        super().__init__(weight, every)
+
+    def discriminator(self, play: Play) -> Tensor:
+        real, fake = play.on_both
+        return self.scaled((real.logits + fake.logits).square().mean())
