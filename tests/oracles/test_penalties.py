@@ -25,6 +25,7 @@ from gan_runner.penalties import (
     Drift,
     FeatureMatching,
     GradientPenalty,
+    LeCam,
     LogitCentring,
 )
 from gan_runner.penalties.piecewise import NoSecondDerivative
@@ -143,9 +144,10 @@ class SumOfLeaves(Discriminator):
         return DiscriminatorOutput(sum(leaf.square().sum(1) for leaf in leaves) / 2, leaves[0])
 
 
-def test_dragan_needs_the_whole_batch():
-    with pytest.raises(ValueError, match=r"accumulate=2 cuts the batch, and dragan needs all of it"):
-        make({"loss": NonSaturating(), "dragan": Dragan()}, accumulate=2)
+@pytest.mark.parametrize("penalty", [Dragan, LeCam, FeatureMatching])
+def test_what_is_no_mean_over_samples_needs_the_whole_batch(penalty):
+    with pytest.raises(ValueError, match=r"accumulate=2 cuts the batch, and mine needs all of it"):
+        make({"loss": NonSaturating(), "mine": penalty()}, accumulate=2)
 
 
 @pytest.mark.parametrize("side", ["two", "one", "zero"])
@@ -233,6 +235,27 @@ def test_centred_pairs_have_one_label():
     game, batches = make({"loss": NonSaturating(), "penalty": Spy()}, conditional=True)
     game.round(batches)
     assert seen == [True]
+
+
+class Constant(Discriminator):
+    """1 for real samples, which come first, and -2 for fakes."""
+
+    features = 1
+
+    def forward(self, sample, y=None):
+        half = torch.ones(len(sample) // 2)
+        return DiscriminatorOutput(torch.cat([half, -2 * half]), sample)
+
+
+def test_lecam_averages_of_constant_logits():
+    """After n moves they are 1 - decay^n of the logits; the penalty is that of the averages before the move."""
+    penalty = LeCam(2.0, every=3, decay=0.9)
+    for n in range(20):
+        share = 1 - 0.9**n
+        assert [penalty.real.item(), penalty.fake.item()] == pytest.approx([share, -2 * share], rel=1e-5, abs=1e-7)
+        value = penalty.discriminator(play_of(Constant()).whole)
+        assert value.item() == pytest.approx(6 * ((1 + 2 * share) ** 2 + (-2 - share) ** 2), rel=1e-5)
+    assert (LeCam().weight.value.item(), LeCam().decay) == (pytest.approx(0.3), 0.99)
 
 
 # ---- slopes by differences ----------------------------------------------------------------------------------------------------------

@@ -8,4 +8,5 @@ from gan_runner.penalties.gradient import R2 as R2
 from gan_runner.penalties.gradient import Dragan as Dragan
 from gan_runner.penalties.gradient import GradientPenalty as GradientPenalty
 from gan_runner.penalties.logits import Drift as Drift
+from gan_runner.penalties.logits import LeCam as LeCam
 from gan_runner.penalties.logits import LogitCentring as LogitCentring
