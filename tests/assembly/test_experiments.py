@@ -312,7 +312,7 @@ def test_every_file_says_what_it_is_and_gives_all_defaults(group, name):
         (["loss._target_=builtins.exec"], r"loss\._target_=builtins\.exec is not allowed"),
         (["loss._target_=torch.hub.load"], r"loss\._target_=torch\.hub\.load is not allowed"),
         (["loss._target_=here.Loss"], r"loss\._target_=here\.Loss is not allowed"),
-        (["loss._target_=gan_runner.penalties.R2"], "cannot be imported"),
+        (["loss._target_=gan_runner.penalties.R99"], "cannot be imported"),
         (["loss._target_=gan_runner.rules.Alternate"], "is not a Term"),
         (["rule._target_=torch.optim.Adam"], "is not a Rule"),
         (["loss._target_=gan_runnerx.Loss"], "is not allowed"),

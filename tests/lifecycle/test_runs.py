@@ -28,7 +28,7 @@ from tiny_runs import TINY, At, composed, disturbed
 EVERYTHING = [
     "+experiment=gaussians25",
     "loss=non_saturating",
-    "penalty=[gradient_penalty,r1,feature_matching,auxiliary_classifier]",
+    "penalty=[gradient_penalty,r1,feature_matching,auxiliary_classifier,lecam]",
     "penalty.r1.every=2",
     "trick=[spectral_norm,ema,instance_noise,label_smoothing,gradient_clip,weight_clip]",
     "trick.weight_clip.limit=1.0",

@@ -12,7 +12,7 @@ from gan_runner.architectures import Discriminator, Generator
 from gan_runner.datasets import Samples, Spec
 from gan_runner.game import DiscriminatorOutput
 from gan_runner.losses import Minimax, NonSaturating, Wasserstein
-from gan_runner.penalties import R1, GradientPenalty
+from gan_runner.penalties import R1, R2, GradientPenalty
 from gan_runner.rules import Alternate, Simultaneous
 from gan_runner.tricks import InstanceNoise
 
@@ -63,9 +63,10 @@ def test_radius_after_500_steps(terms, from_one, from_minus_one):
 
 
 @pytest.mark.slow
-def test_r1_converges():
-    assert radius({"loss": NonSaturating(), "r1": R1(1.0)}) == pytest.approx(6.4e-10, rel=0.05)
-    assert radius({"loss": NonSaturating(), "r1": R1(1.0)}, psi=-1.0) == pytest.approx(8.3e-12, rel=0.05)
+@pytest.mark.parametrize("penalty", [R1, R2])  # the slope is the same everywhere
+def test_r1_and_r2_converge(penalty):
+    assert radius({"loss": NonSaturating(), "slope": penalty(1.0)}) == pytest.approx(6.4e-10, rel=0.05)
+    assert radius({"loss": NonSaturating(), "slope": penalty(1.0)}, psi=-1.0) == pytest.approx(8.3e-12, rel=0.05)
 
 
 def test_instance_noise_converges():

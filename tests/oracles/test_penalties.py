@@ -9,11 +9,25 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from games import make
 from gan_runner.architectures import Discriminator, Generator, MLPGenerator
 from gan_runner.datasets import Spec
 from gan_runner.draws import Draws
 from gan_runner.game import Batch, DiscriminatorOutput, Play
-from gan_runner.penalties import R1, AuxiliaryClassifier, FeatureMatching, GradientPenalty
+from gan_runner.losses import NonSaturating
+from gan_runner.penalties import (
+    R1,
+    R2,
+    ApproximateR1,
+    ApproximateR2,
+    AuxiliaryClassifier,
+    Dragan,
+    Drift,
+    FeatureMatching,
+    GradientPenalty,
+    LeCam,
+    LogitCentring,
+)
 from gan_runner.penalties.piecewise import NoSecondDerivative
 from gan_runner.schedules import Linear
 
@@ -45,10 +59,10 @@ class Doubled(Shift):
         return x, x
 
 
-def play_of(D=None, G=None, n=16):
+def play_of(D=None, G=None, n=16, augment=lambda sample, draws: sample, rows=slice(None), dtype=torch.float32):
     generator = torch.Generator().manual_seed(0)
-    batch = Batch(torch.randn(n, 2, generator=generator), torch.arange(n) % 5)
-    return Play(G or Shift(), D or Linear2(), batch, Draws(generator, n), lambda sample, draws: sample)
+    batch = Batch(torch.randn(n, 2, generator=generator).to(dtype)[rows], torch.arange(n)[rows] % 5)
+    return Play(G or Shift(), D or Linear2(), batch, Draws(generator, n).of(rows), augment)
 
 
 def test_gradient_penalty_of_a_linear_critic():
@@ -57,9 +71,29 @@ def test_gradient_penalty_of_a_linear_critic():
     assert GradientPenalty(0.1, every=4).discriminator(play_of()).item() == pytest.approx(6.4, rel=1e-5)
 
 
-def test_r1_of_a_linear_critic():
+@pytest.mark.parametrize(("side", "steep", "gentle"), [("two", 16, 0.25), ("one", 16, 0), ("zero", 25, 0.25)])
+def test_sides_of_the_gradient_penalty(side, steep, gentle):
+    """Of slopes of 5 and 1/2."""
+    assert GradientPenalty(1.0, side=side).discriminator(play_of()).item() == pytest.approx(steep, rel=1e-5)
+    assert GradientPenalty(1.0, side=side).discriminator(play_of(Gentle())).item() == pytest.approx(gentle, rel=1e-5)
+
+
+def test_the_gradient_penalty_has_two_sides_unless_told_otherwise():
+    plain, two = GradientPenalty(0.3), GradientPenalty(0.3, side="two")
+    assert torch.equal(plain.discriminator(play_of(Quadratic())), two.discriminator(play_of(Quadratic())))
+    assert plain.side == "two"
+
+
+class Gentle(Linear2):
+    def forward(self, sample, y=None):
+        return DiscriminatorOutput(sample @ W / 10, sample)
+
+
+@pytest.mark.parametrize("penalty", [R1, R2])
+def test_r1_and_r2_of_a_linear_critic(penalty):
     """10/2 * 25 = 125."""
-    assert R1(10.0).discriminator(play_of()).item() == pytest.approx(125, rel=1e-6)
+    assert penalty(10.0).discriminator(play_of()).item() == pytest.approx(125, rel=1e-6)
+    assert penalty(10.0, every=4).discriminator(play_of()).item() == pytest.approx(500, rel=1e-6)
 
 
 def test_slopes_add_up_over_the_scales_of_a_sample():
@@ -79,6 +113,7 @@ class Quadratic(Discriminator):
 def test_penalties_are_taken_where_they_should_be():
     play = play_of(Quadratic())
     assert R1(2.0).discriminator(play).item() == pytest.approx(play.x.square().sum(1).mean().item(), rel=1e-6)
+    assert R2(2.0).discriminator(play).item() == pytest.approx(play.fake.square().sum(1).mean().item(), rel=1e-6)
     between = play_of(Quadratic())
     mix = Draws(torch.Generator().manual_seed(0), 16)
     value = GradientPenalty(1.0).discriminator(between)
@@ -89,7 +124,34 @@ def test_penalties_are_taken_where_they_should_be():
     assert len(a.unique()) == 16  # one mix a sample
 
 
-def test_a_flat_critic_has_a_finite_gradient():
+@pytest.mark.parametrize("G", [Shift, Doubled])
+def test_dragan_is_taken_around_real_samples(G):
+    """By hand, where the slope is the point itself."""
+    play = play_of(SumOfLeaves(), G())
+    value = Dragan(2.0).discriminator(play).item()
+    share, *entries = play.draws.made
+    points = torch.cat([play.x + share[:, None] * play.x.std() / 2 * u for u in entries], 1)
+    assert value == pytest.approx(2 * (points.norm(dim=1) - 1).square().mean().item(), rel=1e-5)
+    assert [u.shape for u in entries] == [(16, 2)] * len(entries) != []
+    assert Dragan().discriminator(play_of()).item() == pytest.approx(160, rel=1e-5)
+
+
+class SumOfLeaves(Discriminator):
+    features = 2
+
+    def forward(self, sample, y=None):
+        leaves = sample if isinstance(sample, tuple) else (sample,)
+        return DiscriminatorOutput(sum(leaf.square().sum(1) for leaf in leaves) / 2, leaves[0])
+
+
+@pytest.mark.parametrize("penalty", [Dragan, LeCam, FeatureMatching])
+def test_what_is_no_mean_over_samples_needs_the_whole_batch(penalty):
+    with pytest.raises(ValueError, match=r"accumulate=2 cuts the batch, and mine needs all of it"):
+        make({"loss": NonSaturating(), "mine": penalty()}, accumulate=2)
+
+
+@pytest.mark.parametrize("side", ["two", "one", "zero"])
+def test_a_flat_critic_has_a_finite_gradient(side):
     class Flat(Discriminator):
         features = 2
 
@@ -101,7 +163,7 @@ def test_a_flat_critic_has_a_finite_gradient():
             return DiscriminatorOutput(sample @ self.w, sample)
 
     flat = Flat()
-    GradientPenalty(1.0).discriminator(play_of(flat)).backward()
+    GradientPenalty(1.0, side=side).discriminator(play_of(flat)).backward()
     assert flat.w.grad.isfinite().all()
 
 
@@ -129,6 +191,149 @@ def test_a_weight_may_be_a_schedule():
     for step, value in ((0, 125.0), (5, 62.5), (10, 0.0), (99, 0.0)):
         penalty.weight.fill(step, 1000)
         assert penalty.discriminator(play_of()).item() == pytest.approx(value, abs=1e-4)
+
+
+# ---- logits -------------------------------------------------------------------------------------------------------------------------
+
+
+class Logits(Discriminator):
+    """The logits are the first numbers of the samples: of P critics with `width` = P."""
+
+    features = 2
+
+    def __init__(self, width=None):
+        super().__init__()
+        self.width = width
+
+    def forward(self, sample, y=None):
+        return DiscriminatorOutput(sample[:, 0] if self.width is None else sample[:, : self.width], sample)
+
+
+@pytest.mark.parametrize("width", [None, 2])
+def test_drift_is_the_mean_square_of_real_logits(width):
+    play = play_of(Logits(width))
+    logits = play.x[:, : width or 1]
+    assert Drift(2.0, every=3).discriminator(play).item() == pytest.approx(6 * logits.square().mean().item(), rel=1e-6)
+    assert Drift().weight.value.item() == pytest.approx(1e-3)
+
+
+def test_logit_centring_is_the_mean_square_of_the_sums_of_pairs():
+    play = play_of(Logits())
+    value = LogitCentring(2.0, every=3).discriminator(play)
+    assert value.item() == pytest.approx(6 * (play.x[:, 0] + play.fake[:, 0]).square().mean().item(), rel=1e-6)
+    assert LogitCentring().weight.value.item() == pytest.approx(0.01)
+
+
+def test_centred_pairs_have_one_label():
+    seen = []
+
+    class Spy(LogitCentring):
+        def discriminator(self, play):
+            seen.append(torch.equal(play.y, play.fake_y))
+            return super().discriminator(play)
+
+    game, batches = make({"loss": NonSaturating(), "penalty": Spy()}, conditional=True)
+    game.round(batches)
+    assert seen == [True]
+
+
+class Constant(Discriminator):
+    """1 for real samples, which come first, and -2 for fakes."""
+
+    features = 1
+
+    def forward(self, sample, y=None):
+        half = torch.ones(len(sample) // 2)
+        return DiscriminatorOutput(torch.cat([half, -2 * half]), sample)
+
+
+def test_lecam_averages_of_constant_logits():
+    """After n moves they are 1 - decay^n of the logits; the penalty is that of the averages before the move."""
+    penalty = LeCam(2.0, every=3, decay=0.9)
+    for n in range(20):
+        share = 1 - 0.9**n
+        assert [penalty.real.item(), penalty.fake.item()] == pytest.approx([share, -2 * share], rel=1e-5, abs=1e-7)
+        value = penalty.discriminator(play_of(Constant()).whole)
+        assert value.item() == pytest.approx(6 * ((1 + 2 * share) ** 2 + (-2 - share) ** 2), rel=1e-5)
+    assert (LeCam().weight.value.item(), LeCam().decay) == (pytest.approx(0.3), 0.99)
+
+
+# ---- slopes by differences ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("penalty", [ApproximateR1, ApproximateR2])
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.25])
+def test_approximate_penalties_of_a_linear_critic(penalty, share):
+    """E (n . w)^2 = |w|^2 = 25, deviation sqrt(2) |w|^2 / sqrt(N): R1 with gamma = 2 weight."""
+    n = 100_000
+    value = penalty(0.1, every=2, share=share).discriminator(play_of(n=n))
+    assert value.item() == pytest.approx(R1(0.2, every=2).discriminator(play_of()).item(), rel=4 * (2 / n / share) ** 0.5)
+    assert penalty().weight.value.item() == pytest.approx(0.1)
+
+
+class Rolled:
+    """A translation and noise, as random as an augmentation can be."""
+
+    def __call__(self, sample, draws):
+        self.turned = draws.integers(2).bool()[:, None]
+        return self.turn(sample) + 5 * draws.normal(2)
+
+    def turn(self, sample):
+        return torch.where(self.turned, sample.roll(1, 1), sample)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+@pytest.mark.parametrize("seen_before", [True, False])
+def test_both_passes_have_one_augmentation(share, seen_before):
+    """By hand from the noise and the translation that were drawn; nothing is left of the noise of the augmentation."""
+    play = play_of(augment=Rolled())
+    if seen_before:
+        assert play.on_both
+    before = len(play.draws.made)
+    value = ApproximateR1(1.0, sigma=0.1, share=share).discriminator(play)
+    slopes = play.augment.turn(play.draws.made[before])[:: round(1 / share)] @ W
+    assert value.item() == pytest.approx(slopes.square().mean().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.2])
+def test_parts_of_a_batch_have_the_penalty_of_the_whole(share):
+    """As processes and micro-batches cut it, also where they hold different numbers of the samples that are taken."""
+    penalty = ApproximateR1(1.0, share=share)
+    whole = play_of(Quadratic())
+    draws = whole.draws
+    expected = penalty.discriminator(whole)
+    parts = []
+    for i in range(4):
+        play = play_of(Quadratic(), rows=slice(4 * i, 4 * i + 4))
+        play.draws = draws.of(play.draws.rows)
+        parts.append(penalty.discriminator(play))
+    assert torch.stack(parts).mean().item() == pytest.approx(expected.item(), rel=1e-5)
+    assert len({part.item() for part in parts}) == 4
+
+
+def test_a_share_is_one_in_k():
+    for share in (1.0, 0.5, 0.33, 0.25, 0.01):
+        ApproximateR1(share=share)
+    with pytest.raises(ValueError, match=r"share=0\.7 is not 1/k"):
+        ApproximateR2(share=0.7)
+
+
+def test_in_lower_precision_differences_are_float32():
+    """In bfloat16 most logits of x and x + .01 n are equal."""
+    exact = ApproximateR1(1.0).discriminator(play_of(Product()))
+    play = play_of(Product())
+    with torch.autocast("cpu", torch.bfloat16):
+        low = ApproximateR1(1.0).discriminator(play)
+        rounded = play.on_real.logits
+    assert (rounded - play.real @ W).abs().max() > 0.01
+    assert low.item() == pytest.approx(exact.item(), rel=1e-3)
+
+
+class Product(Linear2):
+    """As a layer, so that autocast rounds it."""
+
+    def forward(self, sample, y=None):
+        return DiscriminatorOutput(F.linear(sample, W[None]).squeeze(1), sample)
 
 
 # ---- slopes of piecewise linear networks --------------------------------------------------------------------------------------------
