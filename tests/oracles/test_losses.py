@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from gan_runner.game import DiscriminatorOutput
-from gan_runner.losses import Hinge, Minimax, NonSaturating, Wasserstein
+from gan_runner.losses import Hinge, LeastSquares, Minimax, NonSaturating, Wasserstein
 from gan_runner.losses.logistic import cross_entropy
 from gan_runner.tricks import LabelSmoothing
 
@@ -26,6 +26,7 @@ def judged(real, fake):
         (NonSaturating(), 2 * math.log(2), math.log(2)),
         (Hinge(), 2.0, 0.0),
         (Wasserstein(), 0.0, 0.0),
+        (LeastSquares(), 0.5, 0.5),
     ],
 )
 def test_values_at_indifference(loss, d, g):
@@ -39,6 +40,7 @@ def test_values_at_indifference(loss, d, g):
     [
         (Hinge(), (0.0 + 0.5) / 2 + (3.0 + 0.0) / 2, -0.0),
         (Wasserstein(), 0.0 - 1.25, -0.0),
+        (LeastSquares(), (1.25 / 2 + 8.0 / 2) / 2, (1.0 + 9.0) / 2 / 2),
         (NonSaturating(), None, None),
     ],
 )
@@ -49,6 +51,42 @@ def test_values_away_from_it(loss, d, g):
         g = (math.log1p(math.exp(-2)) + math.log1p(math.exp(2))) / 2
     assert loss.discriminator(play).item() == pytest.approx(d, abs=1e-6)
     assert loss.generator(play).item() == pytest.approx(g, abs=1e-6)
+
+
+def slopes_of(value, *inputs):
+    return [slope.tolist() for slope in torch.autograd.grad(value, inputs)]
+
+
+def test_the_slopes_of_least_squares_are_the_distances_to_the_targets():
+    """Mean over N = 2: (D - target) / 2."""
+    real, fake = torch.tensor([2.0, 0.5], requires_grad=True), torch.tensor([2.0, -2.0], requires_grad=True)
+    play = judged(real, fake)
+    assert slopes_of(LeastSquares().discriminator(play), real, fake) == [[0.5, -0.25], [1.0, -1.0]]
+    assert slopes_of(LeastSquares().generator(play), fake) == [[0.5, -1.5]]
+
+
+P, Q = torch.tensor([5, 3, 2]), torch.tensor([1, 3, 6])  # how many of 10 real and of 10 fake samples are at each of three points
+
+
+def best_discriminator(loss, real, fake):
+    """Return the logits of D at three points where its loss on these samples, numbers of points, is least."""
+    logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=200, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss.discriminator(judged(logits[real], logits[fake]))
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    return logits.detach()
+
+
+@pytest.mark.parametrize(("loss", "best"), [(LeastSquares(), P / (P + Q)), (NonSaturating(), (P / Q).log())])
+def test_the_best_discriminator(loss, best):
+    real, fake = (torch.arange(3).repeat_interleave(counts) for counts in (P, Q))
+    assert best_discriminator(loss, real, fake).tolist() == pytest.approx(best.tolist(), abs=1e-6)
 
 
 def test_minimax_saturates_where_d_wins_and_non_saturating_does_not():
