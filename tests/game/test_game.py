@@ -18,7 +18,7 @@ from gan_runner.draws import Draws
 from gan_runner.execution.engine import Engine
 from gan_runner.execution.replay import Replayed
 from gan_runner.game import game as game_module
-from gan_runner.losses import Hinge, Minimax, NonSaturating, Term, Wasserstein
+from gan_runner.losses import Hinge, Minimax, NonSaturating, RelativisticPaired, Term, Wasserstein
 from gan_runner.penalties import R1, AuxiliaryClassifier, FeatureMatching, GradientPenalty
 from gan_runner.rules import Alternate, Simultaneous, Solo
 from gan_runner.schedules import Constant, Linear, Schedule
@@ -46,6 +46,11 @@ CASES = {
     "relativistic average": {  # its last bias has gradient 0 in theory, and Adam would make steps of rounding errors
         "terms": lambda: {"loss": RelativisticAverage(), "r1": R1(0.1)},
         "optimizer": sgd,
+    },
+    "relativistic pairs of one label": {
+        "terms": lambda: {"loss": RelativisticPaired(), "r1": R1(0.1)},
+        "optimizer": sgd,
+        "conditional": True,
     },
     "hinge, lazy r1, classifier, ema, clip": {
         "terms": lambda: {"loss": Hinge(), "r1": R1(1.0, every=4), "ac": AuxiliaryClassifier(0.5)},
@@ -89,7 +94,9 @@ def test_two_processes_equal_one(two_processes, name):
     assert (a["weights"] - flat(one)).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("name", ["minimax", "hinge, lazy r1, classifier, ema, clip", "smoothing", "simultaneous"])
+@pytest.mark.parametrize(
+    "name", ["minimax", "relativistic pairs of one label", "hinge, lazy r1, classifier, ema, clip", "smoothing", "simultaneous"]
+)
 def test_four_micro_batches_equal_one_batch(name):
     one, four = (flat(play(10, **case(name, accumulate=k))[0]) for k in (1, 4))
     assert (one - four).abs().max() < 1e-6

@@ -98,3 +98,12 @@ def test_the_loss_of_several_critics_is_the_mean_of_theirs(name):
     loss = loss_of(name)
     alone = torch.stack([objectives(logits[:, :, critic]) for critic in range(3)]).mean(0)
     assert objectives(logits).tolist() == pytest.approx(alone.tolist(), abs=1e-9)
+
+
+@every_loss
+def test_the_fakes_of_a_relativistic_pair_have_the_label_of_the_real_sample(name):
+    game, batches, _ = played(name, 0, conditional=True)
+    seen = []
+    game.watch = lambda play, player: seen.append(torch.equal(play.y, play.fake_y))
+    game.round(batches)
+    assert seen == 2 * [name == "relativistic_paired"]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from gan_runner.game import DiscriminatorOutput
-from gan_runner.losses import Hinge, LeastSquares, Minimax, NonSaturating, Wasserstein
+from gan_runner.losses import Hinge, LeastSquares, Minimax, NonSaturating, RelativisticPaired, Wasserstein
 from gan_runner.losses.logistic import cross_entropy
 from gan_runner.tricks import LabelSmoothing
 
@@ -27,6 +27,7 @@ def judged(real, fake):
         (Hinge(), 2.0, 0.0),
         (Wasserstein(), 0.0, 0.0),
         (LeastSquares(), 0.5, 0.5),
+        (RelativisticPaired(), math.log(2), math.log(2)),
     ],
 )
 def test_values_at_indifference(loss, d, g):
@@ -41,6 +42,7 @@ def test_values_at_indifference(loss, d, g):
         (Hinge(), (0.0 + 0.5) / 2 + (3.0 + 0.0) / 2, -0.0),
         (Wasserstein(), 0.0 - 1.25, -0.0),
         (LeastSquares(), (1.25 / 2 + 8.0 / 2) / 2, (1.0 + 9.0) / 2 / 2),
+        (RelativisticPaired(), (math.log(2) + math.log1p(math.exp(-2.5))) / 2, (math.log(2) + math.log1p(math.exp(2.5))) / 2),
         (NonSaturating(), None, None),
     ],
 )
@@ -65,6 +67,16 @@ def test_the_slopes_of_least_squares_are_the_distances_to_the_targets():
     assert slopes_of(LeastSquares().generator(play), fake) == [[0.5, -1.5]]
 
 
+def test_relativistic_slopes_are_shared_by_the_rows_of_a_pair():
+    """D: -sigmoid(D(G(z)) - D(x)) / N for D(x), and plus the same for D(G(z)); G: with real and fake exchanged."""
+    real, fake = torch.tensor([2.0, 0.5], requires_grad=True), torch.tensor([2.0, -2.0], requires_grad=True)
+    of_real, of_fake = slopes_of(RelativisticPaired().discriminator(judged(real, fake)), real, fake)
+    wrong = 1 / (1 + math.exp(2.5))
+    assert of_real == pytest.approx([-0.25, -wrong / 2], abs=1e-6)
+    assert of_fake == pytest.approx([0.25, wrong / 2], abs=1e-6)
+    assert slopes_of(RelativisticPaired().generator(judged(real, fake)), fake)[0] == pytest.approx([-0.25, -(1 - wrong) / 2], abs=1e-6)
+
+
 P, Q = torch.tensor([5, 3, 2]), torch.tensor([1, 3, 6])  # how many of 10 real and of 10 fake samples are at each of three points
 
 
@@ -87,6 +99,13 @@ def best_discriminator(loss, real, fake):
 def test_the_best_discriminator(loss, best):
     real, fake = (torch.arange(3).repeat_interleave(counts) for counts in (P, Q))
     assert best_discriminator(loss, real, fake).tolist() == pytest.approx(best.tolist(), abs=1e-6)
+
+
+def test_the_best_discriminator_of_all_pairs_is_the_log_ratio_up_to_a_constant():
+    real, fake = (torch.arange(3).repeat_interleave(counts) for counts in (P, Q))
+    pairs = torch.cartesian_prod(real, fake).T  # independent draws: every real sample with every fake
+    best, ratio = best_discriminator(RelativisticPaired(), *pairs), (P / Q).log()
+    assert (best - best.mean()).tolist() == pytest.approx((ratio - ratio.mean()).tolist(), abs=1e-6)
 
 
 def test_minimax_saturates_where_d_wins_and_non_saturating_does_not():
