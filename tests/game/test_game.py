@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,7 +17,7 @@ from gan_runner.draws import Draws
 from gan_runner.execution.engine import Engine
 from gan_runner.execution.replay import Replayed
 from gan_runner.game import game as game_module
-from gan_runner.losses import Hinge, Minimax, NonSaturating, RelativisticPaired, Term, Wasserstein
+from gan_runner.losses import Hinge, Minimax, NonSaturating, RelativisticAverage, RelativisticPaired, Term, Wasserstein
 from gan_runner.penalties import R1, AuxiliaryClassifier, FeatureMatching, GradientPenalty
 from gan_runner.rules import Alternate, Simultaneous, Solo
 from gan_runner.schedules import Constant, Linear, Schedule
@@ -26,19 +25,6 @@ from gan_runner.tricks import EMA, GradientClip, InstanceNoise, LabelSmoothing, 
 from processes import spawn
 
 # ---- equalities ---------------------------------------------------------------------------------------------------------------------
-
-
-class RelativisticAverage(Term):
-    """A loss that couples samples, written as if there were one process."""
-
-    coupled = True
-
-    def discriminator(self, play, sign=1):
-        real, fake = (sign * out.logits for out in play.on_both)
-        return (F.softplus(fake.mean() - real) + F.softplus(fake - real.mean())).mean()
-
-    def generator(self, play):
-        return self.discriminator(play, -1)
 
 
 CASES = {

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from gan_runner.game import DiscriminatorOutput
-from gan_runner.losses import Hinge, LeastSquares, Minimax, NonSaturating, RelativisticPaired, Wasserstein
+from gan_runner.losses import Hinge, LeastSquares, Minimax, NonSaturating, RelativisticAverage, RelativisticPaired, Wasserstein
 from gan_runner.losses.logistic import cross_entropy
 from gan_runner.tricks import LabelSmoothing
 
@@ -28,6 +28,8 @@ def judged(real, fake):
         (Wasserstein(), 0.0, 0.0),
         (LeastSquares(), 0.5, 0.5),
         (RelativisticPaired(), math.log(2), math.log(2)),
+        (RelativisticAverage(), 2 * math.log(2), 2 * math.log(2)),
+        (RelativisticAverage(hinge=True), 2.0, 2.0),
     ],
 )
 def test_values_at_indifference(loss, d, g):
@@ -75,6 +77,31 @@ def test_relativistic_slopes_are_shared_by_the_rows_of_a_pair():
     assert of_real == pytest.approx([-0.25, -wrong / 2], abs=1e-6)
     assert of_fake == pytest.approx([0.25, wrong / 2], abs=1e-6)
     assert slopes_of(RelativisticPaired().generator(judged(real, fake)), fake)[0] == pytest.approx([-0.25, -(1 - wrong) / 2], abs=1e-6)
+
+
+def test_relativistic_averages():
+    """Real logits 2 and .5, mean 1.25; fake ones 1 and -2, mean -.5. Half of a slope comes by the mean."""
+    real, fake = torch.tensor([2.0, 0.5], requires_grad=True), torch.tensor([1.0, -2.0], requires_grad=True)
+    play, loss = judged(real, fake), RelativisticAverage()
+    up, down = (2.5, 1.0), (0.25, 3.25)  # how far real logits are above the mean of the fakes, and that of the reals above fake ones
+    cost, slope = (lambda t: math.log1p(math.exp(-t))), (lambda t: -1 / (1 + math.exp(t)))
+    assert loss.discriminator(play).item() == pytest.approx(sum(map(cost, up)) / 2 + sum(map(cost, down)) / 2, abs=1e-6)
+    assert loss.generator(play).item() == pytest.approx(sum(cost(-t) for t in (*up, *down)) / 2, abs=1e-6)
+    of_real, of_fake = slopes_of(loss.discriminator(play), real, fake)
+    assert of_real == pytest.approx([slope(t) / 2 + sum(map(slope, down)) / 4 for t in up], abs=1e-6)
+    assert of_fake == pytest.approx([-slope(t) / 2 - sum(map(slope, up)) / 4 for t in down], abs=1e-6)
+    (of_fake,) = slopes_of(loss.generator(play), fake)
+    assert of_fake == pytest.approx([slope(-t) / 2 + sum(slope(-each) for each in up) / 4 for t in down], abs=1e-6)
+
+
+def test_relativistic_averages_under_the_hinge():
+    """The same logits: differences 2.5, 1, .25 and 3.25, of which one alone is below the margin 1 for D, and none is above it for G."""
+    real, fake = torch.tensor([2.0, 0.5], requires_grad=True), torch.tensor([1.0, -2.0], requires_grad=True)
+    play, loss = judged(real, fake), RelativisticAverage(hinge=True)
+    assert loss.discriminator(play).item() == pytest.approx(0.75 / 2, abs=1e-6)
+    assert loss.generator(play).item() == pytest.approx((3.5 + 2.0 + 1.25 + 4.25) / 2, abs=1e-6)
+    assert slopes_of(loss.discriminator(play), real, fake) == [[-0.25, -0.25], [0.5, 0.0]]
+    assert slopes_of(loss.generator(play), fake) == [[-1.0, -1.0]]
 
 
 P, Q = torch.tensor([5, 3, 2]), torch.tensor([1, 3, 6])  # how many of 10 real and of 10 fake samples are at each of three points
