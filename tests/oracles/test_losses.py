@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from gan_runner.errors import UserError
 from gan_runner.game import DiscriminatorOutput
-from gan_runner.losses import Hinge, LeastSquares, Minimax, NonSaturating, RelativisticAverage, RelativisticPaired, Wasserstein
+from gan_runner.losses import MMD, Hinge, LeastSquares, Minimax, NonSaturating, RelativisticAverage, RelativisticPaired, Wasserstein
 from gan_runner.losses.logistic import cross_entropy
 from gan_runner.tricks import LabelSmoothing
 
@@ -168,6 +169,86 @@ def test_cross_entropy_is_that_of_torch():
     logits, target = torch.randn(64, generator=torch.Generator().manual_seed(0)), torch.tensor(0.3)
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, target.expand(64))
     assert cross_entropy(logits, target).item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+# ---- losses of D's features --------------------------------------------------------------------------------------------------------------
+
+
+def described(real, fake):
+    """A play of which only D's features are known, N F."""
+    on_real, on_fake = (DiscriminatorOutput(torch.zeros(len(features)), features) for features in (real, fake))
+    return SimpleNamespace(on_both=(on_real, on_fake), on_real=on_real, on_fake=on_fake)
+
+
+def normal(n, mean, seed, width=1):
+    return mean + torch.randn(n, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+KERNELS = {  # of a squared distance
+    "rbf": lambda square: sum(math.exp(-square / (2 * h * h)) for h in (1.0, 2.0, 4.0, 8.0, 16.0)),
+    "rational_quadratic": lambda square: sum((1 + square / (2 * alpha)) ** -alpha for alpha in (0.2, 0.5, 1.0, 2.0, 5.0)),
+}
+
+
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_mmd_is_the_sum_over_pairs_of_different_samples(kernel, width):
+    real, fake = normal(5, 0, 0, width), normal(5, 1, 1, width)
+    of = lambda a, b: KERNELS[kernel]((a - b).square().sum().item())  # noqa: E731
+    within = [of(rows[i], rows[j]) / 20 for rows in (real, fake) for i in range(5) for j in range(5) if i != j]
+    between = [of(x, y) / 25 for x in real for y in fake]
+    play, loss = described(real, fake), MMD(kernel)
+    assert loss.generator(play).item() == pytest.approx(sum(within) - 2 * sum(between), abs=1e-12)
+    assert loss.discriminator(play).item() == -loss.generator(play).item()
+    far = described(real + 1e4, fake + 1e4)
+    assert loss.generator(far).item() == pytest.approx(loss.generator(play).item(), abs=1e-9)
+
+
+def mean_kernel(kernel, mean):
+    """E k(|d|^2) of d from N(mean, 2), the difference of two samples, by quadrature."""
+    d = torch.linspace(-16, 16, 4001, dtype=torch.float64)
+    values = torch.tensor([KERNELS[kernel](each**2) for each in d.tolist()], dtype=torch.float64)
+    return torch.trapezoid(values * torch.exp(-((d - mean) ** 2) / 4) / math.sqrt(4 * math.pi), d).item()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_mmd_of_two_normal_distributions(kernel):
+    expected = 2 * mean_kernel(kernel, 0) - 2 * mean_kernel(kernel, 1)
+    draws = [MMD(kernel).generator(described(normal(500, 0, i), normal(500, 1, 100 + i))).item() for i in range(12)]
+    assert sum(draws) / 12 == pytest.approx(expected, rel=0.1)
+
+
+def test_mmd_of_one_bandwidth_has_a_closed_form():
+    """N(0, 1) and N(m, 1): 2 / sqrt(3) (1 - exp(-m^2 / 6)), .1773 at m = 1; G's slope is that by m."""
+    loss, values, by_mean = MMD("rbf", bandwidths=(1.0,)), [], []
+    for i in range(8):
+        fake = normal(400, 1, 100 + i).requires_grad_()
+        values.append(loss.generator(described(normal(400, 0, i), fake)))
+        by_mean.append(torch.autograd.grad(values[-1], fake)[0].sum())
+    assert sum(values).item() / 8 == pytest.approx(0.1773, abs=0.02)
+    assert sum(by_mean).item() / 8 == pytest.approx(2 / math.sqrt(3) * math.exp(-1 / 6) / 3, abs=0.02)
+
+
+def test_mmd_of_equal_distributions_is_0_on_average():
+    draws = torch.tensor([MMD().generator(described(normal(4, 0, i), normal(4, 0, 1000 + i))).item() for i in range(400)])
+    assert draws.min() < -0.1  # no biased estimate is below 0
+    assert abs(draws.mean()) < 3 * draws.std() / 20
+
+
+def test_mmd_is_float32_in_lower_precision():
+    play = described(normal(16, 0, 0, 8).float(), normal(16, 1, 1, 8).float())
+    with torch.autocast("cpu", torch.bfloat16):
+        low = MMD().generator(play)
+    assert low.dtype == torch.float32
+    assert low.item() == MMD().generator(play).item()
+
+
+def test_mmd_refuses_what_has_no_pairs_and_no_kernel():
+    with pytest.raises(UserError, match="batch_size=1 has none: use batch_size=2 or more"):
+        MMD().generator(described(normal(1, 0, 0), normal(1, 1, 1)))
+    with pytest.raises(ValueError, match="kernel=rbf needs one of bandwidths or more"):
+        MMD("rbf", bandwidths=())
 
 
 @pytest.mark.slow
