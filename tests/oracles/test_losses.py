@@ -1,5 +1,6 @@
 """Values, gradients and optima of the losses."""
 
+import itertools
 import math
 from types import SimpleNamespace
 
@@ -9,8 +10,19 @@ from torch import nn
 
 from gan_runner.errors import UserError
 from gan_runner.game import DiscriminatorOutput
-from gan_runner.losses import MMD, Hinge, LeastSquares, Minimax, NonSaturating, RelativisticAverage, RelativisticPaired, Wasserstein
+from gan_runner.losses import (
+    MMD,
+    Hinge,
+    LeastSquares,
+    Minimax,
+    NonSaturating,
+    OptimalTransport,
+    RelativisticAverage,
+    RelativisticPaired,
+    Wasserstein,
+)
 from gan_runner.losses.logistic import cross_entropy
+from gan_runner.losses.optimal_transport import SIGNS, energy, sides, sinkhorn
 from gan_runner.tricks import LabelSmoothing
 
 
@@ -236,19 +248,98 @@ def test_mmd_of_equal_distributions_is_0_on_average():
     assert abs(draws.mean()) < 3 * draws.std() / 20
 
 
-def test_mmd_is_float32_in_lower_precision():
-    play = described(normal(16, 0, 0, 8).float(), normal(16, 1, 1, 8).float())
-    with torch.autocast("cpu", torch.bfloat16):
-        low = MMD().generator(play)
-    assert low.dtype == torch.float32
-    assert low.item() == MMD().generator(play).item()
-
-
 def test_mmd_refuses_what_has_no_pairs_and_no_kernel():
     with pytest.raises(UserError, match="batch_size=1 has none: use batch_size=2 or more"):
         MMD().generator(described(normal(1, 0, 0), normal(1, 1, 1)))
     with pytest.raises(ValueError, match="kernel=rbf needs one of bandwidths or more"):
         MMD("rbf", bandwidths=())
+
+
+def sorted_distance(a, b):
+    """The exact transport of points of one dimension at the cost |a - b|."""
+    return (a.sort(1).values - b.sort(1).values).abs().mean((1, 2))
+
+
+def points(mean, seed, n=512):
+    return sides(normal(n, 0, seed).float(), normal(n, mean, 1000 + seed).float())
+
+
+@pytest.mark.parametrize(("mean", "expected", "tolerance"), [(3.0, 11.55, 0.15), (0.0, 0.0, 0.06)])
+def test_the_energy_distance_of_halves_vanishes_for_equal_distributions(mean, expected, tolerance):
+    """Exact transports of 256 points, signed and averaged over 50 draws; 12 - 4 W(x, x') for means 0 and 3."""
+    draws = torch.stack([sorted_distance(*points(mean, i)) for i in range(50)])
+    assert (draws * torch.tensor(SIGNS)).sum(1).mean().item() == pytest.approx(expected, abs=tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mean", [3.0, 0.0])
+def test_sinkhorn_finds_the_exact_transport_of_points(mean):
+    for seed in range(2):
+        one, other = points(mean, seed)
+        cost, exact = (one - other.mT).abs(), sorted_distance(one, other)
+        found = (sinkhorn(cost, 0.05, 100) * cost).sum((1, 2))
+        assert found[:4].tolist() == pytest.approx(exact[:4].tolist(), abs=0.01 if mean else 0.04)  # blurred where masses are near
+
+
+def unit(n, seed, width=3):
+    return nn.functional.normalize(normal(n, 0, seed, width), dim=1)
+
+
+def test_optimal_transport_is_that_of_the_best_assignments():
+    """Two halves of four samples: the best of 24 assignments for each pair of halves, at the cost 1 - cosine."""
+    (x, other_x), (y, other_y) = unit(8, 0).chunk(2), unit(8, 1).chunk(2)
+
+    def best(a, b):
+        return min(sum(1 - (a[i] @ b[j]).item() for i, j in enumerate(order)) / 4 for order in itertools.permutations(range(4)))
+
+    across = best(x, y) + best(x, other_y) + best(other_x, y) + best(other_x, other_y)
+    expected = across - 2 * best(x, other_x) - 2 * best(y, other_y)
+    loss, play = OptimalTransport(epsilon=0.002, iterations=2000), described(3 * unit(8, 0), unit(8, 1) / 2)  # lengths do not count
+    assert loss.generator(play).item() == pytest.approx(expected, abs=0.01)
+    assert loss.discriminator(play).item() == -loss.generator(play).item()
+
+
+def test_the_plan_is_the_slope_of_the_transport_and_has_the_masses():
+    """Of <plan, cost> + epsilon sum plan log plan, which Sinkhorn's plan makes least. Nothing is differentiated through the plan."""
+    cost = torch.rand(6, 5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    plan = sinkhorn(cost, 0.1, 2000)
+    assert plan.sum(1).flatten().tolist() == pytest.approx([0.2] * 30, abs=1e-9)
+    assert plan.sum(2).flatten().tolist() == pytest.approx([0.2] * 30, abs=1e-9)
+    (slope,) = torch.autograd.grad(energy(cost, 0.1, 2000), cost)
+    assert slope.flatten().tolist() == pytest.approx((plan * torch.tensor(SIGNS).view(6, 1, 1)).flatten().tolist(), abs=1e-12)
+
+    def least(cost):
+        plan = sinkhorn(cost, 0.1, 2000)
+        return (plan * cost + 0.1 * plan * plan.log()).sum((1, 2))
+
+    for i, j in ((0, 0), (1, 3), (4, 2)):
+        step = torch.zeros(5, 5, dtype=torch.float64)
+        step[i, j] = 1e-5
+        difference = (least(cost.detach() + step) - least(cost.detach() - step)) / 2e-5
+        assert difference.tolist() == pytest.approx(plan[:, i, j].tolist(), abs=1e-7)
+
+
+def test_the_masses_at_the_defaults():
+    """Costs of up to 2 need more than 100 iterations at epsilon = .002: rows of random unit vectors miss some of their mass."""
+    for n, most in ((64, 0.2), (256, 0.1)):
+        one, other = sides(unit(n, 0, 64).float(), unit(n, 1, 64).float())
+        missed = (sinkhorn(1 - one @ other.mT, 0.002, 100).sum(2) - 2 / n).abs().sum(1)
+        print(f"{n} samples: mass that is missed: {missed.max():.3f}")
+        assert missed.max() < most
+
+
+@pytest.mark.parametrize("loss", [MMD(), OptimalTransport()])
+def test_features_are_compared_in_float32_in_lower_precision(loss):
+    play = described(normal(16, 0, 0, 8).float(), normal(16, 1, 1, 8).float())
+    with torch.autocast("cpu", torch.bfloat16):
+        low = loss.generator(play)
+    assert low.dtype == torch.float32
+    assert low.item() == loss.generator(play).item()
+
+
+def test_optimal_transport_refuses_a_batch_without_halves():
+    with pytest.raises(UserError, match="batch_size=5 is odd: use an even one"):
+        OptimalTransport().generator(described(unit(5, 0), unit(5, 1)))
 
 
 @pytest.mark.slow
