@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,7 +17,7 @@ from gan_runner.draws import Draws
 from gan_runner.execution.engine import Engine
 from gan_runner.execution.replay import Replayed
 from gan_runner.game import game as game_module
-from gan_runner.losses import Hinge, Minimax, NonSaturating, Term, Wasserstein
+from gan_runner.losses import Hinge, Minimax, NonSaturating, RelativisticAverage, RelativisticPaired, Term, Wasserstein
 from gan_runner.penalties import R1, AuxiliaryClassifier, FeatureMatching, GradientPenalty
 from gan_runner.rules import Alternate, Simultaneous, Solo
 from gan_runner.schedules import Constant, Linear, Schedule
@@ -28,24 +27,16 @@ from processes import spawn
 # ---- equalities ---------------------------------------------------------------------------------------------------------------------
 
 
-class RelativisticAverage(Term):
-    """A loss that couples samples, written as if there were one process."""
-
-    coupled = True
-
-    def discriminator(self, play, sign=1):
-        real, fake = (sign * out.logits for out in play.on_both)
-        return (F.softplus(fake.mean() - real) + F.softplus(fake - real.mean())).mean()
-
-    def generator(self, play):
-        return self.discriminator(play, -1)
-
-
 CASES = {
     "minimax": {"terms": lambda: {"loss": Minimax()}, "optimizer": sgd},
     "relativistic average": {  # its last bias has gradient 0 in theory, and Adam would make steps of rounding errors
         "terms": lambda: {"loss": RelativisticAverage(), "r1": R1(0.1)},
         "optimizer": sgd,
+    },
+    "relativistic pairs of one label": {
+        "terms": lambda: {"loss": RelativisticPaired(), "r1": R1(0.1)},
+        "optimizer": sgd,
+        "conditional": True,
     },
     "hinge, lazy r1, classifier, ema, clip": {
         "terms": lambda: {"loss": Hinge(), "r1": R1(1.0, every=4), "ac": AuxiliaryClassifier(0.5)},
@@ -89,7 +80,9 @@ def test_two_processes_equal_one(two_processes, name):
     assert (a["weights"] - flat(one)).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("name", ["minimax", "hinge, lazy r1, classifier, ema, clip", "smoothing", "simultaneous"])
+@pytest.mark.parametrize(
+    "name", ["minimax", "relativistic pairs of one label", "hinge, lazy r1, classifier, ema, clip", "smoothing", "simultaneous"]
+)
 def test_four_micro_batches_equal_one_batch(name):
     one, four = (flat(play(10, **case(name, accumulate=k))[0]) for k in (1, 4))
     assert (one - four).abs().max() < 1e-6

@@ -11,7 +11,7 @@ from games import play, sgd
 from gan_runner.architectures import Discriminator, Generator
 from gan_runner.datasets import Samples, Spec
 from gan_runner.game import DiscriminatorOutput
-from gan_runner.losses import Minimax, NonSaturating, Wasserstein
+from gan_runner.losses import LeastSquares, Minimax, NonSaturating, RelativisticAverage, RelativisticPaired, Wasserstein
 from gan_runner.penalties import R1, R2, GradientPenalty
 from gan_runner.rules import Alternate, Simultaneous
 from gan_runner.tricks import InstanceNoise
@@ -55,6 +55,9 @@ def radius(terms, rule=None, psi=1.0, tricks=None, batch_size=2):
         (lambda: {"loss": Wasserstein()}, 17.0160, 17.0160),  # diverges
         (lambda: {"loss": Wasserstein(), "gp": GradientPenalty(1.0)}, 2.0000, 2.0000),  # a limit cycle
         (lambda: {"loss": Wasserstein(), "gp": GradientPenalty(0.5)}, 1.4799, 1.3521),
+        (lambda: {"loss": LeastSquares()}, 1.3291, 1.1895),
+        (lambda: {"loss": RelativisticPaired()}, 0.5211, 0.5211),  # as D is 0 on the data: the same as non-saturating
+        (lambda: {"loss": RelativisticAverage()}, 0.6402, 0.6402),  # twice its slopes
     ],
 )
 def test_radius_after_500_steps(terms, from_one, from_minus_one):
