@@ -124,7 +124,7 @@ CASES = {
     f"{loss}, {name} every {every}": partial(config_of, *penalty(name), loss=loss, every=every)
     for loss in named("loss")
     for name in named("penalty")
-    for every in ((1, 2, 4) if loss == "non_saturating" else (1,))
+    for every in ((1, 2, 4) if loss in ("non_saturating", "wasserstein") else (1,))
 }
 CASES |= {f"{loss}, spectral norm, ema": partial(config_of, "trick=[spectral_norm,ema]", loss=loss) for loss in named("loss")}
 CASES |= {name: partial(config_of, f"trick=[{name}]") for name in named("trick")}
