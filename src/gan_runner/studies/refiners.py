@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
 
 from gan_runner.storage.records import Run
 from gan_runner.studies.summary import MOST, Figure, Keys, Row, Summary, measured, setting, values, varying
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 PREFIX = "refined/"  # of the keys of callback.refine and gan-eval, refined/NAME/KEY
 COST = "evaluations"  # KEY of the evaluations of D a sample
+TICKS = (1, 2, 5, 10, 25, 50, 100)
 
 
 class Refiners(Summary):
@@ -43,21 +45,25 @@ class Refiners(Summary):
         return rows
 
     def plot(self, axes: Axes, rows: Sequence[Row]) -> None:
-        """Draw the first figure of each group of runs, as a share of its value without a refiner, against evaluations of D."""
-        axes.set(xlabel="evaluations of D a sample", ylabel="figure with / without refiner (the first column that is not empty)")
-        axes.set_xscale("symlog", linthresh=1)
-        for group, members in grouped(rows).items():
+        """Draw the first figure that a group of runs has, as a share of its value without a refiner, against evaluations of D.
+
+        A colour and a marker for each refiner, a style of lines for each group of runs.
+        """
+        axes.set(xlabel="evaluations of D a sample", ylabel="figure / the same without a refiner")
+        axes.set_xscale("log")
+        axes.set_xticks(TICKS, list(map(str, TICKS)))
+        axes.minorticks_off()
+        looks: dict[str, Any] = {}
+        for (group, members), style in zip(grouped(rows).items(), cycle(("-", "--", ":", "-."))):
             plain = next((row for row in members if row.labels["refiner"] == "none"), None)
             column = next((column for column in self.columns if plain is not None and column in plain.figures), None)
             if plain is None or column is None or not plain.figures[column].mean:
                 continue
-            lines: dict[str, list[tuple[float, float]]] = {}
-            for row in members:
-                if row is not plain and column in row.figures and COST in row.figures:
-                    base = row.labels["refiner"].partition("@")[0]
-                    lines.setdefault(base, []).append((row.figures[COST].mean, row.figures[column].mean / plain.figures[column].mean))
-            for base, points in lines.items():
-                axes.plot(*zip(*sorted(points)), label=f"{group}: {base}, {column}")
+            axes.plot([], [], linestyle=style, color="0.4", marker="", label=f"{group}: {column}")
+            for base, points in curves(members, plain, column).items():
+                (line,) = axes.plot(*zip(*points), linestyle=style, label=base if base not in looks else None)
+                look = looks.setdefault(base, {"color": line.get_color(), "marker": line.get_marker()})
+                line.set(**look)
 
     def reading(self, rows: Sequence[Row]) -> str:
         """Name, for each group of runs and figure, the refiner with the greatest change for the better."""
@@ -73,6 +79,16 @@ class Refiners(Summary):
                 name, n = best.labels["refiner"], best.figures[column].n
                 said.append(f"{group}, {column}: best is {name} with {best.figures[column]} (n={n}); none has {plain.figures[column]}.")
         return "\n\n".join(said)
+
+
+def curves(rows: Sequence[Row], plain: Row, column: str) -> dict[str, list[tuple[float, float]]]:
+    """(Evaluations, figure as a share of that without a refiner) of each refiner, after more and more steps."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        if row is not plain and column in row.figures and COST in row.figures:
+            base = row.labels["refiner"].partition("@")[0]
+            found.setdefault(base, []).append((row.figures[COST].mean, row.figures[column].mean / plain.figures[column].mean))
+    return {base: sorted(points) for base, points in found.items()}
 
 
 def names(runs: Sequence[Run]) -> list[str]:
