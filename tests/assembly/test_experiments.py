@@ -22,6 +22,7 @@ from gan_runner.lifecycle import runs
 
 CONFIGS = groups.config_dir()
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
+OWN = [name for name in EXPERIMENTS if not name.startswith("refine_")]  # those play the rounds of others, and refine what comes out
 WIDE = {"sngan_cifar10", "cgan_pd_cifar10", "wgan_gp_cifar10"}  # residual networks, which take seconds
 GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name not in ("experiment", "study", "refiner"))
 ELSEWHERE = ("trained", "sampled", "solo")  # need another run, or a player that is still: played in tests/lifecycle and tests/behaviour
@@ -141,7 +142,7 @@ def weights_after(name, rounds, executor, device="cpu", seen=None):
     return flat(assembly.game).cpu(), turns
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in WIDE else ()) for name in EXPERIMENTS])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in WIDE else ()) for name in OWN])
 def test_rounds_have_the_golden_losses_and_replayed_ones_are_the_same_bits(name):
     seen = []
     eager, _ = weights_after(name, 30, lambda game: engine.Engine(game, print), seen=seen)
@@ -168,7 +169,7 @@ def test_an_experiment_on_points_is_replayed_and_compared(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", OWN)
 def test_compiled_rounds_give_the_eager_result(name):
     eager, _ = weights_after(name, 30, lambda game: engine.Engine(game, print))
     traced, _ = weights_after(name, 30, lambda game: engine.Compiled(game, print, backend="aot_eager"))
@@ -177,7 +178,7 @@ def test_compiled_rounds_give_the_eager_result(name):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", OWN)
 def test_captured_rounds_give_the_eager_result(name):
     hardware.determine(True)
     try:
@@ -191,7 +192,7 @@ def test_captured_rounds_give_the_eager_result(name):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", OWN)
 def test_between_log_points_the_host_does_not_wait_for_the_device(name):
     device = torch.device("cuda")
     assembly = build.assemble(tiny(f"+experiment={name}", **{"trainer.steps": 40}), device=device)
