@@ -415,13 +415,13 @@ def test_old_checkpoints_are_removed(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_missing_extractor_gives_null_and_a_reason(tmp_path, capfd):
-    extractor = ["extractor=lenet", "extractor.weights=nowhere/classifiers/lenet.pth"]
+def test_an_extractor_that_cannot_be_used_gives_null_and_a_reason(tmp_path, capfd):
+    extractor = ["extractor=lenet", "extractor.weights=nowhere/classifiers/lenet.pth"]  # which is not asked for: these are points
     train(tmp_path, "trainer.steps=2", "metric=[mode_coverage,classifier_score]", *extractor)
     (line,) = lines(tmp_path)
     assert line["metrics"]["cs/lenet"] is None
     assert line["metrics"]["modes/covered"] is not None
-    assert "nowhere/classifiers" in line["protocol"]["missing"]["classifier_score"]
+    assert line["protocol"]["missing"]["classifier_score"] == "extractor lenet takes images, N C H W, and was given 1 x 2"
     assert "classifier_score will be null" in capfd.readouterr().err.replace("\n", "")
 
 

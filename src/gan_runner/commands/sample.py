@@ -48,7 +48,7 @@ def main(settings: Sample) -> None:
 def refuse_misused(settings: Sample) -> None:
     """Raise UserError for keys of refiners that do not go together."""
     if len(settings.refiner) > 1:
-        raise UserError(f"refiner=[{','.join(settings.refiner)}]: gan-sample takes one; gan-eval compares several")
+        raise UserError(f"'refiner=[{','.join(settings.refiner)}]': gan-sample takes one; gan-eval compares several")
     if settings.trajectory and not (settings.refiner and settings.format == "grid"):
         raise UserError("trajectory=true draws the steps of a refiner: it needs refiner=NAME and format=grid")
     if settings.refiner and (settings.format == "interpolation" or settings.export):
