@@ -17,6 +17,11 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_I
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that take minutes: at the end, one process would wait for the other."""
+    items.sort(key=lambda item: item.get_closest_marker("minutes") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_runs_of_tests_in_the_database_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Trackio's, which reads where it lies when it is imported."""

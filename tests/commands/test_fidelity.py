@@ -15,6 +15,7 @@ N = 2_000  # images, half of them against the other half
 
 
 @pytest.mark.slow
+@pytest.mark.minutes
 @pytest.mark.data
 def test_figures_of_two_folders_are_those_of_torch_fidelity(real_data, tmp_path):
     """KID of one subset that is each whole set; scores over 10 splits of samples shuffled by seed 2020; neighbourhoods of 3: as both do."""
