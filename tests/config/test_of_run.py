@@ -41,6 +41,7 @@ def parts(config):
     return found["dataset"], found["architecture"]["discriminator"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chooser", [RATIO, "+experiment=ratio_smooth", "architecture=trained"])
 @pytest.mark.parametrize("words", [RING, IMAGES], ids=["points", "images with labels"])
 def test_they_are_those_of_the_run(at, chooser, words):
@@ -62,6 +63,7 @@ def test_the_discriminator_of_a_conditional_run_may_be_without_labels(at):
     assert parts(composed.config)[1]["conditional"] is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["gaussians25", "swiss_roll"])
 def test_data_that_the_line_chooses_stay_also_where_they_are_the_default(at, data):
     composed = compose([RATIO, run("before", *RING), f"dataset={data}"])
@@ -96,6 +98,7 @@ def test_an_experiment_names_the_run_and_changes_keys_of_its_parts(at):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["gaussians25", "swiss_roll"])
 def test_data_that_an_experiment_chooses_stay_also_where_they_are_the_default(at, data):
     word = run("before", *RING)
@@ -193,6 +196,7 @@ def test_each_job_of_a_sweep_takes_those_of_its_run(at):
     assert [job.config.architecture.discriminator.width for job in jobs] == [9, 32]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", ["outputs/e/before", "latest", "outputs", "outputs/e/before/config.yaml"])
 def test_cfg_job_prints_them_for_every_address_of_the_run(at, monkeypatch, capsys, said):
     run("outputs/e/before", *RING)

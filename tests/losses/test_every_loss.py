@@ -36,6 +36,7 @@ def played(name, n, engine=Engine, start=None, **settings):
     return game, batches, turns
 
 
+@pytest.mark.slow
 @every_loss
 @pytest.mark.parametrize("conditional", [False, True])
 def test_replayed_rounds_have_the_bits_of_plain_ones(name, conditional):
@@ -47,6 +48,7 @@ def test_replayed_rounds_have_the_bits_of_plain_ones(name, conditional):
     assert torch.equal(flat(plainly), flat(replayed))
 
 
+@pytest.mark.slow
 @every_loss
 def test_a_resumed_game_has_the_bits_of_one_that_was_not_stopped(name):
     half, batches, _ = played(name, 3)
@@ -60,6 +62,7 @@ def test_both_players_move(name):
         assert (flat(start.players[side].net) - flat(after.players[side].net)).abs().max() > 1e-6
 
 
+@pytest.mark.slow
 @every_loss
 @pytest.mark.parametrize("conditional", [False, True])
 def test_micro_batches_give_the_gradients_of_the_whole_batch_or_are_refused(name, conditional):

@@ -59,6 +59,7 @@ def compared():
     return plain, found
 
 
+@pytest.mark.slow
 def test_moving_samples_by_a_steep_log_ratio_loses_modes_and_warns(compared):
     plain, found = compared
     figures, warnings, notes = found["dgflow"]
@@ -67,6 +68,7 @@ def test_moving_samples_by_a_steep_log_ratio_loses_modes_and_warns(compared):
     assert "latents have left the prior: mean |z|^2 / Z is" in notes[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["obrs", "ddls", "auto"])
 def test_choosing_samples_by_it_covers_more_and_warns_of_nothing(compared, name):
     plain, found = compared
@@ -77,6 +79,7 @@ def test_choosing_samples_by_it_covers_more_and_warns_of_nothing(compared, name)
     assert warnings == []
 
 
+@pytest.mark.slow
 def test_auto_takes_the_exact_log_ratio_for_one(compared):
     [note] = compared[1]["auto"][2]
     assert note.startswith("obrs is chosen: the logit is a log ratio (steepness 1.0")
