@@ -6,14 +6,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from gan_runner.assembly import parts
 from gan_runner.commands import refining
 from gan_runner.commands.printed import Printed
 from gan_runner.commands.settings import Evaluate
+from gan_runner.datasets.pictures import pixels
 from gan_runner.evaluation.findings import settings_of
 from gan_runner.evaluation.metric import Metric
 from gan_runner.evaluation.reference import Reference
@@ -82,9 +81,7 @@ class RefinersOfRun:
             axes.set_xlabel("evaluations of D a sample")
             axes.set_ylabel(key if way is None else f"{key} ({'lower' if way == 'min' else 'higher'} is better)")
             axes.legend(frameon=False)
-            figure.canvas.draw()
-            pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+            return pixels(figure.canvas)  # type: ignore[arg-type]
 
 
 def with_coverage(config: dict[str, Any], packages: Sequence[str], bounded: bool, say: Callable[[str], None]) -> dict[str, Any]:

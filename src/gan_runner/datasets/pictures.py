@@ -80,6 +80,11 @@ def _finished(canvas: FigureCanvasAgg, axes: Axes, *said: str) -> Tensor:
     """Add title and legend, and return the pixels."""
     axes.set_title(", ".join(filter(None, said)), fontsize=11, color="0.2")
     canvas.figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9, labelcolor="0.2")
+    return pixels(canvas)
+
+
+def pixels(canvas: FigureCanvasAgg) -> Tensor:
+    """Draw a figure; returns its pixels, 3 H W."""
     canvas.draw()
     return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1).contiguous()
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-import numpy as np
 import torch
 from annotated_types import Ge
 from torch import Tensor
 
+from gan_runner.datasets.pictures import pixels
 from gan_runner.draws import seeded
 from gan_runner.errors import UserError
 from gan_runner.evaluation.moments import Moments
@@ -66,8 +66,7 @@ def picture(sizes: Sequence[int], values: Tensor, fit: Line) -> Tensor:
     axes.plot([0, end], [float(fit.intercept), float(fit.intercept + fit.slope * end)], color="tab:orange")
     axes.scatter(x.numpy(), values.numpy(), s=14, color="tab:blue", zorder=3)
     axes.set_title(f"{float(fit.intercept):.4g} +- {float(fit.standard_error):.2g} for endless samples", fontsize=9, color="0.35")
-    canvas.draw()
-    return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1).contiguous()
+    return pixels(canvas)
 
 
 class FrechetInfinity(FeatureSets):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import torch
 from annotated_types import Ge
 from torch import Tensor
 
+from gan_runner.datasets.pictures import pixels
 from gan_runner.draws import seeded
 from gan_runner.metrics.feature_sets import FeatureSets, choice
 from gan_runner.sampling.subjects import Subject
@@ -127,6 +127,4 @@ class PRD(FeatureSets):
         axes = figure.add_subplot(aspect="equal", xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
         axes.grid(color="0.92", linewidth=0.8)
         axes.plot(recall, precision, color="tab:blue", clip_on=False)
-        canvas.draw()
-        picture = torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy())
-        return {"curve": picture.permute(2, 0, 1).contiguous()}
+        return {"curve": pixels(canvas)}

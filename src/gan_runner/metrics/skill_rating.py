@@ -11,6 +11,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from gan_runner import tree
+from gan_runner.datasets.pictures import pixels
 from gan_runner.draws import NumberedDraws, seeded
 from gan_runner.errors import UserError
 from gan_runner.evaluation.metric import COUPLED, Metric, Need
@@ -96,8 +97,7 @@ def heat_map(rates: Tensor, steps: Sequence[int], generators: Sequence[Rating], 
     middle[1].set(ylim=middle[0].get_ylim(), yticks=[])
     for axes in (above[0], *middle):
         axes.tick_params(colors="0.45", labelsize=8)
-    canvas.draw()
-    return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1).contiguous()
+    return pixels(canvas)
 
 
 class SkillRating(Metric):
