@@ -63,7 +63,7 @@ class TrainedRun:
         self.spec, self.step = spec, state["step"]
         self.packages, self.averaged = packages, game.sampler is not game.G
         self.generator: Generator = game.sampler.eval().requires_grad_(False)
-        self.shift_invariant: bool = getattr(game.terms["loss"], "shift_invariant", False)
+        self.shift_invariant: bool = game.terms["loss"].shift_invariant
         self.discriminator: Discriminator | None = game.D and game.D.eval().requires_grad_(False)
 
     def sample(self, n: int = 64, y: Tensor | int | str | None = None, seed: int = 0, batch_size: int = 500) -> Tensor:

@@ -13,7 +13,7 @@ from gan_runner.datasets import Split
 from gan_runner.errors import UserError
 from gan_runner.evaluation.findings import evaluate, settings_of
 from gan_runner.evaluation.reference import Reference
-from gan_runner.refinement import Cost, Refiner
+from gan_runner.refinement import Refiner
 from gan_runner.refinement.comparison import Comparison, Judged, Networks, Row
 from gan_runner.reporting import Countdown
 from gan_runner.sampling.subjects import Generated
@@ -53,8 +53,7 @@ class Refine(Callback):
             return
         assert run.game.D is not None
         distributed.copy_buffers(run.game.sampler)
-        critic = getattr(run.game.terms["loss"], "shift_invariant", False)
-        networks = Networks(still(run.game.sampler), still(run.game.D), centre=critic)
+        networks = Networks(still(run.game.sampler), still(run.game.D), centre=run.game.terms["loss"].shift_invariant)
         reference = Reference(run.dataset, self.split, device=run.device, tick=Countdown(run.reporter).at)
         comparison = Comparison(
             networks, run.dataset, run.spec, run.metrics, reference,
@@ -62,7 +61,7 @@ class Refine(Callback):
         )  # fmt: skip
         plain = Generated(networks.generator, self.n, run.spec, seed=self.seed, device=run.device, discriminator=networks.discriminator)
         found = evaluate(plain, comparison.metrics, reference)
-        before = Row("none", found.numbers, Cost(0, 0, 0))
+        before = comparison.before(found.numbers)
         self.write(run, before, Judged([before], [], 0, found, {}, None, []), {})
         [own] = [name for name, each in run.callbacks.items() if each is self]
         for name, refiner in self.refiners.items():

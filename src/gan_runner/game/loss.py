@@ -55,9 +55,6 @@ class Balanced(nn.Module):
 class Loss(Term):
     """What a game is about. generator_weight: of its summand in G's objective, beside those of penalties."""
 
-    shift_invariant: bool = False
-    """Whether D's objective stays the same when a constant is added to all logits, so that the zero of a logit means nothing."""
-
     def __init__(self, generator_weight: float | Schedule | Balanced = 1.0):
         super().__init__()
         self.generator_weight = generator_weight if isinstance(generator_weight, Balanced) else schedule(generator_weight)

@@ -28,6 +28,9 @@ class Term(nn.Module):
     paired: bool = False
     """True where it compares fake i with real i: a conditional G then makes its samples for the labels of the real ones."""
 
+    shift_invariant: bool = False
+    """True where its part for D stays the same when a constant is added to all logits: then the zero of a logit means nothing."""
+
     capturable: bool
     """True where a subclass of yours executes the same operations in every round, so that they may be replayed (docs/extending.md). A class
     that overrides a method says so itself."""
