@@ -46,13 +46,10 @@ class RatioQuality(Metric):
         assert D is not None
         held_out, ratio = self.reference.of("test"), Ratio(G, D)
         indices = chosen(self.n, held_out.n, "ratio", "real")
-        labels = held_out.labels if D.classes is not None else None
-        real, fake = [], []
+        real, fake = list[Tensor](), list[Tensor]()
         with evaluating(G), evaluating(D):
-            for rows in indices.split(ROWS):
-                draws = NumberedDraws("ratio", "real", subject.seed, indices=rows, device=subject.device)
-                view = G.view(held_out.at(rows).to(subject.device), draws)
-                real.append(ratio.logits(view, None if labels is None else labels[rows].to(subject.device)).cpu())
+            for logits in ratio.of_real(held_out, indices, "ratio", "real", subject.seed, device=subject.device, size=ROWS):
+                real.append(logits.cpu())
                 self.tick(sum(map(len, real)), 2 * len(indices))
             for rows in torch.arange(len(indices)).split(ROWS):
                 draws = NumberedDraws("ratio", "fake", subject.seed, indices=rows, device=subject.device)

@@ -22,7 +22,7 @@ from gan_runner.game.network import Discriminator, Generator
 from gan_runner.game.spec import Spec
 from gan_runner.refinement.calibration import Diagnosis
 from gan_runner.refinement.ratio import Ratio
-from gan_runner.refinement.refined import Cost, Refinement
+from gan_runner.refinement.refined import Cost, Logits, Refinement
 from gan_runner.refinement.refiner import Refiner
 from gan_runner.reporting import Countdown, Reporter, Tick
 from gan_runner.sampling.subjects import Collected
@@ -44,10 +44,19 @@ class Networks(NamedTuple):
     corrector: Discriminator | None = None
     centre: bool = False
 
-    def fitted(self, refiner: Refiner, seed: int, y: int | None = None, reference: Reference | None = None) -> Refinement:
-        """Fit a copy of a refiner. reference: real samples, of which held-out ones are looked at; None: D is not diagnosed."""
-        ratio, device = Ratio(*self[:3]), next(self.generator.parameters(), torch.zeros(())).device
-        return Refinement(copy.deepcopy(refiner), ratio, reference=reference, seed=seed, y=y, centre=self.centre, device=device)
+    @property
+    def device(self) -> torch.device:
+        return next(self.generator.parameters(), torch.zeros(())).device
+
+    def fitted(
+        self, refiner: Refiner, seed: int, y: int | None = None, reference: Reference | None = None, logits: Logits | None = None
+    ) -> Refinement:
+        """Fit a copy of a refiner. reference: real samples, of which held-out ones are looked at; None: D is not diagnosed. logits: as of
+        `Refinement`."""
+        return Refinement(
+            copy.deepcopy(refiner), Ratio(*self[:3]), reference=reference, seed=seed, y=y, centre=self.centre, device=self.device,
+            logits=logits,
+        )  # fmt: skip
 
 
 class Made(NamedTuple):
@@ -117,6 +126,7 @@ class Comparison:
     ):  # fmt: skip
         self.networks, self.dataset, self.spec, self.reference = networks, dataset, spec, reference
         self.n, self.seeds, self.every, self.batch_size, self.reporter = n, seeds, every, batch_size, reporter
+        self.logits: dict[int, Logits] = {}  # by seed
         self.metrics = {name: metric for name, metric in metrics.items() if not metric.needs & LOOKS}
         if not self.metrics:
             raise UserError("no chosen metric judges samples alone: say 'metric=[...]'")
@@ -140,9 +150,9 @@ class Comparison:
         """Judge samples after the steps of a refiner, and after every so many of them."""
         pilot, found, costs = list[Row](), list[dict[int, Findings]](), list[dict[int, Cost]]()
         for seed in self.seeds:
-            fitted = self.networks.fitted(refiner, seed, reference=self.reference)
+            fitted = self.fitted(refiner, seed)
             if fitted.refiner.steps == "auto":
-                chosen, pilot = self.piloted(name, self.networks.fitted(refiner, seed + PILOT, reference=self.reference))
+                chosen, pilot = self.piloted(name, self.fitted(refiner, seed + PILOT))
                 refiner = copy.deepcopy(refiner)
                 refiner.steps = fitted.refiner.steps = chosen
             steps = int(fitted.refiner.steps)
@@ -158,11 +168,17 @@ class Comparison:
             intervals |= {key_of(own, key): value for key, value in spread.items()}
         return Judged(rows, pilot, steps, found[0][steps], intervals, fitted.diagnosis, fitted.notes)
 
+    def fitted(self, refiner: Refiner, seed: int) -> Refinement:
+        """Fit a refiner; the logits of held-out samples are computed once for all refiners."""
+        fitted = self.networks.fitted(refiner, seed, reference=self.reference, logits=self.logits.get(seed))
+        if fitted.logits is not None:
+            self.logits[seed] = fitted.logits
+        return fitted
+
     def measured(self, x: Tensor, y: Tensor | None, seed: int) -> Findings:
         """Compute the figures of refined samples (n ...)."""
         spec = self.spec if y is not None else self.spec._replace(classes=None, class_names=None)
-        device = next(self.networks.generator.parameters(), torch.zeros(())).device
-        subject = Collected(Samples(spec.kind.as_bytes(x), y), spec, None, device, seed, self.dataset.to_float)
+        subject = Collected(Samples(spec.kind.as_bytes(x), y), spec, None, self.networks.device, seed, self.dataset.to_float)
         return evaluate(subject, self.metrics, self.reference, batch_size=self.batch_size)
 
     def piloted(self, name: str, fitted: Refinement) -> tuple[int, list[Row]]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from gan_runner import tree
-from gan_runner.draws import Draws, Noise, noise_behind
+from gan_runner.draws import Draws, Noise, NumberedDraws, noise_behind
 from gan_runner.errors import UserError
 from gan_runner.game.network import Discriminator, Generator
 from gan_runner.game.play import DiscriminatorOutput
 from gan_runner.refinement.calibration import Calibration, unchanged
 from gan_runner.tree import Sample
+
+if TYPE_CHECKING:
+    from gan_runner.evaluation.reference import Reference
 
 Space = Literal["latent", "data"]
 
@@ -46,6 +50,15 @@ class Ratio:
             total = logit if total is None else total + logit
         assert total is not None
         return total
+
+    @torch.no_grad()
+    def of_real(self, held_out: Reference, indices: Tensor, *key: Any, device: torch.device, size: int = 500) -> Iterator[Tensor]:
+        """Yield the logits of these real samples, `size` at a time, in the form in which G views them. key: of what G draws for that."""
+        conditional = any(net is not None and net.classes is not None for net in (self.generator, self.discriminator, self.corrector))
+        labels = held_out.labels if conditional else None
+        for rows in indices.split(size):
+            view = self.generator.view(held_out.at(rows).to(device), NumberedDraws(*key, indices=rows, device=device))
+            yield self.logits(view, None if labels is None else labels[rows].to(device))
 
     def latents(self, draws: Draws) -> Tensor:
         """Draw fresh latents: the noise behind the prior, N E. UserError for a prior that draws whole numbers."""

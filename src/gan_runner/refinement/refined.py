@@ -51,12 +51,13 @@ class Refinement:
 
     reference: real samples; those of the split that it does not compare with are looked at beforehand, and D is diagnosed. None: nothing
     real is looked at. y: the class of all samples; None: drawn as without a refiner. centre: whether the logit is that of a critic, defined
-    up to a constant, so that it is centred for a refiner to which its zero matters. UserError where the refiner cannot work.
+    up to a constant, so that it is centred for a refiner to which its zero matters. logits: those of another refinement of the same
+    networks, samples, seed and class. UserError where the refiner cannot work.
     """
 
     def __init__(
         self, refiner: Refiner, ratio: Ratio, *, reference: Reference | None = None, seed: int = 0, y: int | None = None,
-        centre: bool = False, device: torch.device | str = "cpu",
+        centre: bool = False, device: torch.device | str = "cpu", logits: Logits | None = None,
     ):  # fmt: skip
         self.ratio, self.seed, self.y, self.device = ratio, seed, y, torch.device(device)
         self.coupled = any(net.couples_in_evaluation for net in (ratio.discriminator, ratio.corrector) if net is not None)
@@ -65,7 +66,7 @@ class Refinement:
         if reference is None and needs_real(refiner, centre):
             raise UserError("this refiner is fitted to held-out real samples, and there are none: say where the data are, dataset.root=...")
         fakes = self.start(torch.arange(POOL), "calibration")
-        logits = None if reference is None else self._held_out(reference, fakes)
+        self.logits = logits = self._held_out(reference, fakes) if logits is None and reference is not None else logits
         self.diagnosis = None if logits is None else Diagnosis.of(logits.real, logits.fake)
         self.refiner, why = refiner.chosen(self.diagnosis)
         self.notes += [why] if why else []
@@ -90,14 +91,9 @@ class Refinement:
         held_out = reference.of("test" if reference.split == "train" else "train")
         indices = chosen(POOL, held_out.n, "refinement", self.seed)
         labels = held_out.labels
-        takes_labels = self.ratio.generator.classes is not None
-        real = []
-        for rows in indices.split(500):
-            draws = NumberedDraws("calibration", "real", self.seed, indices=rows, device=self.device)
-            sample = self.ratio.generator.view(held_out.at(rows).to(self.device), draws)
-            real.append(self.ratio.logits(sample, labels[rows].to(self.device) if takes_labels and labels is not None else None))
+        real = torch.cat([*self.ratio.of_real(held_out, indices, "calibration", "real", self.seed, device=self.device)])
         made = torch.cat([self.ratio.logits(self.ratio.generated(part.e, part.y), part.y) for part in fakes.split()])
-        return Logits(torch.cat(real), made, None if labels is None else labels[indices])
+        return Logits(real, made, None if labels is None else labels[indices])
 
     def _fitted(self, logits: Logits, centre: bool) -> Tensor:
         """Centre and calibrate the ratio; returns log ratios of the real samples."""
