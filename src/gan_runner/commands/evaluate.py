@@ -32,6 +32,7 @@ from gan_runner.evaluation.reference import Reference
 from gan_runner.execution import hardware
 from gan_runner.game.spec import Spec
 from gan_runner.loggers import add_to_curves
+from gan_runner.refinement import Refiner
 from gan_runner.reporting import Countdown, Reporter
 from gan_runner.sampling.subjects import Collected, Generated, Subject
 from gan_runner.storage import contents, directory, records
@@ -65,7 +66,7 @@ def main(settings: Evaluate, root: str | None, samples: Mapping[str, dict[str, A
 
     root: the folder of the data, where the line names it. samples: the data sets that `settings.samples` names, by name.
     """
-    refuse_unrefinable(settings)
+    refiners = refinable(settings)
     every, grouped = each_alone(settings)
     hardware.use_threads(settings.threads)
     configs = [config_of(one, root) for one in every]  # before the first of them is measured
@@ -77,7 +78,7 @@ def main(settings: Evaluate, root: str | None, samples: Mapping[str, dict[str, A
     with Reporter() as reporter:
         for one, config, dataset in zip(every, configs, given):
             run = Path(str(one.settings.run)) if one.settings.run is not None else None
-            lines = judge(one, config, dataset, printed, reporter)
+            lines = judge(one, config, dataset, refiners, printed, reporter)
             members[one.group] += [Member(one.name, run, line) for line in lines[-1:]]
         groups = Groups(members)
         printed.end(groups)
@@ -85,13 +86,14 @@ def main(settings: Evaluate, root: str | None, samples: Mapping[str, dict[str, A
             reporter.say(f"note: {note}")
 
 
-def refuse_unrefinable(settings: Evaluate) -> None:
-    """Raise UserError where refiners are chosen for what they cannot refine, or keys of refiners without one."""
-    refining.made(settings)
+def refinable(settings: Evaluate) -> dict[str, Refiner]:
+    """Construct the refiners of a line. UserError where they are chosen for what they cannot refine, or keys of refiners without one."""
+    refiners = refining.made(settings)
     if not settings.refiner and settings.every is not None:
         raise UserError(f"every={settings.every}: this is for refiners, and none is chosen: 'refiner=[NAME]'")
     if settings.refiner and (settings.samples is not None or not isinstance(settings.run, str)):
         raise UserError("refiners work with the networks of one run: say run=RUN_DIR, without samples=, and type a line for each run")
+    return refiners
 
 
 def each_alone(settings: Evaluate) -> tuple[list[One], bool]:
@@ -146,7 +148,9 @@ def config_of(one: One, root: str | None) -> dict[str, Any]:
     return chosen(one.settings, root, saved)
 
 
-def judge(one: One, config: dict[str, Any], given: Dataset | None, printed: Printed, reporter: Reporter) -> list[dict[str, Any]]:
+def judge(
+    one: One, config: dict[str, Any], given: Dataset | None, refiners: Mapping[str, Refiner], printed: Printed, reporter: Reporter
+) -> list[dict[str, Any]]:
     """Measure the checkpoints of one run, or samples, with these parts, and print and add the figures. Returns the lines.
 
     given: the samples; None: those of the run.
@@ -156,7 +160,7 @@ def judge(one: One, config: dict[str, Any], given: Dataset | None, printed: Prin
     every = subjects(settings, given, device, reporter.say)
     if printed.together:
         every = (judged._replace(name=one.name if given is not None else f"{one.name}: {judged.name}") for judged in every)
-    return measure_all(every, settings, config, device, partial(add, Path(str(place))) if place else None, reporter, printed)
+    return measure_all(every, settings, config, device, partial(add, Path(str(place))) if place else None, reporter, printed, refiners)
 
 
 def measure_all(
@@ -167,12 +171,13 @@ def measure_all(
     keep: Keep | None,
     reporter: Reporter,
     printed: Printed,
+    refiners: Mapping[str, Refiner] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """Measure one after another by the metrics of these parts, print and keep the figures; returns the lines.
 
-    UserError if a figure cannot be computed.
+    refiners: of each checkpoint, whose samples are judged beside those of the generator. UserError if a figure cannot be computed.
     """
-    countdown, refiners = Countdown(reporter), refining.made(settings)
+    countdown = Countdown(reporter)
     reference, metrics, lines = None, None, []
     for judged in every:
         if metrics is None:

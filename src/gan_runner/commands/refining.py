@@ -63,17 +63,18 @@ def judge(key: str, there: TrainedRun, run: TrainedRun) -> Discriminator:
     UserError where it judges another form, such as a pyramid of images.
     """
     assert there.discriminator is not None
-    if form(there.generator) == form(run.generator):
+    of_other = form(there.generator, run.device)
+    if of_other == form(run.generator, run.device):
         return there.discriminator
-    if form(there.generator) != [run.spec.shape]:
+    if of_other != [run.spec.shape]:
         raise UserError(f"{key}={there.folder}: its discriminator judges samples in a form that the generator of this run does not make")
     return OnData(there.discriminator, run.generator)
 
 
 @torch.no_grad()
-def form(generator: Generator) -> list[tuple[int, ...]]:
+def form(generator: Generator, device: torch.device) -> list[tuple[int, ...]]:
     """Return the shapes of one sample as a generator emits it: one for each scale."""
-    draws = NumberedDraws("form", 0, indices=torch.arange(1), device=next(generator.parameters(), torch.zeros(())).device)
+    draws = NumberedDraws("form", 0, indices=torch.arange(1), device=device)
     return [tuple(leaf.shape[1:]) for leaf in tree.leaves(generator(generator.prior(draws), generator.labels(draws)))]
 
 

@@ -80,7 +80,7 @@ def write_samples(run: TrainedRun, settings: Sample, refiners: Mapping[str, Refi
     words = [refining.label(*each, settings.packages) for each in settings.refiner.items()] + ["trajectory"] * settings.trajectory
     stem = "_".join([run.path.stem, kind, f"seed{seed}", *([] if y is None else [f"class{y}"]), *words])
     whole = out or run.folder / "samples" / stem
-    drawn = next((refined(run, settings, *each, y, reporter) for each in refiners.items()), None) or unrefined(run, settings, y)
+    drawn = unrefined(run, settings, y) if not refiners else refined(run, settings, *next(iter(refiners.items())), y, reporter)
     stored = run.spec.kind.as_bytes(finite(run, drawn.x))
     if kind == "png":
         if run.spec.kind.suffix != "png":
