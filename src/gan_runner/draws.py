@@ -138,6 +138,80 @@ class NumberedDraws(Draws):
         return drawn[self.block_of, self.within].to(self.device)
 
 
+class CountedDraws(Draws):
+    """Rows of an infinite sequence that are computed on the device: row i depends only on the key and i.
+
+    Each number is a hash of (key, i, how many calls there were, its place in the row): SplitMix64 (Steele, Lea & Flood 2014) in whole
+    numbers, so that all devices have the same bits. Nothing is drawn on the host. The state of the rows is one tensor that a call changes
+    in place, so that a captured call gives the next numbers whenever it is replayed.
+    """
+
+    def __init__(self, *key: object, indices: Tensor, device: torch.device | str = "cpu"):
+        start = int.from_bytes(hashlib.sha256("/".join(map(str, key)).encode()).digest()[:8], "little")
+        self.indices = indices.to(device)
+        self.state = _mixed(self.indices * _GAMMA + _signed(start))
+
+    def of(self, rows: slice) -> CountedDraws:
+        same = self.again()
+        same.indices, same.state = self.indices[rows], same.state[rows]
+        return same
+
+    def again(self) -> CountedDraws:
+        same = copy.copy(self)
+        same.state = self.state.clone()
+        return same
+
+    @property
+    def whole(self) -> CountedDraws:
+        return self
+
+    def normal(self, *shape: int) -> Tensor:
+        n = math.prod(shape)
+        words = self._words(-(-n // 2))
+        radius = _high(words).add_(0.5).mul_(2.0**-32).log_().mul_(-2).sqrt_()  # Box & Muller 1958: two numbers of each word
+        angle = _low(words).mul_(2 * math.pi * 2.0**-32)
+        return torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :n].reshape(-1, *shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        words = self._words(math.prod(shape))
+        return ((words >> 40) & 0xFFFFFF).float().mul_(2.0**-24).reshape(-1, *shape)
+
+    def integers(self, high: int) -> Tensor:
+        return (((self._words(1)[:, 0] >> 32) & 0xFFFFFFFF) * high) >> 32
+
+    def number(self) -> Tensor:
+        return self.indices
+
+    def _words(self, n: int) -> Tensor:
+        """Return the next n whole numbers of 64 random bits for each row, N n."""
+        self.state.add_(_GAMMA)
+        return _mixed(_mixed(self.state.clone())[:, None] + torch.arange(1, n + 1, device=self.state.device) * _GAMMA)
+
+
+def _signed(x: int) -> int:
+    """Return the number of int64 that has these 64 bits."""
+    return x - (1 << 64) if x >= 1 << 63 else x
+
+
+_GAMMA, _FIRST, _SECOND = map(_signed, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))  # of SplitMix64
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """Mix the bits of whole numbers (int64), in place: the finaliser of SplitMix64."""
+    for shift, factor in ((30, _FIRST), (27, _SECOND), (31, 1)):
+        x ^= (x >> shift) & ((1 << (64 - shift)) - 1)  # >> of signed numbers repeats the sign
+        x *= factor
+    return x
+
+
+def _high(words: Tensor) -> Tensor:
+    return ((words >> 32) & 0xFFFFFFFF).float()
+
+
+def _low(words: Tensor) -> Tensor:
+    return (words & 0xFFFFFFFF).float()
+
+
 def to_normal(u: Tensor) -> Tensor:
     """Map uniform numbers on [0, 1) to standard normal ones, Phi^-1(u), float64 and finite."""
     return torch.special.ndtri(u.double().clamp(TINY, 1 - TINY))

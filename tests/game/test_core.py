@@ -1,10 +1,12 @@
 """What a game takes besides two players on numbers: one player, still networks, conditions, several critics, rounds of other operations."""
 
 import copy
+import hashlib
 from functools import partial
 
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from games import flat, make, play, sgd
@@ -12,7 +14,7 @@ from gan_runner.architectures import MLPDiscriminator, MLPGenerator
 from gan_runner.assembly import build, parts
 from gan_runner.assembly.build import refuse_idle, refuse_mismatch
 from gan_runner.config.composer import compose
-from gan_runner.draws import Draws, NumberedDraws, seeded
+from gan_runner.draws import CountedDraws, Draws, NumberedDraws, seeded
 from gan_runner.errors import UserError
 from gan_runner.execution.engine import Engine
 from gan_runner.execution.replay import Replayed
@@ -240,7 +242,9 @@ def test_several_critics_count_equally():
 # ---- draws that are read again ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make_draws", [draws_of, lambda: NumberedDraws("test", 0, indices=torch.arange(8))])
+@pytest.mark.parametrize(
+    "make_draws", [draws_of, *(partial(made, "test", 0, indices=torch.arange(8)) for made in (NumberedDraws, CountedDraws))]
+)
 def test_draws_are_read_again_from_where_they_were(make_draws):
     draws = make_draws()
     draws.normal(2)
@@ -249,6 +253,40 @@ def test_draws_are_read_again_from_where_they_were(make_draws):
     first = [draws.normal(2), draws.integers(5), draws.uniform()]
     assert all(torch.equal(a, b) for a, b in zip(first, [again.normal(2), again.integers(5), again.uniform()], strict=True))
     assert torch.equal(ahead.normal(2), first[0])
+
+
+def test_counted_numbers_are_those_of_splitmix64():
+    """Against the published function in Python's whole numbers of any length."""
+    everything = (1 << 64) - 1
+    gamma = 0x9E3779B97F4A7C15
+
+    def mixed(x):
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & everything
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & everything
+        return x ^ (x >> 31)
+
+    key = int.from_bytes(hashlib.sha256(b"test/7").digest()[:8], "little")
+    draws = CountedDraws("test", 7, indices=torch.tensor([0, 3, 10**9]))
+    for call in (1, 2):
+        rows = [mixed(mixed(i * gamma + key & everything) + call * gamma & everything) for i in (0, 3, 10**9)]
+        words = [[mixed(row + j * gamma & everything) >> 40 for j in (1, 2)] for row in rows]
+        assert torch.equal(draws.uniform(2), torch.tensor(words) * 2.0**-24)
+    assert mixed(gamma) == 0xE220A8397B1DCDAF, "the first number of SplitMix64 with seed 0, as published"
+
+
+def test_counted_numbers_have_their_laws_and_do_not_depend_on_the_batch():
+    n = 100_000
+    draws = CountedDraws("test", indices=torch.arange(n))
+    x, u, k = draws.normal(3), draws.uniform(), draws.integers(10)
+    assert stats.kstest(x.flatten().numpy(), "norm").pvalue > 0.001
+    assert stats.kstest(u.numpy(), "uniform").pvalue > 0.001
+    assert stats.chisquare(torch.bincount(k, minlength=10).numpy()).pvalue > 0.001
+    pairs = torch.corrcoef(torch.cat([x, u[:, None], x[:, :1].roll(1, 0)], 1).T) - torch.eye(5)
+    assert pairs.abs().max() < 4.5 / n**0.5
+    few = CountedDraws("test", indices=torch.tensor([5, 70_000]))
+    assert torch.equal(few.normal(3), x[[5, 70_000]])
+    assert torch.equal(few.uniform(), u[[5, 70_000]])
+    assert not torch.equal(CountedDraws("other", indices=torch.arange(3)).normal(3), x[:3])
 
 
 def test_the_whole_of_some_draws_are_the_rows_of_all_in_one_order_of_asking():

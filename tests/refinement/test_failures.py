@@ -75,7 +75,7 @@ def test_choosing_samples_by_it_covers_more_and_warns_of_nothing(compared, name)
     figures, warnings, _ = found[name]
     assert figures["modes/covered"] == 25
     assert figures["modes/kl"] < plain["modes/kl"] / 2
-    assert figures["modes/high_quality"] > 4 * plain["modes/high_quality"]
+    assert figures["modes/high_quality"] > 3 * plain["modes/high_quality"]  # obrs with its budget of 4 gives a factor of 4 at most
     assert warnings == []
 
 

@@ -7,8 +7,10 @@ import torch
 
 from gan_runner import tree
 from gan_runner.architectures import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator, MSGDiscriminator, MSGGenerator
-from gan_runner.draws import NumberedDraws
+from gan_runner.draws import CountedDraws, NumberedDraws
 from gan_runner.errors import Failed, UserError
+from gan_runner.execution.recording import Recorder
+from gan_runner.execution.replay import Replay
 from gan_runner.game.network import Discriminator
 from gan_runner.game.play import DiscriminatorOutput
 from gan_runner.game.spec import Spec
@@ -16,6 +18,7 @@ from gan_runner.priors import Codes, Signs, Uniform
 from gan_runner.refinement.ratio import Ratio
 from gan_runner.refinement.refined import GROUP, Refinement, finite
 from gan_runner.refinement.refiner import Pool, Start
+from gan_runner.refinement.replayed import Captured, replayed
 from gan_runner.refiners import DDLS, DOT, DRS, MHGAN, OBRS, DGflow
 from gan_runner.tricks import SpectralNorm
 
@@ -68,7 +71,7 @@ def refined(refiner, G, D, indices):
     start = Start(latents(ratio, draws), G.labels(draws))
     pool = NumberedDraws("calibration", 0, indices=torch.arange(150))
     refiner.prepare(ratio, Pool(Start(latents(ratio, pool), G.labels(pool)), None))
-    moves = refiner(ratio, start, NumberedDraws("refinement", 0, indices=indices))
+    moves = refiner(ratio, start, CountedDraws("refinement", 0, indices=indices))
     point = next(itertools.islice(moves, STEPS, None))
     return torch.cat([leaf.flatten(1) for leaf in tree.leaves(ratio.placed(point, start.y, refiner.space))], 1)
 
@@ -126,6 +129,77 @@ def test_samples_that_are_moved_themselves_pass_through_the_generator_once(refin
     passed.clear()
     list(made.batches(6, [0, 2], batch_size=4))
     assert passed == [4, 2]
+
+
+def as_list(points):
+    """Capture a step as a list of operations, the counterpart of a CUDA graph on a CPU. It is executed while it is recorded."""
+    with Recorder() as recorder:
+        point = next(points)
+    replay, executed = Replay(recorder.operations, tree.leaves(point)), []
+
+    def execute():
+        if executed:
+            replay()
+        executed.append(True)
+
+    return Captured(execute, tree.map(replay.now, point))
+
+
+def refusing(points):
+    next(points)
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
+def start_of(ratio, purpose, n):
+    draws = NumberedDraws(purpose, 0, indices=torch.arange(n))
+    return Start(ratio.latents(draws), ratio.generator.labels(draws))
+
+
+@pytest.mark.parametrize("capture", [as_list, refusing])
+@pytest.mark.parametrize("refiner", REFINERS)
+@pytest.mark.parametrize("kind", ["conditional", "uniform", "msg"])
+def test_replayed_steps_are_the_steps_bit_for_bit(kind, refiner, capture):
+    G, D = trained(kind)
+    captured, said = [], []
+
+    def noted(points):
+        captured.append(1)
+        return capture(points)
+
+    def walk(replays):
+        ratio, made = Ratio(G, D), REFINERS[refiner]()
+        start, pool = (start_of(ratio, purpose, n) for purpose, n in (("evaluation", 6), ("calibration", 150)))
+        made.prepare(ratio, Pool(pool, None))
+        ratio.evaluations = ratio.gradients = 0
+
+        def begin():
+            return made(ratio, start, CountedDraws("refinement", 0, indices=torch.arange(6)))
+
+        points = replayed(begin, ratio, said.append, noted) if replays else begin()
+        found = [tree.map(torch.clone, point) for point in itertools.islice(points, STEPS)]
+        assert torch.equal(start.e, start_of(ratio, "evaluation", 6).e), "the start stays as it is"
+        return found, (ratio.evaluations, ratio.gradients)
+
+    (plain, cost), (fast, same) = walk(False), walk(True)
+    for one, other in zip(plain, fast, strict=True):
+        assert all(map(torch.equal, tree.leaves(one), tree.leaves(other)))
+    assert cost == same
+    assert bool(captured) == (refiner not in ("drs", "obrs")), "these evaluate only the samples that are still sought"
+    assert said == ["steps are not replayed: operation not permitted when stream is capturing"] * (bool(captured) and capture is refusing)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("refiner", REFINERS)
+def test_a_step_is_one_graph_on_a_gpu(refiner):
+    """Points in float64 of a GPU, whose steps are graphs, are those of a CPU."""
+    G, D = (net.double() for net in trained("uniform"))
+    made = {}
+    for device in ("cpu", "cuda"):
+        refinement = Refinement(REFINERS[refiner](), Ratio(G.to(device), D.to(device)), device=device)
+        [batch] = refinement.batches(64, [0, STEPS])
+        made[device] = batch.x[STEPS]
+        assert refinement.notes == [] or all("not replayed" not in note for note in refinement.notes)
+    torch.testing.assert_close(made["cuda"], made["cpu"], rtol=0, atol=1e-4)
 
 
 def test_costs_are_those_up_to_each_step():

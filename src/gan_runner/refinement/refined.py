@@ -11,12 +11,13 @@ from torch import Tensor
 
 from gan_runner import tree
 from gan_runner.datasets.dataset import unheard
-from gan_runner.draws import NumberedDraws, chosen
+from gan_runner.draws import CountedDraws, NumberedDraws, chosen
 from gan_runner.errors import Failed, UserError
 from gan_runner.evaluation.reference import Reference
 from gan_runner.refinement.calibration import Diagnosis, fitted
 from gan_runner.refinement.ratio import Ratio
 from gan_runner.refinement.refiner import Pool, Refiner, Start
+from gan_runner.refinement.replayed import replayed
 from gan_runner.reporting import Tick
 from gan_runner.tree import Sample
 
@@ -108,10 +109,17 @@ class Refinement:
     # ---- samples --------------------------------------------------------------------------------------------------------------------
 
     def points(self, indices: Tensor) -> Iterator[tuple[int, Sample, Start]]:
-        """Yield (step, points, start) of the samples with these indices, from step 0, without end. Failed where a point is not finite."""
+        """Yield (step, points, start) of the samples with these indices, from step 0, without end. Failed where a point is not finite.
+
+        Points may be overwritten by those of the next step.
+        """
         start = self.start(indices)
-        draws = NumberedDraws("refinement", self.seed, indices=indices, device=self.device)
-        for step, point in enumerate(self.refiner(self.ratio, start, draws)):
+
+        def begin() -> Iterator[Sample]:
+            return self.refiner(self.ratio, start, CountedDraws("refinement", self.seed, indices=indices, device=self.device))
+
+        on_gpu = self.device.type == "cuda"
+        for step, point in enumerate(replayed(begin, self.ratio, self._note) if on_gpu else begin()):
             if step and not all(map(finite, tree.leaves(point))):
                 raise Failed(
                     f"refinement diverged at step {step}: not all points are finite; take shorter steps (a smaller eta or epsilon)"
@@ -124,7 +132,11 @@ class Refinement:
         far = float(e.square().mean())
         self.far = far > FAR
         if self.far:
-            self.notes.append(f"latents have left the prior: mean |z|^2 / Z is {far:.2g} after {step} steps, where it should be 1")
+            self._note(f"latents have left the prior: mean |z|^2 / Z is {far:.2g} after {step} steps, where it should be 1")
+
+    def _note(self, message: str) -> None:
+        if message not in self.notes:
+            self.notes.append(message)
 
     @torch.no_grad()
     def shown(self, point: Sample, start: Start) -> Tensor:
@@ -144,7 +156,7 @@ class Refinement:
                 step, point, start = next(points)
                 seconds += time.perf_counter() - began
                 if step in at:
-                    kept[step] = self.shown(point, start)[: n - first].cpu()
+                    kept[step] = self.shown(point, start)[: n - first].to("cpu", copy=True)
                     spent[step] = Cost(*(x / len(rows) for x in (self.ratio.evaluations, self.ratio.gradients, seconds)))
                 tick("refining", first * at[-1] + step * len(kept.get(0, rows)), n * at[-1])
                 if step >= at[-1]:

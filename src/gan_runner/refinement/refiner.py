@@ -47,7 +47,8 @@ class Refiner:
 
     `prepare` is called once; then the refiner is called with the start of some samples and yields their points before the first step and
     after each one, without end. Row i of a point depends on row i of the start and of the draws alone, and every row draws in every step,
-    whether it moves or not: so a sample does not depend on the batch it is in.
+    whether it moves or not: so a sample does not depend on the batch it is in. A refiner may yield the same tensors after every step,
+    changed in place, but leaves its start as it is. Steps with the same operations on the same memory are captured on a GPU, and replayed.
     """
 
     steps: Steps

@@ -62,16 +62,11 @@ class DGflow(Refiner):
             self.measured = f"eta={self.eta:.4g}, of relative_step={self.relative_step:g}"
 
     def __call__(self, ratio: Ratio, start: Start, draws: Draws) -> Iterator[Sample]:
-        point, deviation = self.origin(ratio, start), math.sqrt(2 * self.eta * self.gamma)
+        point, deviation = tree.map(torch.clone, self.origin(ratio, start)), math.sqrt(2 * self.eta * self.gamma)
         while True:
             yield point
             d, slopes = ratio.slopes(point, start.y, self.space)
             moves = (d < self.enough).to(d)
             rate = self.eta * self.weight(d) * moves
-            noise = standard_normal(point, draws)
-            point = tree.map(stepped(rate, moves * deviation), point, slopes, noise)
-
-
-def stepped(rate: Tensor, deviation: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Return the step of a leaf: x + rate slope + deviation noise, each number one a sample (N)."""
-    return lambda x, slope, noise: x + along(rate, x) * slope + along(deviation, x) * noise
+            for x, slope, noise in zip(*map(tree.leaves, (point, slopes, standard_normal(point, draws)))):
+                x.add_(along(rate, x) * slope).add_(along(moves * deviation, x) * noise)

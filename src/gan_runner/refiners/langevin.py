@@ -46,7 +46,6 @@ class DDLS(Refiner):
             raise UserError(f"refiner.ddls.noise={noise}: adjust=true is for noise=1; say adjust=false to cool the chain")
         self.steps, self.epsilon, self.noise, self.adjust = steps, epsilon, noise, adjust
         self.calibration, self.temperature = calibration, temperature
-        self.accepted = self.proposed = 0
 
     def energy(self, ratio: Ratio, z: Tensor, y: Any) -> Energy:
         d, slope = ratio.slopes(z, y, "latent")
@@ -55,19 +54,30 @@ class DDLS(Refiner):
 
     def __call__(self, ratio: Ratio, start: Start, draws: Draws) -> Iterator[Sample]:
         yield start.e
-        here = self.energy(ratio, start.e, start.y)
+        yield from self.adjusted(ratio, start, draws) if self.adjust else self.unadjusted(ratio, start, draws)
+
+    def unadjusted(self, ratio: Ratio, start: Start, draws: Draws) -> Iterator[Tensor]:
+        z = start.e.clone()
         while True:
-            xi = standard_normal(here.z, draws)
-            assert isinstance(xi, Tensor)
-            z = here.z + self.epsilon / 2 * here.slope + math.sqrt(self.epsilon) * self.noise * xi
-            if not self.adjust:
-                yield z
-                here = self.energy(ratio, z, start.y)
-                continue
-            there = self.energy(ratio, z, start.y)
+            slope = self.energy(ratio, z, start.y).slope
+            z.add_(self.epsilon / 2 * slope).add_(math.sqrt(self.epsilon) * self.noise * noise_of(z, draws))
+            yield z
+
+    def adjusted(self, ratio: Ratio, start: Start, draws: Draws) -> Iterator[Tensor]:
+        here = self.energy(ratio, start.e.clone(), start.y)
+        while True:
+            xi = noise_of(here.z, draws)
+            there = self.energy(ratio, here.z + self.epsilon / 2 * here.slope + math.sqrt(self.epsilon) * xi, start.y)
             back = -(here.z - there.z - self.epsilon / 2 * there.slope).square().sum(1) / (2 * self.epsilon)
             forth = -xi.square().sum(1) / 2
-            taken = draws.uniform().to(z).log() < there.value - here.value + back - forth
-            self.accepted, self.proposed = self.accepted + int(taken.sum()), self.proposed + len(taken)
-            here = Energy(*(torch.where(along(taken, a), b, a) for a, b in zip(here, there)))
+            taken = draws.uniform().to(xi).log() < there.value - here.value + back - forth
+            for mine, other in zip(here, there):
+                mine.copy_(torch.where(along(taken, mine), other, mine))
             yield here.z
+
+
+def noise_of(z: Tensor, draws: Draws) -> Tensor:
+    """Draw standard normal noise of the shape of latents."""
+    noise = standard_normal(z, draws)
+    assert isinstance(noise, Tensor)
+    return noise

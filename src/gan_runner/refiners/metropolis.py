@@ -12,7 +12,7 @@ from torch import Tensor
 from gan_runner.draws import Draws
 from gan_runner.refinement.calibration import Kind
 from gan_runner.refinement.ratio import Ratio
-from gan_runner.refinement.refiner import Pool, Refiner, Start, Steps
+from gan_runner.refinement.refiner import Pool, Refiner, Start, Steps, along
 from gan_runner.tree import Sample
 
 
@@ -35,7 +35,6 @@ class MHGAN(Refiner):
         self.steps, self.calibration, self.temperature, self.wants_real = steps, calibration, temperature, begin == "real"
         self.real: Tensor | None = None
         self.by_class: dict[int, Tensor] = {}
-        self.accepted = self.proposed = 0
 
     def prepare(self, ratio: Ratio, pool: Pool) -> None:
         if self.wants_real:
@@ -55,17 +54,16 @@ class MHGAN(Refiner):
 
     @torch.no_grad()
     def __call__(self, ratio: Ratio, start: Start, draws: Draws) -> Iterator[Sample]:
-        own = z = start.e  # of the chain from the first sample of G, and of the chain from a real one
-        yield own
+        yield start.e
+        own, z, point = start.e.clone(), start.e.clone(), start.e.clone()  # of the chain from the first sample of G, from a real one
         own_d = ratio.at(own, start.y, "latent")
-        d = self.beginning(start, draws).to(own_d) if self.wants_real else own_d
+        d = self.beginning(start, draws).to(own_d) if self.wants_real else own_d.clone()
         moved = torch.full_like(d, not self.wants_real, dtype=torch.bool)
         while True:
             proposal = ratio.latents(draws).to(z)
             there, log_u = ratio.at(proposal, start.y, "latent"), draws.uniform().to(own_d).log()
             taken, own_taken = log_u < there - d, log_u < there - own_d
-            d, z = torch.where(taken, there, d), torch.where(taken[:, None], proposal, z)
-            own_d, own = torch.where(own_taken, there, own_d), torch.where(own_taken[:, None], proposal, own)
+            for mine, which, other in ((z, taken, proposal), (d, taken, there), (own, own_taken, proposal), (own_d, own_taken, there)):
+                mine.copy_(torch.where(along(which, mine), other, mine))
             moved |= taken
-            self.accepted, self.proposed = self.accepted + int(taken.sum()), self.proposed + len(taken)
-            yield torch.where(moved[:, None], z, own)
+            yield point.copy_(torch.where(moved[:, None], z, own))

@@ -24,9 +24,6 @@ class Rejection(Refiner):
 
     selects = True
 
-    def __init__(self) -> None:
-        self.accepted = self.proposed = 0
-
     def fit(self, d: Tensor) -> None:
         """Fit the function to log ratios of fakes (M, float64)."""
         raise NotImplementedError
@@ -50,9 +47,8 @@ class Rejection(Refiner):
                 z[rows] = proposal[rows]
                 d = ratio.at(proposal[rows], None if start.y is None else start.y[rows], "latent")
                 keep = u[rows] < self.kept(d).to(u)
-                self.accepted, self.proposed = self.accepted + int(keep.sum()), self.proposed + len(rows)
                 seeking[rows] = ~keep
-            yield z.clone()
+            yield z
             proposal = ratio.latents(draws).to(z)
 
 
@@ -69,7 +65,6 @@ class DRS(Rejection):
         calibration: Kind = "logistic",
         temperature: Annotated[float, Gt(0)] = 1.0,
     ):
-        super().__init__()
         self.steps, self.percentile, self.calibration, self.temperature = steps, percentile, calibration, temperature
         self.largest = self.gamma = 0.0
 
@@ -89,8 +84,9 @@ class DRS(Rejection):
 class OBRS(Rejection):
     """Keep with probability min(1, c exp(d)), c such that a share 1 / budget of all samples is kept.
 
-    Of all functions that keep this share it is nearest to the data in every f-divergence. budget: samples of G for one that is kept; from
-    the largest exp(d) on, it is exact rejection.
+    Of all functions that keep this share it is nearest to the data in every f-divergence: what is kept has at most budget times the density
+    of G, and a convex function of its ratio to the data is least where that ratio is one constant wherever this bound leaves it free.
+    budget: samples of G for one that is kept; from the largest exp(d) on, it is exact rejection.
     """
 
     def __init__(
@@ -100,7 +96,6 @@ class OBRS(Rejection):
         calibration: Kind = "logistic",
         temperature: Annotated[float, Gt(0)] = 1.0,
     ):
-        super().__init__()
         self.steps, self.budget, self.calibration, self.temperature = steps, budget, calibration, temperature
         self.log_c = 0.0
 

@@ -50,9 +50,10 @@ class DOT(Refiner):
     def __call__(self, ratio: Ratio, start: Start, draws: Draws) -> Iterator[Sample]:
         origin = self.origin(ratio, start)
         point = tree.map(torch.clone, origin)
-        optimizer = torch.optim.Adam(tree.leaves(point), lr=self.lr, betas=(0.0, 0.9))
+        graphed = tree.leaves(point)[0].is_cuda
+        optimizer = torch.optim.Adam(tree.leaves(point), lr=self.lr, betas=(0.0, 0.9), fused=True, capturable=graphed)
         while True:
-            yield tree.map(torch.clone, point)
+            yield point
             _, slopes = ratio.slopes(point, start.y, self.space)
             apart = distance(point, origin)
             for x, y, slope in zip(tree.leaves(point), tree.leaves(origin), tree.leaves(slopes)):
