@@ -10,6 +10,8 @@ from gan_runner.config import composer
 from gan_runner.errors import UserError
 from gan_runner.evaluation import evaluate
 from gan_runner.evaluation.reference import Reference
+from gan_runner.inventory.curves import blank
+from gan_runner.inventory.summary import alike, drawn
 from gan_runner.lifecycle import runs
 from gan_runner.metrics import ModeCoverage
 from gan_runner.refinement.comparison import Comparison, Networks
@@ -18,6 +20,7 @@ from gan_runner.reporting import Reporter
 from gan_runner.sampling.subjects import Generated
 from gan_runner.storage.records import read
 from gan_runner.studies import Refiners
+from gan_runner.studies.summary import Figure, Row
 
 SMALL = [
     "+experiment=ring8", "trainer.steps=10", "batch_size=16", "callback=[checkpoint,evaluate,refine]", "callback.evaluate.n=50",
@@ -61,6 +64,31 @@ def test_a_sweep_has_a_row_for_each_number_of_steps(folder):
     [plain] = [line for line in refined_lines(folder) if "refined/none/evaluations" in line["metrics"]]
     assert rows[0].figures["modes/covered"].mean == plain["metrics"]["refined/none/modes/covered"]
     assert rows[2].figures["evaluations"].mean == 3
+
+
+def test_a_plot_has_a_panel_for_each_group_in_which_a_refiner_looks_the_same():
+    def row(experiment, refiner, **figures):
+        return Row({"experiment": experiment, "refiner": refiner}, [], {key: Figure(value, None, 1) for key, value in figures.items()})
+
+    points = [row("points", "none", evaluations=0, kl=3), row("points", "dgflow@1", evaluations=1, kl=2)]
+    points += [row("points", "dgflow", evaluations=2, kl=1), row("points", "obrs", evaluations=2, kl=2.5)]
+    digits = [row("digits", name, evaluations=cost, fd=fd) for name, cost, fd in (("none", 0, 9), ("obrs", 4, 8), ("dgflow", 5, 7))]
+    rows = [*points, *digits]
+    summary = Refiners("?", ["kl", "fd", "typo"])
+    parts = summary.panels(rows)
+    assert [[each.labels["experiment"] for each in part] for part in parts] == [["points"] * 4, ["digits"] * 3]
+    with blank(5, 5) as figure:
+        labels, looks = [], []
+        for axes, part in zip(figure.subplots(2), parts, strict=True):
+            summary.plot(axes, part)
+            labels += [label for label in axes.get_legend_handles_labels()[1] if label not in labels]
+            alike(axes, labels)
+            looks.append({line.get_label(): (line.get_color(), line.get_marker(), list(line.get_ydata())) for line in axes.get_lines()})
+    assert {name: y for name, (_, _, y) in looks[0].items()} == {"none": [3, 3], "dgflow": [2, 1], "obrs": [2.5]}
+    assert all(looks[0][name][:2] == looks[1][name][:2] for name in ("none", "dgflow", "obrs"))
+    assert len({look[:2] for look in looks[0].values()}) == 3
+    assert drawn(summary, rows).startswith(b"\x89PNG")
+    assert summary.reading(rows).startswith("No run has a figure typo.")
 
 
 WRONG = {

@@ -9,15 +9,16 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
 from gan_runner.assembly.classes import locate
 from gan_runner.assembly.signatures import misnamed, mistyped, signature
 from gan_runner.errors import UserError, printable, shell_line
-from gan_runner.inventory.curves import blank
+from gan_runner.inventory.curves import COLOURS, MARKERS, blank
 from gan_runner.inventory.page import escaped, literal
 from gan_runner.inventory.tables import amount, counted, differences, print_table, shown
 from gan_runner.reporting import duration
@@ -26,6 +27,9 @@ from gan_runner.storage.labels import VARIED
 from gan_runner.storage.records import Run
 from gan_runner.storage.untrusted import leaf, parsed_json, parsed_yaml, read_bounded
 from gan_runner.studies.summary import SEED, Row, Summary, in_order
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 RECORD, TABLE, PLOT, PAGE, EVENTS = contents.SUMMARY
 DEFAULT = {"_target_": "gan_runner.studies.Table", "question": "What did the jobs of this sweep come to?"}  # of a sweep without a study
@@ -212,22 +216,41 @@ def cautions(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def drawn(summary: Summary, rows: Sequence[Row]) -> bytes:
-    """The plot of a summary as PNG; a legend names up to LINES lines."""
+    """The plot of a summary as PNG; a legend names up to LINES lines. In several panels, lines of one label look the same."""
     buffer = io.BytesIO()
-    with blank(7.5, 4) as figure:
-        axes = figure.subplots()
-        summary.plot(axes, rows)
-        handles, labels = axes.get_legend_handles_labels()
-        if not axes.has_data():
-            axes.set_title("no finished run has a value to draw")
-        elif 1 < len(handles) <= LINES:
-            beside = max(1, min(len(labels), 100 // (max(map(len, labels)) + 6)))
-            figure.set_figheight(4 + 0.2 * math.ceil(len(labels) / beside))
-            figure.legend(handles, labels, loc="outside upper left", frameon=False, ncols=beside)
-        elif handles:
-            axes.set_title(labels[0] if len(labels) == 1 else f"{len(labels)} rows; the table names them")
+    panels = summary.panels(rows) or [rows]
+    across = min(len(panels), 2)
+    down = math.ceil(len(panels) / across)
+    with blank(5 * across if across > 1 else 7.5, 3.2 * down if across > 1 else 4) as figure:
+        every = list(figure.subplots(down, across, squeeze=False).flat)
+        lines: dict[str, Any] = {}
+        for axes, part in zip_longest(every, panels):
+            if part is None:
+                axes.set_axis_off()
+                continue
+            summary.plot(axes, part)
+            if not axes.has_data():
+                axes.set_title("no finished run has a value to draw")
+            handles, labels = axes.get_legend_handles_labels()
+            lines |= {label: handle for label, handle in zip(labels, handles) if label not in lines}
+            if across > 1:
+                alike(axes, list(lines))
+        if 1 < len(lines) <= LINES:
+            beside = max(1, min(len(lines), int(across * 5 + 2.5) * 10 // (max(map(len, lines)) + 6)))
+            figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(len(lines) / beside))
+            figure.legend(list(lines.values()), list(lines), loc="outside upper left", frameon=False, ncols=beside)
+        elif lines and across == 1:
+            every[0].set_title(next(iter(lines)) if len(lines) == 1 else f"{len(lines)} rows; the table names them")
         figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def alike(axes: "Axes", labels: Sequence[str]) -> None:
+    """Give each line the colour and the marker of its label."""
+    for line in axes.get_lines():
+        if line.get_label() in labels and line.get_marker() not in ("", "None"):
+            at = labels.index(line.get_label())
+            line.set(color=COLOURS[at % len(COLOURS)], marker=MARKERS[at % len(MARKERS)])
 
 
 def events(page: str, picture: bytes, when: float) -> bytes:

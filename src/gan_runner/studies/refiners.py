@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from gan_runner.errors import some
 from gan_runner.storage.records import Run
 from gan_runner.studies.summary import MOST, Figure, Keys, Row, Summary, measured, setting, values, varying
 
@@ -20,8 +20,8 @@ TICKS = (1, 2, 5, 10, 25, 50, 100)
 class Refiners(Summary):
     """A row for each refiner and number of steps, of the runs that differ in their seed alone; a column for each figure.
 
-    columns: KEY of refined/NAME/KEY. The evaluations of D a sample are the first column; the plot is of the first figure that a run has
-    against them.
+    columns: KEY of refined/NAME/KEY. The evaluations of D a sample are the first column. The plot has a panel for each group of runs: the
+    first figure that the group has, against them.
     """
 
     def __init__(self, question: str, columns: Keys, budget: str = ""):
@@ -44,30 +44,30 @@ class Refiners(Summary):
                 rows.append(row)
         return rows
 
-    def plot(self, axes: Axes, rows: Sequence[Row]) -> None:
-        """Draw the first figure that a group of runs has, as a share of its value without a refiner, against evaluations of D.
+    def panels(self, rows: Sequence[Row]) -> list[Sequence[Row]]:
+        """Split the rows by the setting of their runs."""
+        return list(grouped(rows).values())
 
-        A colour and a marker for each refiner, a style of lines for each group of runs.
-        """
-        axes.set(xlabel="evaluations of D a sample", ylabel="figure / the same without a refiner")
+    def plot(self, axes: Axes, rows: Sequence[Row]) -> None:
+        """Draw the first figure that a group of runs has against evaluations of D: a line for each refiner, a dashed one without any."""
+        (group,) = grouped(rows)
+        plain = next((row for row in rows if row.labels["refiner"] == "none"), None)
+        column = next((column for column in self.columns if plain is not None and column in plain.figures), None)
+        axes.set(title=group, xlabel="evaluations of D a sample", ylabel=column or "")
+        if plain is None or column is None:
+            return
         axes.set_xscale("log")
         axes.set_xticks(TICKS, list(map(str, TICKS)))
         axes.minorticks_off()
-        looks: dict[str, Any] = {}
-        for (group, members), style in zip(grouped(rows).items(), cycle(("-", "--", ":", "-."))):
-            plain = next((row for row in members if row.labels["refiner"] == "none"), None)
-            column = next((column for column in self.columns if plain is not None and column in plain.figures), None)
-            if plain is None or column is None or not plain.figures[column].mean:
-                continue
-            axes.plot([], [], linestyle=style, color="0.4", marker="", label=f"{group}: {column}")
-            for base, points in curves(members, plain, column).items():
-                (line,) = axes.plot(*zip(*points), linestyle=style, label=base if base not in looks else None)
-                look = looks.setdefault(base, {"color": line.get_color(), "marker": line.get_marker()})
-                line.set(**look)
+        axes.axhline(plain.figures[column].mean, color="0.4", linestyle="--", label="none")
+        for base, points in curves(rows, plain, column).items():
+            axes.plot(*zip(*points), label=base)
 
     def reading(self, rows: Sequence[Row]) -> str:
-        """Name, for each group of runs and figure, the refiner with the greatest change for the better."""
-        said = []
+        """Name, for each group of runs and figure, the refiner with the greatest change for the better, and columns that no run has."""
+        had = {column for row in rows for column in row.figures}
+        missing = [column for column in self.columns if column not in had]
+        said = [f"No run has a figure {some(missing, 5)}."] if missing and had else []
         for group, members in grouped(rows).items():
             for column in self.columns:
                 ways = {run.direction(f"{PREFIX}none/{column}") for row in members for run in row.finished}
@@ -82,12 +82,12 @@ class Refiners(Summary):
 
 
 def curves(rows: Sequence[Row], plain: Row, column: str) -> dict[str, list[tuple[float, float]]]:
-    """(Evaluations, figure as a share of that without a refiner) of each refiner, after more and more steps."""
+    """(Evaluations, figure) of each refiner, after more and more steps."""
     found: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         if row is not plain and column in row.figures and COST in row.figures:
             base = row.labels["refiner"].partition("@")[0]
-            found.setdefault(base, []).append((row.figures[COST].mean, row.figures[column].mean / plain.figures[column].mean))
+            found.setdefault(base, []).append((row.figures[COST].mean, row.figures[column].mean))
     return {base: sorted(points) for base, points in found.items()}
 
 

@@ -88,8 +88,12 @@ class Summary:
         """Put runs that belong together into rows. Figures come from finished runs alone; no run may be left out."""
         raise NotImplementedError
 
+    def panels(self, rows: Sequence[Row]) -> list[Sequence[Row]]:
+        """Split the rows into those of each panel of the plot; one panel unless a subclass makes more."""
+        return [rows]
+
     def plot(self, axes: Axes, rows: Sequence[Row]) -> None:
-        """Draw the rows; nothing unless a subclass does."""
+        """Draw the rows of a panel; nothing unless a subclass does."""
 
     def reading(self, rows: Sequence[Row]) -> str:
         """Say what the figures tell, in plain text; nothing unless a subclass does."""
