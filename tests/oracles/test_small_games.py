@@ -27,7 +27,12 @@ def ended(n, rate, *words):
 
 def bilinear(*words, rate=0.05, n=400):
     """The distance from the solution (0, 0). The game is x y, from (1, 1) at first, with x the shift of G and y = -slope of D."""
-    start = ["architecture=point_linear", "architecture.discriminator.slope=-1.0"]
+    start = [
+        "architecture=point_linear",
+        "architecture.discriminator.slope=-1",
+        "architecture.generator.shift=1",
+        "dataset.mean=0",
+    ]  # whole numbers
     G, D = ended(n, rate, "dataset=bilinear", *start, "loss=wasserstein", *words)
     assert G.scale.item() == 0
     return math.hypot(G.shift.item(), D.slope.item())

@@ -25,7 +25,7 @@ class LinearGenerator(LatentGenerator):
         super().__init__(latent, prior)
         self.shape, entries = spec.shape, math.prod(spec.shape)
         self.scale = nn.Parameter(scale * torch.eye(entries, latent))
-        self.shift = nn.Parameter(torch.full((entries,), shift))
+        self.shift = nn.Parameter(torch.full((entries,), float(shift)))
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Sample:
         return (z @ self.scale.T + self.shift).unflatten(1, self.shape)
@@ -40,8 +40,8 @@ class QuadraticDiscriminator(Discriminator):
     def __init__(self, spec: Spec, slope: float = 0.1, square: float | None = 0.1):
         super().__init__()
         self.features = math.prod(spec.shape)
-        self.slope = nn.Parameter(torch.full((self.features,), slope))
-        self.square = None if square is None else nn.Parameter(torch.full((self.features,), square))
+        self.slope = nn.Parameter(torch.full((self.features,), float(slope)))
+        self.square = None if square is None else nn.Parameter(torch.full((self.features,), float(square)))
 
     def forward(self, sample: Sample, y: Tensor | None = None) -> DiscriminatorOutput:
         assert isinstance(sample, Tensor)

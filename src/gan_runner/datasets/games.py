@@ -21,7 +21,7 @@ class Numbers(Dataset):
         return Spec((1,))
 
     def load(self, split: Split) -> Samples:
-        return Samples(torch.tensor(self.numbers)[:, None])
+        return Samples(torch.tensor(self.numbers, dtype=torch.float32)[:, None])
 
 
 class Dirac(Numbers):
