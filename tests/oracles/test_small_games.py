@@ -1,4 +1,4 @@
-"""The bilinear game and the LQ-GAN, composed as on a command line: where they end is known in closed form or from the iteration by hand."""
+"""The experiments dirac, bilinear and lgq: where they end is known in closed form, or from the iteration by hand."""
 
 import math
 
@@ -10,63 +10,70 @@ from gan_runner.config.composer import compose
 from gan_runner.datasets import LGQ, Bilinear, Dirac, stream
 from gan_runner.execution.replay import Replayed
 
-SIDES, CPU = ("generator", "discriminator"), torch.device("cpu")
+SIDES = ("generator", "discriminator")
 
 
-def ended(n, rate, *words):
-    """G and D after n rounds at this rate."""
-    plain = [f"optimizer.{side}.{key}" for side in SIDES for key in (f"lr={rate}", "momentum=0.0")]
-    assembly = build.assemble(compose(["optimizer=sgd", *plain, "batch_size=2", f"trainer.steps={n}", *words]).config, device=CPU)
-    batches = stream(assembly.dataset, "train", 2, 0, "cpu")
+def ended(experiment, *words):
+    """G and D after the rounds of an experiment."""
+    config = compose([f"+experiment={experiment}", *words]).config
+    assembly = build.assemble(config, device=torch.device("cpu"))
+    batches = stream(assembly.dataset, "train", config.batch_size, 0, "cpu")
     turns = Replayed(assembly.game, pytest.fail)
-    for _ in range(n):
+    for _ in range(config.trainer.steps):
         assembly.game.round(batches, turns.turn)
     assert turns.ready
     return assembly.game.G, assembly.game.D
 
 
-def bilinear(*words, rate=0.05, n=400):
-    """The distance from the solution (0, 0). The game is x y, from (1, 1) at first, with x the shift of G and y = -slope of D."""
-    start = [
-        "architecture=point_linear",
-        "architecture.discriminator.slope=-1",
-        "architecture.generator.shift=1",
-        "dataset.mean=0",
-    ]  # whole numbers
-    G, D = ended(n, rate, "dataset=bilinear", *start, "loss=wasserstein", *words)
+def radius(experiment, *words):
+    """The distance of the shift of G and the slope of D from (0, 0)."""
+    G, D = ended(experiment, *words)
     assert G.scale.item() == 0
     return math.hypot(G.shift.item(), D.slope.item())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("delay", "radius"), [(0, 1.4442), (1, 2.3302), (2, 3.7450), (5, 14.9374), (10, 99.5122)])
-def test_an_old_d_drives_the_bilinear_game_apart(delay, radius):
-    assert bilinear("rule=stale", f"rule.delay={delay}") == pytest.approx(radius, rel=1e-4)
+@pytest.mark.parametrize(("delay", "expected"), [(0, 1.4442), (1, 2.3302), (2, 3.7450), (5, 14.9374), (10, 99.5122)])
+def test_an_old_d_drives_the_bilinear_game_apart(delay, expected):
+    assert radius("bilinear", "rule=stale", f"rule.delay={delay}") == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.slow
 def test_rules_and_optimistic_steps_on_the_bilinear_game():
     """By the eigenvalues of a round, as complex numbers: its solution is a rotation around (0, 0)."""
     h, n = 0.05, 400
-    assert bilinear("rule=simultaneous") == pytest.approx(2**0.5 * (1 + h**2) ** (n / 2), rel=1e-4)
-    assert bilinear("rule=alternate") == pytest.approx(1.4442, rel=1e-4)
-    assert bilinear("rule=extragradient") == pytest.approx(2**0.5 * (1 - h**2 + h**4) ** (n / 2), rel=1e-4)
+    assert radius("bilinear", "rule=simultaneous") == pytest.approx(2**0.5 * (1 + h**2) ** (n / 2), rel=1e-4)
+    assert radius("bilinear", "rule=alternate") == pytest.approx(1.4442, rel=1e-4)
+    assert radius("bilinear", "rule=extragradient") == pytest.approx(2**0.5 * (1 - h**2 + h**4) ** (n / 2), rel=1e-4)
     w, last = 1 + 1j, -1j * (1 + 1j)  # x + i y, and the gradients of both, y and -x, which are -i w
     for _ in range(n):
         gradient = -1j * w
         w, last = w - h * (2 * gradient - last), gradient
     optimistic = [f"optimizer.{side}._target_=gan_runner.optimizers.OptimisticSGD" for side in SIDES]
-    assert bilinear("rule=simultaneous", *optimistic) == pytest.approx(abs(w), rel=1e-4)
+    assert radius("bilinear", "rule=simultaneous", *optimistic) == pytest.approx(abs(w), rel=1e-4)
     assert abs(w) < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [([], 0.5211), (["loss=minimax"], 2.1793), (["loss=wasserstein"], 17.016), (["penalty=[r1]", "penalty.r1.weight=1"], 6.4e-10)],
+)
+def test_the_dirac_gan_ends_where_its_experiment_says(words, expected):
+    assert radius("dirac", *words) == pytest.approx(expected, rel=0.05 if expected < 1e-6 else 1e-4)
+
+
+def test_whole_numbers_are_weights_and_data_as_well():
+    words = ["architecture.discriminator.slope=-1", "architecture.generator.shift=1", "dataset.mean=0", "trainer.steps=4"]
+    assert radius("bilinear", *words) == radius("bilinear", "trainer.steps=4")
 
 
 @pytest.mark.slow
 def test_the_lq_gan_converges_by_extragradient_alone():
     """Means and deviations of the data 1 and 2; G from scale 1 and shift 0. Simultaneous steps lose the scale."""
-    game = ["dataset=lgq", "architecture=linear_quadratic", "loss=wasserstein"]
-    G, _ = ended(20_000, 0.02, *game, "rule=extragradient")
+    G, _ = ended("lgq")
     assert (G.scale.item(), G.shift.item()) == pytest.approx((1.9905, 1.0180), abs=1e-4)
-    G, _ = ended(5_000, 0.02, *game, "rule=simultaneous")
+    G, _ = ended("lgq", "rule=simultaneous", "trainer.steps=5000")
     assert abs(G.scale.item()) < 0.01
 
 

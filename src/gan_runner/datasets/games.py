@@ -48,7 +48,7 @@ class Bilinear(Numbers):
 
 
 class LGQ(Numbers):
-    """The points mu - sigma and mu + sigma for each mu of `means` and its sigma of `deviations`. Linear G, quadratic D: Feizi et al. 2020.
+    """The points mu - sigma and mu + sigma for each mu of `means` and its sigma of `deviations`. Linear G, quadratic D: Feizi et al. 2017.
 
     They have the mean and the second moment of an equal mixture of normal distributions, which is all that a quadratic D sees. With
     batch_size = 2 len(means), every batch has them exactly.
