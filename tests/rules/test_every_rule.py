@@ -17,6 +17,7 @@ from gan_runner.execution.engine import Engine
 from gan_runner.execution.replay import Replayed
 from gan_runner.game import Game, Loss
 from gan_runner.losses import NonSaturating, Wasserstein
+from gan_runner.optimizers import OptimisticAdam
 from gan_runner.penalties import R1
 from gan_runner.rules import Balance, Extragradient, Stale
 from gan_runner.schedules import Schedule
@@ -100,10 +101,30 @@ def by_hand(game: Game, batches) -> None:
     game.step += 1
 
 
+class Counting(torch.optim.Optimizer):
+    """SGD whose rate falls as 1 / n, with n counted in Python."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self):
+        for p in self.param_groups[0]["params"]:
+            n = self.state[p]["n"] = self.state[p].get("n", 0) + 1
+            p.sub_(p.grad, alpha=self.param_groups[0]["lr"] / n)
+
+
 @pytest.mark.parametrize(
     "optimizer",
-    [sgd, adam, partial(torch.optim.SGD, lr=0.1, momentum=0.5), partial(torch.optim.RMSprop, lr=1e-2)],
-    ids=["sgd", "adam", "momentum", "rmsprop"],
+    [
+        sgd,
+        adam,
+        partial(torch.optim.SGD, lr=0.1, momentum=0.5),
+        partial(torch.optim.RMSprop, lr=1e-2),
+        partial(OptimisticAdam, lr=1e-3),
+        partial(Counting, lr=0.1),
+    ],
+    ids=["sgd", "adam", "momentum", "rmsprop", "optimistic", "counting"],
 )
 def test_extragradient_is_that_of_two_games(optimizer):
     """Bit for bit; with what a resume restores of the optimisers."""

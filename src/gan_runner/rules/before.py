@@ -47,8 +47,8 @@ class Before:
         stays."""
         for p, before in zip(self.weights, self.numbers, strict=True):
             p.copy_(torch.where(moves, p, before))
-        for weight, before_it in self.state.items():
+        for weight, saved in self.state.items():
             now = self.optimizer.state[weight]
-            for key, value in before_it.items():
+            for key, value in saved.items():
                 if isinstance(value, Tensor):
                     now[key].copy_(torch.where(moves.to(value.device), now[key], value))

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class Extragradient(Rule):
     """Both take a step, differentiate where it leads, go back, and step with these gradients. Korpelevich 1976; GANs: Gidel et al. 2019.
 
-    With SGD of rate h: w' = w - h g(w), then w - h g(w'). Another optimiser makes both steps by its own update; what it keeps (moments,
-    counts) is that of before for both, so that the look-ahead leaves nothing in it. Each of the two has a batch of its own. The losses
-    that are logged are those where the step leads. A round costs two of `simultaneous`.
+    With SGD of rate h: w' = w - h g(w), then w - h g(w'). With another optimiser both steps are its own update. Its state (moments, counts)
+    is copied before the first step and restored before the second, so that the look-ahead leaves nothing in it. Each step has a batch of
+    its own. The losses in the log are those at w'. A round costs as much as two of `simultaneous`.
     """
 
     def forward(self, game: Game, batches: Batches) -> Logs:

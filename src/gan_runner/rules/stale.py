@@ -23,11 +23,11 @@ SHARE = 0.999  # of the Poisson delays that are followed; a longer one counts as
 class Stale(Rule):
     """D moves against the newest G, then G against the D of `delay` moves of D ago, as with asynchronous workers.
 
-    poisson: the delay of each round is drawn from the Poisson distribution of mean `delay`. Before its first move D was always as it is
-    at the start. delay=0 is one round of `alternate`, bit for bit.
+    poisson: the delay of each round is drawn from the Poisson distribution of mean `delay`. In the first rounds, where D has not moved
+    that often, G meets the D of the start. delay=0 is one round of `alternate`, bit for bit.
 
-    The weights of D are those of then; its buffers, as the running statistics of batch norm, are those of now. So many copies of the
-    weights of D as the longest delay, and one more, are kept on the device and in the state.
+    Only the weights of D are old; its buffers, such as the running statistics of batch norm, are the newest. The state of the run has
+    1 + the longest delay copies of these weights.
     """
 
     past: Tensor
