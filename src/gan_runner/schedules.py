@@ -4,8 +4,10 @@ A round reads `schedule.value`, a device scalar that is filled before it, so tha
 """
 
 import math
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 
@@ -110,6 +112,43 @@ class Exponential(Ramp):
 
     def between(self, progress: float) -> float:
         return self.start * (self.end / self.start) ** progress
+
+
+class Step(Schedule):
+    """`start` times `factor` for each of the rounds `at` that have been reached."""
+
+    def __init__(self, start: float, at: list[Annotated[int, Ge(1)]], factor: Annotated[float, Gt(0)] = 0.1):
+        super().__init__()
+        self.start, self.milestones, self.by = start, list(at), factor
+
+    def at(self, step: int, run: int) -> float:
+        return self.start * self.by ** sum(step >= each for each in self.milestones)
+
+
+class InverseSquareRoot(Schedule):
+    """start / sqrt(max(n / after, 1)) in round n: `start` for `after` rounds, then as 1 / sqrt(n). Karras et al. 2024 (EDM2)."""
+
+    def __init__(self, start: float, after: Annotated[int, Ge(1)]):
+        super().__init__()
+        self.start, self.after = start, after
+
+    def at(self, step: int, run: int) -> float:
+        return self.start / math.sqrt(max(step / self.after, 1.0))
+
+
+class Warmup(Schedule):
+    """`then`, a number or a schedule, times a factor that rises from 0 to 1 in a straight line over the first `steps` rounds."""
+
+    def __init__(self, steps: Annotated[int, Ge(1)], then: float | Schedule):
+        super().__init__()
+        self.steps, self.then = steps, schedule(then)
+
+    @property
+    def follows_run(self) -> bool:
+        return self.then.follows_run
+
+    def at(self, step: int, run: int) -> float:
+        return self.then.at(step, run) * min(step / self.steps, 1.0)
 
 
 def schedule(number: float | Schedule) -> Schedule:

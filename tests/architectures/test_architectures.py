@@ -202,7 +202,25 @@ def test_a_config_names_every_parameter_with_its_type(path):
         assert parameters.pop("spec").annotation is Spec
         assert given.keys() == parameters.keys()
         for key, value in given.items():
-            assert type(value) is type(parameters[key].default), key
+            other = key == "square" or (key == "prior" and value is not None)  # null, or a part
+            assert other or type(value) is type(parameters[key].default), key
+        assert not [*parts.mistakes_in(parts.Part(side, OmegaConf.to_container(config.architecture[side]), parts.SIDES[side]), ())]
+
+
+def test_linear_and_quadratic_networks_are_their_formulas():
+    """On samples of any shape, from the weights of their file; the square is 0 where it is not trained."""
+    torch.manual_seed(0)
+    spec, x, z = Spec((2, 3)), torch.randn(4, 2, 3), torch.randn(4, 5)
+    G = a.LinearGenerator(spec, latent=5, scale=2.0, shift=0.5)
+    torch.testing.assert_close(G(z), (torch.cat([2 * z, torch.zeros(4, 1)], 1) + 0.5).unflatten(1, (2, 3)))
+    D = a.QuadraticDiscriminator(spec, slope=3.0, square=0.25)
+    logits, features = D(x)
+    torch.testing.assert_close(logits, (0.25 * x.square() + 3 * x).sum((1, 2)))
+    assert torch.equal(features, x.flatten(1))
+    assert D.features == 6
+    linear = a.QuadraticDiscriminator(spec, slope=3.0, square=None)
+    torch.testing.assert_close(linear(x).logits, 3 * x.sum((1, 2)))
+    assert [name for name, _ in linear.named_parameters()] == ["slope"]
 
 
 # ---- what the papers say -----------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The pages: what they print can be typed, what they point to is there, and what they say of the code is in the code."""
 
 import ast
+import importlib.util
 import os
 import re
 import shlex
@@ -321,6 +322,34 @@ def test_times_that_are_computed_are_those_of_the_benchmarks():
             assert float(said) * hours[unit] == pytest.approx(steps * ms[0] / 3.6e6, rel=0.05), name
             compared += 1
     assert compared == 6
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Any:
+    """The module of scripts/catalogue.py."""
+    spec = importlib.util.spec_from_file_location("catalogue", ROOT / "scripts" / "catalogue.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_the_catalogue_is_that_of_the_classes_and_files(catalogue: Any):
+    page = (ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8")
+    assert page == catalogue.page(), "it is not current: python scripts/catalogue.py docs/catalogue.md"
+    for group in ("loss", "penalty", "trick", "rule", "optimizer", "prior", "refiner", "architecture", "dataset"):
+        for name in files(group):
+            assert page.count(f"(../configs/{group}/{name}.yaml)") == 1
+
+
+def test_the_catalogue_takes_formula_and_source_out_of_a_docstring(catalogue: Any):
+    text = """D: E max(0, 1 - d); G: -E d. Lim & Ye 2017, eq. 3.
+
+    Nothing of this has a formula. mean <- decay mean + (1 - decay) loss, as Popov 1980 has it. ValueError for 1, 2, ... of them."""
+    assert catalogue.formula(text) == "D: E max(0, 1 - d); G: -E d. mean <- decay mean + (1 - decay) loss, as Popov 1980 has it."
+    assert catalogue.sources(text, "van der Maaten et al. 2008; Lim & Ye 2017") == "Lim & Ye 2017; Popov 1980; Maaten et al. 2008"
 
 
 def test_every_extra_is_in_the_readme():

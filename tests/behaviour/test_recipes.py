@@ -29,6 +29,15 @@ def test_gaussians25_finds_every_mode(tmp_path, seed):
 
 
 @pytest.mark.slow
+def test_rpgan_gaussians25_finds_every_mode(tmp_path):
+    """90.9 to 92.2 % of the samples were within 4 sigma of a mode for seeds 0, 1 and 2."""
+    words = ["callback.evaluate.every_steps=6000", "callback.grid.every_steps=6000"]
+    last = train(tmp_path, "+experiment=rpgan_gaussians25", *words)[-1]
+    assert last["modes/covered_well"] == 25
+    assert last["modes/high_quality"] >= 0.85
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["hinge", "wasserstein"])
 def test_the_best_of_a_shortened_run_is_not_a_collapsed_one(tmp_path, loss):
     """After 100 of 600 rounds all samples are near 1 to 3 modes, with more of them of high quality than later."""

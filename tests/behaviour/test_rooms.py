@@ -11,6 +11,7 @@ import gan_runner
 PACKAGE = Path(gan_runner.__file__).parent
 CATALOGUE = {
     "losses", "penalties", "tricks", "rules", "architectures", "metrics", "extractors", "callbacks", "loggers", "priors", "refiners",
+    "optimizers",
 }  # fmt: skip
 ALLOWED = {("commands", "loggers")}  # gan-eval adds to the curves of TensorBoard
 

@@ -27,6 +27,7 @@ from torch import Tensor
 import gan_runner.datasets
 from gan_runner.datasets import (
     CIFAR10,
+    LGQ,
     MNIST,
     Dataset,
     FashionMNIST,
@@ -139,6 +140,19 @@ def test_scatter_shows_samples_over_the_real_distribution(kind: type[Points]) ->
 def test_scatter_survives_samples_that_are_not_finite_and_knows_nothing_exact() -> None:
     points = torch.tensor([[math.nan, 0], [math.inf, 1], [99.0, 0], [0, 0]])
     assert scatter(points, torch.randn(50, 2)).shape == (3, 600, 600)
+
+
+def test_numbers_are_a_histogram_beside_that_of_the_real_ones() -> None:
+    """Blue where samples are, orange where only real ones are; what is outside or not finite is counted in the title."""
+    dataset = LGQ([0.0], [1.0])  # at -1 and 1
+    nothing, some = (dataset.picture(torch.tensor(numbers)[:, None]) for numbers in ([99.0], [-1.0, -1.0, math.nan, math.inf]))
+    assert nothing.dtype == torch.uint8
+    assert nothing.shape == some.shape == (3, 600, 600)
+    left, right = (some[:, 60:500, half].int() for half in (slice(60, 300), slice(300, 590)))
+    assert (left[2] - left[0] > 20).any()
+    assert not (right[2] - right[0] > 20).any()
+    assert (right[0] - right[2] > 20).any()
+    assert dataset.picture(torch.empty(0, 1)).shape == (3, 600, 600)
 
 
 def test_grid_lays_images_row_by_row() -> None:
@@ -661,4 +675,4 @@ def test_a_config_shows_every_key_of_its_class_and_says_what_it_means(path: Path
 
 
 def test_there_is_a_config_for_every_data_set() -> None:
-    assert len(CONFIGS) == 10
+    assert len(CONFIGS) == 13

@@ -19,7 +19,7 @@ from gan_runner.execution.replay import Replayed
 from gan_runner.game import game as game_module
 from gan_runner.losses import Hinge, Minimax, NonSaturating, RelativisticAverage, RelativisticPaired, Term, Wasserstein
 from gan_runner.penalties import R1, AuxiliaryClassifier, FeatureMatching, GradientPenalty
-from gan_runner.rules import Alternate, Simultaneous, Solo
+from gan_runner.rules import Alternate, Balance, Extragradient, Simultaneous, Solo, Stale
 from gan_runner.schedules import Constant, Linear, Schedule
 from gan_runner.tricks import EMA, GradientClip, InstanceNoise, LabelSmoothing, SpectralNorm, Trick, WeightClip
 from processes import spawn
@@ -51,6 +51,9 @@ CASES = {
     "feature matching": {"terms": lambda: {"loss": NonSaturating(), "fm": FeatureMatching(1.0)}},
     "smoothing": {"tricks": lambda: {"label_smoothing": LabelSmoothing()}},
     "simultaneous": {"rule": Simultaneous},
+    "extragradient": {"rule": Extragradient, "tricks": lambda: {"noise": InstanceNoise(0.1)}},
+    "stale by drawn delays": {"rule": lambda: Stale(2, poisson=True)},
+    "balance, G waits": {"rule": lambda: Balance(1.2, 1.3, decay=0.0)},
 }
 
 
@@ -377,7 +380,17 @@ class Tape(TorchDispatchMode):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", [{"rule": lambda: Alternate(3, 2)}, {"rule": Simultaneous}, {"rule": Alternate, "accumulate": 2}])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"rule": lambda: Alternate(3, 2)},
+        {"rule": Simultaneous},
+        {"rule": Alternate, "accumulate": 2},
+        {"rule": Extragradient},
+        {"rule": lambda: Stale(2, poisson=True)},
+        {"rule": Balance},
+    ],
+)
 def test_a_round_is_the_same_operations_with_the_same_constants(config):
     kw = everything(**config)
     kw["rule"] = kw["rule"]()

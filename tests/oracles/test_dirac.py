@@ -4,46 +4,27 @@ import math
 from functools import partial
 
 import pytest
-import torch
-from torch import nn
 
 from games import play, sgd
-from gan_runner.architectures import Discriminator, Generator
-from gan_runner.datasets import Samples, Spec
-from gan_runner.game import DiscriminatorOutput
+from gan_runner.architectures import LinearGenerator, QuadraticDiscriminator
+from gan_runner.datasets import Dirac
 from gan_runner.losses import LeastSquares, Minimax, NonSaturating, RelativisticAverage, RelativisticPaired, Wasserstein
 from gan_runner.penalties import R1, R2, GradientPenalty
+from gan_runner.priors import Signs
 from gan_runner.rules import Alternate, Simultaneous
 from gan_runner.tricks import InstanceNoise
 
 
-class Point(Generator):
-    latent = 1
-
-    def __init__(self, spec):
-        super().__init__()
-        self.theta = nn.Parameter(torch.ones(()))
-
-    def forward(self, z, y=None):
-        return self.theta.expand(len(z), 1)
-
-
-class Slope(Discriminator):
-    features = 1
-
-    def __init__(self, spec, psi=1.0):
-        super().__init__()
-        self.psi = nn.Parameter(torch.tensor(psi))
-
-    def forward(self, sample, y=None):
-        return DiscriminatorOutput((self.psi * sample).squeeze(1), sample)
-
-
 def radius(terms, rule=None, psi=1.0, tricks=None, batch_size=2):
-    data = Spec((1,)), Samples(torch.zeros(max(4, batch_size), 1))
-    nets = {"discriminator": partial(Slope, psi=psi), "generator": Point}
+    nets = {
+        "discriminator": partial(QuadraticDiscriminator, slope=psi, square=None),
+        "generator": partial(LinearGenerator, scale=0.0, shift=1.0, prior=Signs()),
+    }
+    data = Dirac().spec, Dirac().load("train")
     game, _ = play(500, terms, rule or Simultaneous(), tricks, nets=nets, data=data, optimizer=sgd, batch_size=batch_size, steps=500)
-    return math.hypot(game.G.theta.item(), game.D.psi.item())
+    if not tricks:
+        assert game.G.scale.item() == 0
+    return math.hypot(game.G.shift.item(), game.D.slope.item())
 
 
 @pytest.mark.slow

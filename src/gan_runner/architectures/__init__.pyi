@@ -1,5 +1,7 @@
 from gan_runner.architectures.dcgan import DCGANDiscriminator as DCGANDiscriminator
 from gan_runner.architectures.dcgan import DCGANGenerator as DCGANGenerator
+from gan_runner.architectures.linear_quadratic import LinearGenerator as LinearGenerator
+from gan_runner.architectures.linear_quadratic import QuadraticDiscriminator as QuadraticDiscriminator
 from gan_runner.architectures.mlp import MLPDiscriminator as MLPDiscriminator
 from gan_runner.architectures.mlp import MLPGenerator as MLPGenerator
 from gan_runner.architectures.msg_gan import MSGDiscriminator as MSGDiscriminator

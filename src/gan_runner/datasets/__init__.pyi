@@ -7,6 +7,9 @@ from gan_runner.datasets.dataset import Items as Items
 from gan_runner.datasets.dataset import Samples as Samples
 from gan_runner.datasets.dataset import Split as Split
 from gan_runner.datasets.folder import ImageFolder as ImageFolder
+from gan_runner.datasets.games import LGQ as LGQ
+from gan_runner.datasets.games import Bilinear as Bilinear
+from gan_runner.datasets.games import Dirac as Dirac
 from gan_runner.datasets.mnist import MNIST as MNIST
 from gan_runner.datasets.mnist import FashionMNIST as FashionMNIST
 from gan_runner.datasets.packed import Packed as Packed

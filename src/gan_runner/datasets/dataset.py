@@ -156,8 +156,9 @@ class Dataset:
         """Draw samples: uint8, 3 H W.
 
         Images (N C H W, -1 ... 1) as a grid of `columns`, without reading files, each pixel `scale` pixels wide and high (auto: small
-        images are enlarged); points in the plane (N 2) as a scatter plot over the real distribution, with a title. joined: the `columns`
-        samples of a row lead from one latent to another, and points are drawn as a curve. A subclass may take fewer of the keywords.
+        images are enlarged); points in the plane (N 2) as a scatter plot over the real distribution, with a title; numbers (N 1) as a
+        histogram beside that of the real ones. joined: the `columns` samples of a row lead from one latent to another, and points are
+        drawn as a curve. A subclass may take fewer of the keywords.
         """
         if samples.ndim == 4:
             return grid(to_uint8(samples), columns, scale)
@@ -165,6 +166,8 @@ class Dataset:
             draw = pictures.curves if joined else pictures.scatter
             shown = samples.unflatten(0, (-1, columns)) if joined else samples
             return draw(shown, self.load("test").x, self.spec.exact, title)
+        if samples.shape[1:] == (1,):
+            return pictures.histogram(samples, self.load("test").x, title)
         raise NotImplementedError(f"{type(self).__name__} has samples of shape {tuple(samples.shape[1:])}: override `picture` to show them")
 
     def drawn(self, samples: Tensor, columns: int = 8, **look: Any) -> Tensor:

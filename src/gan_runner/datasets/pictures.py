@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 MESH = 160  # points a side at which a density is drawn
+BINS = 80  # of a histogram
 DATA = "#e69f00"  # the colours of Okabe and Ito (2008): told apart by everybody
 SAMPLES = ("#0072b2", "#009e73", "#cc79a7", "#000000")
 
@@ -40,6 +41,22 @@ def curves(walks: Tensor, real: Tensor, exact: Exact | None = None, title: str =
         axes.plot(*_columns(walk[[0, -1]]), "o", color=colour, markersize=4)
     axes.plot([], [], "o-", color=SAMPLES[0], linewidth=1, markersize=4, label="samples from one latent to another")
     return _finished(canvas, axes, title, f"{len(shown):,} interpolations")
+
+
+def histogram(numbers: Tensor, real: Tensor, title: str = "") -> Tensor:
+    """Draw numbers (N 1) as a histogram beside that of the real ones: shares of the samples. Those outside both ends are counted."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown, data = (each.detach().double().cpu().flatten() for each in (numbers, real))
+    middle, half = float(data.mean()), 2 * float(data.max() - data.min()) + 1
+    edges = np.linspace(middle - half, middle + half, BINS + 1)
+    axes = (figure := Figure(figsize=(6, 6), dpi=100, layout="constrained")).add_subplot(xlim=(edges[0], edges[-1]), ylim=(0, 1))
+    inside = shown[(shown >= edges[0]) & (shown <= edges[-1])]
+    for each, of, colour, label in ((data, data, DATA, "real"), (inside, shown, SAMPLES[0], "samples")):
+        axes.hist(each.numpy(), edges.tolist(), weights=np.full(len(each), 1 / max(len(of), 1)), color=colour, alpha=0.6, label=label)
+    outside = len(shown) - len(inside)  # counts what is not finite, too
+    return _finished(FigureCanvasAgg(figure), axes, title, f"{len(shown):,} samples" + (f", {outside:,} outside" if outside else ""))
 
 
 def _plane(real: Tensor, exact: Exact | None) -> tuple[FigureCanvasAgg, Axes, float]:

@@ -34,7 +34,7 @@ class NonSaturating(Loss):
 
 
 class Minimax(NonSaturating):
-    """The same D;  G: log(1 - sigmoid(D(G(z)))), the zero-sum game, whose gradient vanishes where D wins. Goodfellow et al. 2014, eq. 1."""
+    """D: as non_saturating;  G: log(1 - sigmoid(D(G(z)))), whose gradient vanishes where D wins. Goodfellow et al. 2014, eq. 1."""
 
     def generator(self, play: Play) -> Tensor:
         return -F.softplus(play.on_fake.logits).mean()

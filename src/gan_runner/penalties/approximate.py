@@ -60,12 +60,15 @@ class Approximate(Penalty):
 
 
 class ApproximateR1(Approximate):
-    """R1 by differences: for small sigma, R1 with gamma = 2 weight. Lin et al. 2025 (arXiv 2501.08316)."""
+    """D: weight E ((D(x + sigma n) - D(x)) / sigma)^2 on real samples: for small sigma, r1 of weight 2 weight. Lin et al. 2025.
+
+    arXiv 2501.08316. n is standard normal; both passes are under one augmentation.
+    """
 
     which = "real"
 
 
 class ApproximateR2(Approximate):
-    """R2 by differences: for small sigma, R2 with gamma = 2 weight. Lin et al. 2025 (arXiv 2501.08316)."""
+    """D: weight E ((D(y + sigma n) - D(y)) / sigma)^2 on samples y of G: for small sigma, r2 of weight 2 weight. Lin et al. 2025."""
 
     which = "fake"
