@@ -128,11 +128,12 @@ CASES = {
     for every in ((1, 2, 4) if loss in FIRST else (1,) if (i + j) % 3 == 0 else ())
 }
 CASES |= {f"{loss}, spectral norm, ema": partial(config_of, "trick=[spectral_norm,ema]", loss=loss) for loss in named("loss")}
-CASES |= {name: partial(config_of, f"trick=[{name}]") for name in named("trick")}
+IMAGES = {"ada", "diffaugment"}  # tricks for images
+CASES |= {name: partial(config_of, f"trick=[{name}]", *(PICTURES if name in IMAGES else [])) for name in named("trick")}
 CASES |= {name: partial(config_of, f"rule={name}") for name in named("rule") if name != "solo"}  # for which a player has to be still
 ALL = [
     f"penalty=[{','.join(named('penalty'))}]",
-    f"trick=[{','.join(named('trick'))}]",
+    f"trick=[{','.join(name for name in named('trick') if name not in IMAGES)}]",
     "architecture.conditional=true",
     "trick.weight_clip.limit=1.0",
     "rule.d_steps=2",

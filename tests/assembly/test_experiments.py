@@ -229,6 +229,8 @@ def around(group, name):
     words = []
     if name == "label_smoothing" and group == "trick":
         words.append("loss=non_saturating")
+    if group == "trick" and name in ("ada", "diffaugment"):
+        words += ["dataset=triangles", "architecture=dcgan"]
     if name == "auxiliary_classifier":
         words.append("architecture.conditional=true")
     if group == "architecture" and name != "mlp_toy":
@@ -299,6 +301,12 @@ def test_every_file_says_what_it_is_and_gives_all_defaults(group, name):
         (["penalty=[r1]", "penalty.r1.every=0"], r"penalty\.r1\.every=0: expected a whole number, 1 or more"),
         (["penalty=[r1]", "penalty.r1.weight=heavy"], r"penalty\.r1\.weight='heavy'"),
         (["trick=[label_smoothing]", "loss=hinge"], "Hinge has none: choose loss=non_saturating"),
+        (["trick=[ada]"], "ada changes images, and the samples are 2 numbers: drop the trick, or use images"),
+        (["trick=[diffaugment]"], "diffaugment changes images, and the samples are 2 numbers"),
+        (["trick=[top_k]", "trick.top_k.share=0"], r"trick\.top_k\.share=0: expected a number, above 0, at most 1, or a Schedule"),
+        (["trick=[top_k]", "trainer.accumulate=2"], "top_k ranks all of it: use accumulate=1"),
+        (["trick=[minibatch_discrimination]", "trainer.accumulate=2"], "minibatch_discrimination compares all of it: use accumulate=1"),
+        (["trick=[minibatch_stddev]", "batch_size=10"], r"groups of 4, and D is given 10 samples at a time: choose batch_size"),
         (["penalty=[auxiliary_classifier]"], r"needs a generator that takes labels: use architecture\.conditional=true"),
         (["dataset=swiss_roll", "architecture.conditional=true"], "labels"),
         (["dataset=cifar10", "architecture=dcgan", "dataset.resolution=30"], "30"),

@@ -1,13 +1,36 @@
 """Tricks, against what they are defined to do."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
-from games import make
+from games import flat, make, play
+from gan_runner.architectures import MSGDiscriminator
 from gan_runner.draws import Draws
+from gan_runner.errors import UserError
+from gan_runner.game import DiscriminatorOutput, Penalty, Spec
+from gan_runner.losses import MMD, Hinge, NonSaturating, RelativisticAverage, RelativisticPaired, Wasserstein
+from gan_runner.penalties import ApproximateR1
 from gan_runner.schedules import Linear
-from gan_runner.tricks import EMA, GradientClip, InstanceNoise, SpectralNorm, WeightClip
+from gan_runner.tricks import (
+    ADA,
+    EMA,
+    DiffAugment,
+    Dropout,
+    GradientClip,
+    InstanceNoise,
+    LabelFlip,
+    LabelSmoothing,
+    MinibatchDiscrimination,
+    MinibatchStddev,
+    SpectralNorm,
+    TopK,
+    WeightClip,
+)
+from gan_runner.tricks.dropout import Dropped
+from gan_runner.tricks.minibatch import Closeness, Deviation
 
 
 @pytest.mark.parametrize(
@@ -96,3 +119,301 @@ def test_weight_clip_leaves_the_generator_alone():
     game, batches = make(tricks={"clip": WeightClip(0.01)})
     game.round(batches)
     assert max(p.abs().max() for p in game.D.parameters()) <= 0.01 < max(p.abs().max() for p in game.G.parameters())
+
+
+# ---- augmentation -----------------------------------------------------------------------------------------------------------------------
+
+
+def drawn(n, seed=0):
+    return Draws(torch.Generator().manual_seed(seed), n)
+
+
+def pictures(n=16, channels=3, height=8, width=12):
+    return torch.rand(n, channels, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def test_diffaugment_moves_and_cuts_images_as_the_numbers_say():
+    """Held against loops over pixels, by hand from the offsets that were drawn."""
+    x, u = pictures(), drawn(16).uniform(7)
+    found = DiffAugment(colour=False, translation=0.25, cutout=0.5).augment(x, drawn(16))
+    for i in range(16):
+        down, right = int(u[i, 3] * 5) - 2, int(u[i, 4] * 7) - 3  # up to 2 of 8 rows, 3 of 12 columns
+        top, left = int(u[i, 5] * 9) - 2, int(u[i, 6] * 13) - 3  # of a hole of 4 x 6
+        for row in range(8):
+            for column in range(12):
+                there = 0 <= row - down < 8 and 0 <= column - right < 12
+                hole = top <= row < top + 4 and left <= column < left + 6
+                expected = x[i, :, row - down, column - right] if there and not hole else torch.zeros(3)
+                assert torch.equal(found[i, :, row, column], expected)
+
+
+def test_diffaugment_changes_colours_as_the_numbers_say():
+    x, u = pictures(), drawn(16).uniform(7)[:, :, None, None, None]
+    found = DiffAugment(translation=0.0, cutout=0.0).augment(x, drawn(16))
+    y = x + u[:, 0] - 0.5
+    y = (y - y.mean(1, keepdim=True)) * 2 * u[:, 1] + y.mean(1, keepdim=True)
+    y = (y - y.mean((1, 2, 3), keepdim=True)) * (u[:, 2] + 0.5) + y.mean((1, 2, 3), keepdim=True)
+    torch.testing.assert_close(found, y)
+
+
+def test_diffaugment_reaches_its_bounds_and_no_further():
+    moved = DiffAugment(colour=False, translation=0.25, cutout=0.0)
+    x = torch.ones(2000, 1, 8, 8)
+    rows = moved.augment(x, drawn(2000))[:, 0].amax(2)
+    empty = (rows == 0).sum(1)
+    assert set(empty.tolist()) == {0, 1, 2}
+    held = DiffAugment(colour=False, translation=0.0, cutout=0.5).augment(x, drawn(2000))
+    assert (held == 0).sum((1, 2, 3)).unique().tolist() == [4, 6, 8, 9, 12, 16]  # cut by an edge to 2, 3 or 4 a side
+
+
+@pytest.mark.parametrize("trick", [DiffAugment(), pytest.param("ada", id="ada")])
+def test_an_augmentation_is_differentiable_twice(trick):
+    trick = sure(1.0) if trick == "ada" else trick
+    x = pictures(3, height=6, width=6).double().requires_grad_()
+    torch.autograd.gradgradcheck(lambda x: trick.augment(x.square(), drawn(3)), x, fast_mode=True)
+
+
+def sure(p, **settings):
+    ada = ADA(**settings)
+    ada.p.fill_(p)
+    return ada
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_ada_leaves_images_as_they_are_at_first_and_changes_all_of_them_in_the_end(channels):
+    x = pictures(64, channels)
+    assert torch.equal(ADA().augment(x, drawn(64)), x)
+    changed = (sure(1.0).augment(x, drawn(64)) != x).flatten(1).any(1)
+    assert changed.all()
+    some = (sure(0.05).augment(x, drawn(64)) != x).flatten(1).any(1).float().mean()
+    assert 0.2 < some < 0.75  # 1 - .95^13 = .49, of which mirroring, a quarter turn and inversion change every second or fewer
+
+
+def test_ada_mirrors_turns_and_moves_as_the_numbers_say():
+    """One change at a time, against torch's own."""
+    ada, x = ADA(), pictures(1, height=8, width=8)
+    u, normal = torch.full((1, 8), 0.75), torch.zeros(1, 7)
+
+    def only(gate, **numbers):
+        on = torch.zeros(1, 13, dtype=torch.bool)
+        on[0, gate] = True
+        mine = u.clone()
+        for place, number in numbers.items():
+            mine[0, int(place[1:])] = number
+        return ada.moved(x, on, mine, normal)
+
+    torch.testing.assert_close(only(0, u0=0.1), x.flip(3))
+    for quarters in range(4):
+        turned = only(1, u1=quarters / 4)
+        assert any(torch.allclose(turned, x.rot90(k, (2, 3)), atol=1e-5) for k in (quarters, -quarters))
+    shifted = only(2, u2=1.0, u3=0.5)  # one of eight rows down
+    torch.testing.assert_close(shifted[:, :, 1:], x[:, :, :-1])
+    torch.testing.assert_close(shifted[:, :, 0], x[:, :, 0])  # as in a mirror
+
+
+def test_ada_turns_hues_around_the_grey_axis():
+    ada, x = ADA(), pictures(1)
+    on, u, normal = torch.zeros(1, 13, dtype=torch.bool), torch.zeros(1, 8), torch.zeros(1, 7)
+    on[0, 11] = True
+    u[0, 7] = 0.5 + 1 / 3  # by a third of a turn: red becomes green, or blue
+    turned = ada.coloured(x, on, u, normal)
+    assert any(torch.allclose(turned, x.roll(k, 1), atol=1e-6) for k in (1, 2))
+    on[0, 11], on[0, 10], u[0, 6] = False, True, 0.1
+    torch.testing.assert_close(ada.coloured(x, on, u, normal), x - 2 * x.mean(1, keepdim=True))  # luma is inverted, chroma is not
+
+
+def test_ada_follows_the_signs_of_d_s_real_logits():
+    """p after scripted signs: 4 rounds of 32 images and 1,000 for the whole way make a step of .128."""
+    ada, game = ADA(target=0.6, every=4, kimg=1.0), SimpleNamespace(batch_size=32)
+    player = SimpleNamespace(name="discriminator")
+    seen = []
+    for share in (1.0, 1.0, 0.9, 0.7, 0.0):  # of real logits above 0; the mean sign is .6 at .8
+        for _ in range(4):
+            real = DiscriminatorOutput(torch.where(torch.arange(10) < 10 * share, 2.0, -3.0), torch.zeros(10, 1))
+            ada.watch(SimpleNamespace(seen=(real, None)), player)
+            ada.watch(SimpleNamespace(seen=(None, real)), player)  # nothing was said of real ones
+            ada.after_round(game)
+        seen.append(ada.p.item())
+    assert seen == pytest.approx([0.128, 0.256, 0.384, 0.256, 0.128])
+    for _ in range(8):
+        ada.after_round(game)  # without signs p stays
+    assert ada.p.item() == pytest.approx(0.128)
+
+
+def test_scales_of_a_sample_are_augmented_alike():
+    """A coarse scale, doubled, is moved as the fine one is, where the fine one is moved by a whole coarse pixel."""
+    coarse = torch.zeros(500, 1, 8, 8)
+    coarse[:, :, 4, 4] = 1.0
+    fine = coarse.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    small, large = DiffAugment(colour=False, cutout=0.0, translation=0.25).augment((coarse, fine), drawn(500))
+    places = [leaf.flatten(1).argmax(1) for leaf in (small, large)]
+    rows = places[0] // 8 - places[1] // 16 / 2
+    columns = places[0] % 8 - places[1] % 16 / 2
+    assert max(rows.abs().max(), columns.abs().max()) <= 1
+
+
+# ---- what the loss sees -----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_best_d_under_flipped_labels():
+    """D* = ((1 - s) p + s q) / (p + q) on two points, found by descent on a table of logits."""
+    p, q, share = torch.tensor([0.75, 0.25]), torch.tensor([0.25, 0.75]), 0.05
+    logits = torch.zeros(2, requires_grad=True)
+    loss = LabelFlip(share).wrap(NonSaturating(), "loss")
+    n = 200_000
+    real, fake = (torch.multinomial(law, n, replacement=True, generator=torch.Generator().manual_seed(i)) for i, law in enumerate((p, q)))
+    optimizer = torch.optim.LBFGS([logits], max_iter=50)
+
+    def objective():
+        optimizer.zero_grad()
+        outs = tuple(DiscriminatorOutput(logits[at], logits[at, None]) for at in (real, fake))
+        value = loss.discriminator(SimpleNamespace(on_both=outs, draws=drawn(n)))
+        value.backward()
+        return value
+
+    optimizer.step(objective)
+    assert logits.sigmoid().tolist() == pytest.approx(((1 - share) * p + share * q).tolist(), abs=0.005)
+
+
+def test_flipped_labels_are_a_share_and_leave_g_alone():
+    loss = LabelFlip(0.2).wrap(Wasserstein(), "loss")
+    outs = (
+        DiscriminatorOutput(torch.ones(10_000), torch.zeros(10_000, 1)),
+        DiscriminatorOutput(-torch.ones(10_000), torch.zeros(10_000, 1)),
+    )
+    play = SimpleNamespace(on_both=outs, on_fake=outs[1], draws=drawn(10_000))
+    assert loss.discriminator(play).item() == pytest.approx(-2 * (1 - 2 * 0.2), abs=0.05)
+    assert loss.generator(play).item() == 1.0
+    assert LabelFlip(0.0).wrap(Wasserstein(), "loss").discriminator(play).item() == -2.0
+
+
+def test_label_smoothing_reaches_a_loss_below_other_tricks():
+    for tricks in ([LabelFlip(), TopK(), LabelSmoothing()], [LabelSmoothing(), TopK(), LabelFlip()]):
+        loss = made = NonSaturating()
+        for trick in tricks:
+            made = trick.wrap(made, "loss")
+        assert loss.targets["real"].number == 0.9
+    with pytest.raises(ValueError, match="Wasserstein has none"):
+        LabelSmoothing().wrap(TopK().wrap(Wasserstein(), "loss"), "loss")
+
+
+def test_g_follows_the_best_share_of_its_samples():
+    """Of 8 samples the 4 best have the gradient of the mean over them; the loss is that of all."""
+    logits = torch.tensor([3.0, -1.0, 2.0, 0.5, 7.0, -4.0, 1.0, 0.0], requires_grad=True)
+    loss = TopK(0.5).wrap(NonSaturating(), "loss")
+    value = loss.generator(SimpleNamespace(on_fake=DiscriminatorOutput(logits, logits[:, None])))
+    value.backward()
+    best = torch.tensor([1.0, 0, 1, 0, 1, 0, 1, 0])
+    torch.testing.assert_close(logits.grad, -best * torch.sigmoid(-logits.detach()) / 4)
+    assert value.item() == nn.functional.softplus(-logits).mean().item()
+
+
+@pytest.mark.parametrize("loss", [NonSaturating, Hinge, RelativisticAverage, RelativisticPaired, MMD])
+def test_all_of_the_samples_are_the_loss_itself_bit_for_bit(loss):
+    plain, _ = play(4, {"loss": loss()})
+    best, _ = play(4, {"loss": loss()}, tricks={"top_k": TopK(1.0)})
+    assert torch.equal(flat(plain.G, plain.D), flat(best.G, best.D))
+    half, _ = play(4, {"loss": loss()}, tricks={"top_k": TopK(0.5)})
+    assert not torch.equal(flat(plain.G), flat(half.G))
+
+
+# ---- what D reads of its batch ----------------------------------------------------------------------------------------------------------
+
+
+def test_minibatch_discrimination_counts_equal_samples():
+    """B - 1 in a batch of equal samples, 0 where all are far away, and the formula in between."""
+    torch.manual_seed(0)
+    closeness = Closeness(6, kernels=10, dimensions=5)
+    assert torch.equal(closeness(torch.randn(1, 6).expand(8, 6)), torch.full((8, 10), 7.0))
+    assert closeness(1e4 * torch.randn(8, 6)).abs().max() < 1e-6
+    f = torch.randn(4, 6)
+    m = torch.einsum("nf,fbc->nbc", f, closeness.tensor)
+    expected = sum(torch.exp(-(m[2] - m[j]).abs().sum(1)) for j in (0, 1, 3))
+    torch.testing.assert_close(closeness(f)[2], expected)
+
+
+def test_the_deviation_within_groups():
+    """1 for features of +-1, 1e-4 for equal ones; groups are rows that follow each other, and the rest belongs to the last."""
+    signs = torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None].expand(4, 5)
+    deviation = Deviation(4)
+    found = deviation(torch.cat([signs, torch.ones(4, 5), 3 * signs, -3 * signs[:1]]))
+    assert found[:8, 0].tolist() == pytest.approx([1.0] * 4 + [1e-4] * 4)
+    last = torch.tensor([3.0, -3, 3, -3, -3]).std(correction=0).item()
+    assert found[8:, 0].tolist() == pytest.approx([last] * 5)
+    assert deviation(torch.ones(3, 5)).shape == (3, 1)
+
+
+@pytest.mark.parametrize("trick", [MinibatchDiscrimination(6, 2), MinibatchStddev()], ids=lambda trick: type(trick).__name__)
+def test_a_d_that_compares_samples_says_so(trick):
+    game, _ = make(tricks={"minibatch": trick})
+    assert game.D.couples_samples
+    assert game.D.couples_in_evaluation
+    x, other = torch.randn(8, 2), torch.randn(8, 2)
+    game.D.eval()
+    with torch.no_grad():
+        changed = game.D(torch.cat([x[:1], other[1:]])).logits[0] - game.D(x).logits[0]
+    assert changed.abs() > 1e-6
+
+
+# ---- dropout ----------------------------------------------------------------------------------------------------------------------------
+
+
+def activations(game, side):
+    return [module for module in game.players[side].net.modules() if isinstance(module, Dropped)]
+
+
+def test_dropout_keeps_the_mean_and_drops_a_share():
+    game, _ = make(tricks={"dropout": Dropout(["discriminator", "generator"], 0.3)})
+    assert len(activations(game, "discriminator")) == len(activations(game, "generator")) == 2
+    trick = game.tricks["dropout"]
+    trick.seeds["discriminator"] = drawn(2000).integers(2**32)
+    out = trick.dropped(torch.ones(2000, 50), 0)
+    assert set(out.unique().tolist()) == {0.0, torch.tensor(1 / 0.7).item()}
+    assert (out == 0).float().mean().item() == pytest.approx(0.3, abs=0.005)
+    dropped = (out == 0).float() - 0.3
+    assert (dropped.T @ dropped / 2000 - 0.21 * torch.eye(50)).abs().max() < 0.03  # no two outputs go together
+    assert (dropped @ dropped.T / 50 - 0.21 * torch.eye(2000)).mean().abs() < 0.001  # nor two samples
+    assert not torch.equal(out, trick.dropped(torch.ones(2000, 50), 1))
+
+
+def test_dropout_is_off_in_evaluation():
+    game, batches = make(tricks={"dropout": Dropout(["discriminator", "generator"], 0.5), "ema": EMA(0.5)})
+    game.round(batches)
+    z, x = torch.randn(4, 8), torch.randn(4, 2)
+    for net, given in ((game.G, z), (game.sampler, z), (game.D, x)):
+        plain = net.eval()(given)
+        assert torch.equal(plain[0], net(given)[0])
+
+
+def test_two_passes_under_one_augmentation_drop_the_same():
+    game, batches = make(tricks={"dropout": Dropout()})
+    same = []
+
+    class Twice(Penalty):
+        def discriminator(self, play):
+            real, fake = play.on_both
+            same.append(torch.equal(play.judge(play.real, play.y, like="real").features, real.features))
+            same.append(torch.equal(play.judge(play.fake, play.fake_y, like="fake").features, fake.features))
+            other = play.judge(play.real, play.y).features
+            same.append(not torch.equal(other == 0, real.features == 0))
+
+    game, batches = make({"loss": NonSaturating(), "twice": Twice()}, tricks={"dropout": Dropout()})
+    game.round(batches)
+    assert same == [True] * 3
+
+
+def test_latents_that_repeat_are_not_dropped_alike_in_every_round():
+    game, _ = make(tricks={"dropout": Dropout(["generator"])})
+    z = torch.ones(1, 8)
+    first = game.G(z)
+    assert torch.equal(first, game.G(z))
+    game.tricks["dropout"].after_round(game)
+    assert not torch.equal(first, game.G(z))
+
+
+def test_dropout_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match="MSGDiscriminator has none as modules"):
+        Dropout().wrap(MSGDiscriminator(Spec((1, 8, 8)), width=8), "discriminator")
+    game, batches = make({"loss": NonSaturating(), "r1": ApproximateR1(share=0.25)}, tricks={"dropout": Dropout()})
+    with pytest.raises(UserError, match=r"cannot tell which 16 samples .* needs share=1\.0"):
+        game.round(batches)

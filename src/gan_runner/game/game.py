@@ -120,6 +120,7 @@ class Game(nn.Module):
     nets: {"generator": G, "discriminator": D}, or one of them; optimizers: the same names, each a functools.partial of an optimiser.
     terms: {"loss": the objective, name: penalty, ...}. batch_size counts all processes; steps is the length of the run in rounds.
     scaler: a factory of the gradient scaler of a player (float16); precision: the context in which objectives are computed.
+    again: builds this game with other first weights, given a number from 1, for a trick that restarts it.
     """
 
     def __init__(
@@ -138,12 +139,13 @@ class Game(nn.Module):
         device: torch.device | str = "cpu",
         precision: Callable[[], AbstractContextManager] = nullcontext,
         scaler: Callable[[], torch.amp.GradScaler] = lambda: torch.amp.GradScaler(enabled=False),
+        again: Callable[[int], Game] | None = None,
     ):
         super().__init__()
         tricks = tricks or {}
         if coupled := [name for name, term in terms.items() if (term.coupled or term.balanced is not None) and accumulate > 1]:
             raise ValueError(f"trainer.accumulate={accumulate} cuts the batch, and {', '.join(coupled)} needs all of it: use accumulate=1")
-        self.rule, self.precision = rule, precision
+        self.rule, self.precision, self.spec, self.again = rule, precision, spec, again
         self.tricks: Mapping[str, Trick] = nn.ModuleDict(tricks)  # type: ignore[assignment]
         self.batch_size, self.steps, self.accumulate, self.step = batch_size, steps, accumulate, 0
         self.micro_batch_size = distributed.share(batch_size, accumulate)
@@ -169,6 +171,8 @@ class Game(nn.Module):
         self.paired = any(term.paired for term in terms.values()) and self.G.classes is not None and not self.G.overrides("asked")
         self.schedules = [module for module in self.modules() if isinstance(module, Schedule)]
         self.phase: Phase = ()
+        for trick in tricks.values():
+            trick.build(self)
 
     @property
     def G(self) -> Generator:
@@ -194,7 +198,9 @@ class Game(nn.Module):
     def initialise(self, x: Tensor) -> None:
         """Let G initialise itself from the first batch of all processes, x (N ...), before the first round."""
         self.G.initialise(x, Draws(seeded("initialise", self.seed, device=self.generator.device), len(x)))
-        self.sampler.load_state_dict(self.G.state_dict())
+        kept = (module for trick in self.tricks.values() for module in trick.modules() if type(module) is type(self.G))
+        for copy in (self.sampler, *kept):
+            copy.load_state_dict(self.G.state_dict())
 
     # ---- the training step ----------------------------------------------------------------------------------------------------------
 
@@ -209,6 +215,8 @@ class Game(nn.Module):
         return logs
 
     def prepare(self, batches: Batches) -> None:
+        for trick in self.tricks.values():
+            trick.prepare(self)
         self.fill_schedules(self.step)
         for player in self.players.values():
             player.hyperparameters.apply(player.optimizer, self.step, self.steps)

@@ -1,8 +1,15 @@
 from gan_runner.game.trick import Augmentation as Augmentation
 from gan_runner.game.trick import Trick as Trick
+from gan_runner.tricks.ada import ADA as ADA
 from gan_runner.tricks.clipping import GradientClip as GradientClip
 from gan_runner.tricks.clipping import WeightClip as WeightClip
+from gan_runner.tricks.diffaugment import DiffAugment as DiffAugment
+from gan_runner.tricks.dropout import Dropout as Dropout
 from gan_runner.tricks.ema import EMA as EMA
 from gan_runner.tricks.instance_noise import InstanceNoise as InstanceNoise
+from gan_runner.tricks.label_flip import LabelFlip as LabelFlip
 from gan_runner.tricks.label_smoothing import LabelSmoothing as LabelSmoothing
+from gan_runner.tricks.minibatch import MinibatchDiscrimination as MinibatchDiscrimination
+from gan_runner.tricks.minibatch import MinibatchStddev as MinibatchStddev
 from gan_runner.tricks.spectral_norm import SpectralNorm as SpectralNorm
+from gan_runner.tricks.top_k import TopK as TopK
