@@ -1,31 +1,41 @@
 """Tricks, against what they are defined to do."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from games import flat, make, play
-from gan_runner.architectures import MSGDiscriminator
-from gan_runner.draws import Draws
+from games import adam, flat, images, make, play, sgd
+from gan_runner.architectures import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator, MSGDiscriminator
+from gan_runner.datasets import Samples
+from gan_runner.draws import Draws, seeded
 from gan_runner.errors import UserError
-from gan_runner.game import DiscriminatorOutput, Penalty, Spec
+from gan_runner.execution.engine import Engine
+from gan_runner.execution.replay import Replayed
+from gan_runner.game import DiscriminatorOutput, Game, Generator, Penalty, Spec, Term
 from gan_runner.losses import MMD, Hinge, NonSaturating, RelativisticAverage, RelativisticPaired, Wasserstein
-from gan_runner.penalties import ApproximateR1
+from gan_runner.penalties import ApproximateR1, LeCam
+from gan_runner.rules import Solo
 from gan_runner.schedules import Linear
 from gan_runner.tricks import (
     ADA,
     EMA,
+    ColumnNorm,
     DiffAugment,
     Dropout,
+    Freeze,
     GradientClip,
     InstanceNoise,
     LabelFlip,
     LabelSmoothing,
     MinibatchDiscrimination,
     MinibatchStddev,
+    NoiseScale,
+    RestartOnCollapse,
     SpectralNorm,
+    StandingStatistics,
     TopK,
     WeightClip,
 )
@@ -417,3 +427,255 @@ def test_dropout_refuses_what_it_cannot_do():
     game, batches = make({"loss": NonSaturating(), "r1": ApproximateR1(share=0.25)}, tricks={"dropout": Dropout()})
     with pytest.raises(UserError, match=r"cannot tell which 16 samples .* needs share=1\.0"):
         game.round(batches)
+
+
+# ---- weights ----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_frozen_layers_keep_their_weights_and_the_others_move():
+    before, _ = make(tricks={"freeze": Freeze({"discriminator": ["body.0"], "generator": ["head"]})})
+    game, _ = play(4, tricks={"freeze": Freeze({"discriminator": ["body.0"], "generator": ["head"]})})
+    for side, still in (("discriminator", "body.0"), ("generator", "head")):
+        for (name, p), was in zip(game.players[side].net.named_parameters(), before.players[side].net.parameters(), strict=True):
+            assert torch.equal(p, was) == name.startswith(f"{still}."), name
+
+
+@pytest.mark.parametrize("tricks", [["freeze", "spectral_norm"], ["spectral_norm", "freeze"]])
+def test_a_frozen_layer_may_be_normalised(tricks):
+    made = {"freeze": Freeze({"discriminator": ["body.0"]}), "spectral_norm": SpectralNorm()}
+    game, _ = play(3, tricks={name: made[name] for name in tricks})
+    frozen = [name for name, p in game.D.named_parameters() if not p.requires_grad]
+    assert {name.split(".parametrizations")[0] for name in frozen} >= {"body.0"}
+    assert all(name.startswith("body.0.") for name in frozen)
+
+
+def test_a_layer_that_does_not_exist_is_named_with_those_that_do():
+    with pytest.raises(ValueError, match=r"freeze\.layers\.discriminator names boddy, .*; there are body, body\.0, body\.2, head"):
+        make(tricks={"freeze": Freeze({"discriminator": ["boddy"]})})
+    with pytest.raises(ValueError, match=r"names body\.1, which has no weights"):
+        make(tricks={"freeze": Freeze({"discriminator": ["body.1"]})})
+
+
+def test_the_weights_into_each_unit_are_bounded():
+    """A row of norm 5 at a limit of 2 is 2/5 of itself; shorter ones stay; so it is at the start and after each step."""
+    layers = nn.Sequential(nn.Linear(2, 2), nn.Conv2d(1, 2, 1))
+    with torch.no_grad():
+        layers[0].weight.copy_(torch.tensor([[3.0, 4.0], [0.5, 0.1]]))
+        layers[1].weight.copy_(torch.tensor([7.0, -1.0]).view(2, 1, 1, 1))
+    ColumnNorm(2.0).wrap(layers, "discriminator")
+    assert layers[0].weight.flatten().tolist() == pytest.approx([1.2, 1.6, 0.5, 0.1])
+    assert layers[1].weight.flatten().tolist() == pytest.approx([2.0, -1.0])
+    game, batches = make(tricks={"column_norm": ColumnNorm(0.2)})
+    for _ in range(3):
+        norms = torch.cat([p.norm(dim=1) for p in game.D.parameters() if p.dim() == 2])
+        assert norms.max().item() == pytest.approx(0.2)
+        game.round(batches)
+    assert max(p.norm(dim=1).max() for p in game.G.parameters() if p.dim() == 2) > 0.3
+    with pytest.raises(ValueError, match="MSGDiscriminator has none that are free"):
+        ColumnNorm().wrap(MSGDiscriminator(Spec((1, 8, 8)), width=8), "discriminator")
+
+
+# ---- averages of G ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_several_half_lives_are_kept_at_once_and_the_first_is_judged():
+    game, _ = play(6, tricks={"ema": EMA([0.3, 1.0, 5.0])})
+    ema = game.tricks["ema"]
+    assert list(ema.averages) == [0.3, 1.0, 5.0]
+    assert game.sampler is game.average is ema.averages[0.3]
+    for halflife, net in ema.averages.items():
+        alone, _ = play(6, tricks={"ema": EMA(halflife)})
+        assert torch.equal(flat(alone.sampler), flat(net))
+    for wrong in ([], [1.0, 1.0]):
+        with pytest.raises(ValueError, match="expected half-lives that differ, one or more"):
+            EMA(wrong)
+
+
+def test_the_half_life_of_an_average_ramps_up():
+    """With G held at 1 and a half-life of `rampup` times the images so far, round n shrinks the distance by 2^(-1 / (rampup n))."""
+    game, _batches = make(tricks={"ema": EMA(0.32, rampup=0.5)}, batch_size=32)
+    ema, distance = game.tricks["ema"], 1.0
+    with torch.no_grad():
+        for p in game.G.parameters():
+            p.fill_(1.0)
+        for p in ema.net.parameters():
+            p.zero_()
+    for n in range(1, 41):
+        game.fill_schedules(n - 1)
+        ema.after_round(game)
+        distance *= 0.5 ** (1 / min(0.5 * n, 10))  # 10 rounds are .32 kimg
+        assert 1 - next(ema.net.parameters()).flatten()[0].item() == pytest.approx(distance, rel=1e-3, abs=1e-6)
+
+
+# ---- statistics of batch norm -----------------------------------------------------------------------------------------------------------
+
+
+def normed(**settings):
+    nets = {"discriminator": partial(DCGANDiscriminator, width=4), "generator": partial(DCGANGenerator, latent=8, width=4)}
+    return make(nets=nets, data=images(), batch_size=16, **settings)
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_standing_statistics_are_the_means_over_fresh_batches(ema):
+    game, batches = normed(tricks=({"ema": EMA(0.05)} if ema else {}) | {"standing": StandingStatistics(3)})
+    for _ in range(4):
+        game.round(batches)
+    judged, weights = game.sampler.eval(), game.average if ema else game.G
+    for p, its in zip(judged.parameters(), weights.parameters(), strict=True):
+        assert p is its
+    norm, generator = judged.start[2], seeded("standing statistics", game.seed)
+    inputs = [judged.start[:2](judged.prior(Draws(generator, 16))) for _ in range(3)]
+    torch.testing.assert_close(norm.running_mean, torch.stack([x.mean((0, 2, 3)) for x in inputs]).mean(0))
+    torch.testing.assert_close(norm.running_var, torch.stack([x.var((0, 2, 3)) for x in inputs]).mean(0))
+    before = norm.running_mean.clone()
+    game.round(batches)
+    assert not torch.equal(game.sampler.eval().start[2].running_mean, before)
+    plain, batches = normed(tricks={"ema": EMA(0.05)} if ema else {})
+    for _ in range(5):
+        plain.round(batches)
+    assert torch.equal(flat(plain), flat(game))  # G itself and its statistics are left alone
+
+
+def test_standing_statistics_refuse_what_they_cannot_do():
+    with pytest.raises(ValueError, match="MLPGenerator has none: drop the trick"):
+        make(tricks={"standing": StandingStatistics()})
+    with pytest.raises(ValueError, match="let it be the last in the list of tricks"):
+        normed(tricks={"standing": StandingStatistics(), "ema": EMA()})
+
+
+# ---- how noisy gradients are ------------------------------------------------------------------------------------------------------------
+
+
+class MeanProduct(Term):
+    """G: the mean of <w, x>, whose gradient at a sample is x."""
+
+    def generator(self, play):
+        return (play.x @ play.G.w).mean()
+
+
+class Weights(Generator):
+    latent = 1
+
+    def __init__(self, spec):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(spec.shape))
+
+
+@pytest.mark.parametrize("accumulate", [2, 8])
+def test_the_noise_scale_is_the_trace_of_the_covariance_over_the_squared_mean(accumulate):
+    """Of gradients N(m, I) in 200 dimensions, |m| = 1: 200."""
+    samples = torch.randn(60_000, 200, generator=torch.Generator().manual_seed(0))
+    samples += torch.full((200,), 200**-0.5) - samples.mean(0)
+    data = (Spec((200,)), Samples(samples))
+    noise = NoiseScale(0.995)
+    game, batches = make(
+        {"loss": MeanProduct()}, Solo(), {"noise": noise}, {"generator": Weights}, data, sgd, batch_size=128, accumulate=accumulate
+    )
+    for _ in range(1500):
+        logs = game.round(batches)
+    assert logs["noise/g"].item() == pytest.approx(200, rel=0.05)
+    assert "noise/d" not in logs
+
+
+def test_the_noise_scale_is_finite_and_needs_micro_batches():
+    _, logs = (game := make(tricks={"noise": NoiseScale()}, accumulate=2))[0], game[0].round(game[1])
+    assert all(0 <= logs[f"noise/{side}"].item() <= 1e9 for side in "gd")
+    with pytest.raises(ValueError, match=r"use trainer\.accumulate=2 or more"):
+        make(tricks={"noise": NoiseScale()})
+
+
+# ---- collapse ---------------------------------------------------------------------------------------------------------------------------
+
+
+class Constant(MLPGenerator):
+    """A generator that makes the same sample always."""
+
+    capturable = True
+
+    def __init__(self, spec):
+        super().__init__(spec, width=16, depth=1)
+        nn.init.zeros_(self.head.weight)
+
+
+def collapsing(collapses, engine=Engine, rounds=60, **restart):
+    """A game that collapses until it was restarted so many times, after some rounds; its rates fall from .001 to 0 in 1,000."""
+    settings = {
+        "optimizer": partial(adam, lr=Linear(1e-3, 0.0, 1000)), "steps": 1000, "terms": {"loss": NonSaturating(), "lecam": LeCam()},
+    }  # fmt: skip
+
+    def tricks():
+        return {"restart": RestartOnCollapse(**{"ratio": 0.1, "every": 5, "patience": 3} | restart), "ema": EMA(0.5)}
+
+    def again(number):
+        assert number == len(built) + 1
+        G = Constant if number < collapses else partial(MLPGenerator, width=16, depth=1)
+        nets = {"discriminator": MLPDiscriminator, "generator": G}
+        built.append(make(nets=nets, tricks=tricks(), again=again, **settings | {"terms": {"loss": NonSaturating(), "lecam": LeCam()}})[0])
+        return built[-1]
+
+    built: list[Game] = []
+    torch.manual_seed(0)
+    nets = {"discriminator": MLPDiscriminator, "generator": Constant}
+    game, batches = make(nets=nets, tricks=tricks(), again=again, **settings)
+    turns = engine(game, pytest.fail)
+    frozen = Still(game)
+    restarts = []
+    for _ in range(rounds):
+        frozen(collapses)
+        logs = game.round(batches, turns.turn)
+        restarts.append(int(logs["collapse/restarts"]))
+    return game, restarts, built
+
+
+class Still:
+    """Keeps the head of a collapsed G at 0."""
+
+    def __init__(self, game):
+        self.game = game
+
+    @torch.no_grad()
+    def __call__(self, collapses):
+        if int(self.game.tricks["restart"].restarts) < collapses:
+            self.game.G.head.weight.zero_()
+
+
+@pytest.mark.parametrize("engine", [Engine, Replayed])
+def test_a_collapse_triggers_one_restart_and_the_rate_stays_halved_under_a_schedule(engine):
+    game, restarts, built = collapsing(1, engine)
+    assert restarts == [0] * 15 + [1] * 45  # checks before rounds 5, 10 and 15, counted from 0
+    assert len(built) == 1
+    for player in game.players.values():
+        assert player.hyperparameters.rate_factor == 0.5
+        assert float(player.optimizer.param_groups[0]["lr"]) == pytest.approx(0.5 * 1e-3 * (1 - 59 / 1000))
+
+
+def test_a_restart_keeps_nothing_of_the_failed_attempt():
+    """Right after it, all is that of the new game but for the round, the random numbers and the rates; then it is played from there."""
+    game, _, built = collapsing(1, rounds=15)
+    game.tricks["restart"].prepare(game)
+    [fresh] = built
+    own, theirs = game.state_dict(), fresh.state_dict()
+    assert own["_extra_state"]["step"] == 15
+    for key, value in theirs.items():
+        if isinstance(value, torch.Tensor) and not key.startswith("tricks.restart."):
+            assert torch.equal(own[key], value), key
+    for player in game.players.values():
+        assert not player.optimizer.state
+    assert game.tricks["ema"].net.head.weight.abs().max() > 0
+
+
+def test_restarts_are_numbered_and_end():
+    game, restarts, built = collapsing(9, rounds=100, times=2, every=3)
+    assert [restarts.index(n) for n in (1, 2)] == [9, 18]
+    assert max(restarts) == len(built) == 2
+    assert game.players["generator"].hyperparameters.rate_factor == 0.25
+
+
+def test_a_run_that_has_not_collapsed_is_left_alone():
+    def fail(number):
+        raise AssertionError(number)
+
+    watched, _ = play(30, tricks={"restart": RestartOnCollapse(ratio=0.01, every=2, patience=1)}, again=fail)
+    plain, _ = play(30)
+    assert torch.equal(flat(*watched.players.values()), flat(*plain.players.values()))
+    assert watched.tricks["restart"].distances.min() > 0

@@ -187,6 +187,12 @@ class Game(nn.Module):
         """The generator whose samples are judged: G, or the copy of it that a trick keeps."""
         return self._sampler[0]
 
+    @property
+    def average(self) -> Generator | None:
+        """The average of G that a trick keeps, the one that is judged; None without one."""
+        [weights] = getattr(self.sampler, "stands_for", self._sampler)
+        return None if weights is self.G else weights
+
     def get_extra_state(self) -> dict[str, Any]:
         return {"step": self.step, "generator": self.generator.get_state()}
 
@@ -249,7 +255,7 @@ class Game(nn.Module):
         with self.only(player):
             for micro, rows, last in self.micro_batches(batch):
                 play = Play(self.G, self.D, micro, draws.of(rows), self.augment, self.passes, self.paired)
-                play.average = None if self.sampler is self.G else self.sampler
+                play.average = self.average
                 with nullcontext() if last else player.no_sync():
                     with self.precision():
                         value, parts = player.evaluate(play, self.due)

@@ -65,7 +65,10 @@ class Trick(nn.Module):
         return {}
 
     def sampler(self, generator: Generator) -> Generator:
-        """Return the generator whose samples are measured."""
+        """Return the generator whose samples are measured.
+
+        One that shares all weights with the given one, and differs in its buffers, names it: `stands_for = (generator,)`.
+        """
         return generator
 
 
