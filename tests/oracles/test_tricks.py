@@ -639,6 +639,10 @@ class Still:
             self.game.G.head.weight.zero_()
 
 
+def test_a_restart_is_the_same_where_rounds_are_replayed():
+    assert torch.equal(*(flat(collapsing(1, engine)[0]) for engine in (Engine, Replayed)))
+
+
 @pytest.mark.parametrize("engine", [Engine, Replayed])
 def test_a_collapse_triggers_one_restart_and_the_rate_stays_halved_under_a_schedule(engine):
     game, restarts, built = collapsing(1, engine)

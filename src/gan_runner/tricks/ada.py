@@ -51,6 +51,7 @@ class ADA(Trick):
 
     p: Tensor
     rotates: Tensor
+    seen: Tensor
     signs: Tensor
     rounds: Tensor
 
@@ -61,7 +62,8 @@ class ADA(Trick):
         self.target, self.every, self.kimg = target, every, kimg
         self.register_buffer("p", torch.zeros(()))
         self.register_buffer("rotates", torch.tensor([gate in ROTATIONS for gate in range(GATES)]), persistent=False)
-        self.register_buffer("signs", torch.zeros(2))  # their sum, and how many there were
+        self.register_buffer("seen", torch.zeros(2))  # in this round and process: the sum of signs, and how many there were
+        self.register_buffer("signs", torch.zeros(2))  # the same since the last change of p, of all processes
         self.register_buffer("rounds", torch.zeros((), dtype=torch.int64))
 
     def build(self, game: Game) -> None:
@@ -116,13 +118,16 @@ class ADA(Trick):
     def watch(self, play: Play, player: Player) -> None:
         real, _ = play.seen
         if player.name == "discriminator" and real is not None:
-            self.signs.add_(torch.stack([real.logits.sign().sum(), torch.ones_like(real.logits).sum()]))
+            self.seen.add_(torch.stack([real.logits.sign().sum(), torch.ones_like(real.logits).sum()]))
 
     def after_round(self, game: Game) -> Logs:
         self.rounds.add_(1)
-        total, n = distributed.mean({"total": self.signs[0], "n": self.signs[1]}).values()
+        total, n = distributed.mean({"total": self.seen[0], "n": self.seen[1]}).values()
+        self.signs.add_(torch.stack([total, n]) * distributed.size())
+        self.seen.zero_()
+        total, n = self.signs.unbind()
         now = (self.rounds.remainder(self.every) == 0) & (n > 0)
-        sign = total / n.clamp_min(1e-9)
+        sign = total / n.clamp_min(1.0)
         step = game.batch_size * self.every / (1000 * self.kimg)
         self.p.copy_(torch.where(now, (self.p + step * (sign - self.target).sign()).clamp(0, 1), self.p))
         self.signs.mul_(~now)

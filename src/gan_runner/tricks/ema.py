@@ -10,7 +10,7 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from gan_runner.game.trick import Trick
-from gan_runner.schedules import Schedule
+from gan_runner.schedules import Schedule, schedule
 
 if TYPE_CHECKING:
     from gan_runner.game.game import Game
@@ -41,7 +41,7 @@ class EMA(Trick):
         self.halflives = halflife_kimg if isinstance(halflife_kimg, list) else [halflife_kimg]
         if not self.halflives or len(set(self.halflives)) < len(self.halflives):
             raise ValueError(f"halflife_kimg={halflife_kimg}: expected half-lives that differ, one or more")
-        self.rampup, self.rounds = rampup, Rounds()
+        self.rampup, self.rounds = rampup, schedule(0.0) if rampup is None else Rounds()
 
     def sampler(self, generator: Generator) -> Generator:
         self.net, *others = (copy.deepcopy(generator).eval().requires_grad_(False) for _ in self.halflives)
