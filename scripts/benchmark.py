@@ -21,12 +21,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import parts, refinement, training
+from benchmarks import parts, refinement, training, tricks
 from benchmarks.tables import load, machine, write
 
 PARTS = {
     "training": training.trainings,
     "scaling": training.scaling,
+    "tricks": tricks.tricks,
     "startup": parts.startup,
     "checkpoint": parts.checkpoint,
     "evaluation": parts.evaluation,

@@ -127,11 +127,33 @@ CASES = {  # every loss with every penalty in each round: tests/game/test_combin
     for every in (2, 4)
 }
 CASES |= {f"{loss}, spectral norm, ema": partial(config_of, "trick=[spectral_norm,ema]", loss=loss) for loss in named("loss")}
-CASES |= {name: partial(config_of, f"trick=[{name}]") for name in named("trick")}
+IMAGES = {"ada", "diffaugment"}  # tricks for images
+BESIDE = {  # what lets a trick act within a few rounds
+    "ada": [*PICTURES, "trick.ada.kimg=0.05", "trick.ada.every=3"],
+    "diffaugment": PICTURES,
+    "dropout": ["trick.dropout.players=[generator,discriminator]"],
+    "freeze": ["trick.freeze.layers.discriminator=[body.0]"],
+    "noise_scale": ["trainer.accumulate=2"],
+    "restart_on_collapse": [f"trick.restart_on_collapse.{word}" for word in ("ratio=0.99", "every=3", "patience=1")],
+}
+APART = {"standing_statistics"}  # needs batch norm, which each process computes of its own rows
+TRICKS = [name for name in named("trick") if name not in APART]
+CASES |= {name: partial(config_of, f"trick=[{name}]", *BESIDE.get(name, [])) for name in TRICKS}
+SMOOTH = {  # losses with what keeps D smooth, and the tricks that they cannot have; power iterations enlarge the rounding of micro-batches
+    "wasserstein": (["loss=wasserstein", *penalty("gradient_penalty")], "", {"label_smoothing"}),
+    "hinge": (["loss=hinge"], "spectral_norm,", {"label_smoothing", "spectral_norm", "column_norm", "noise_scale"}),
+}
+PAIRS = {
+    f"{name}, {loss}": partial(config_of, f"trick=[{first}{name}]", *words, *BESIDE.get(name, []), "trainer.steps=2")
+    for loss, (words, first, refused) in SMOOTH.items()
+    for name in TRICKS
+    if name not in refused
+}
+CASES |= PAIRS
 CASES |= {name: partial(config_of, f"rule={name}") for name in named("rule") if name != "solo"}  # for which a player has to be still
 ALL = [
     f"penalty=[{','.join(named('penalty'))}]",
-    f"trick=[{','.join(named('trick'))}]",
+    f"trick=[{','.join(name for name in TRICKS if name not in IMAGES | {'noise_scale'})}]",
     "architecture.conditional=true",
     "trick.weight_clip.limit=1.0",
     "rule.d_steps=2",
@@ -161,7 +183,12 @@ def play(config, folder):
 
 def weights(folder):
     """Every tensor of floats in the state of the game, by name."""
-    return floats(checkpoint.load(Path(folder) / "checkpoints" / "last.pt")["game"])
+    return compared(checkpoint.load(Path(folder) / "checkpoints" / "last.pt")["game"])
+
+
+def compared(state):
+    """Every tensor of floats in a state, by name, but for estimates that are made of gradients of micro-batches."""
+    return {name: value for name, value in floats(state).items() if not name.startswith("tricks.noise_scale.")}
 
 
 def figures():
@@ -291,10 +318,10 @@ def test_fifty_rounds_of_two_processes_equal_those_of_one(played):
 @pytest.mark.slow
 def test_training_moved_the_weights(played):
     """Without this, the equalities above could be those of runs that did nothing."""
-    for name in CASES:
+    for name in CASES.keys() - PAIRS.keys():  # some of two rounds have weights that are nearly 0
         with importable(played):
             game = build.assemble(OmegaConf.load(played / "two" / name / "config.yaml"), ["given_terms"]).game
-        assert furthest(floats(game.state_dict()), weights(played / "two" / name))[0] > 1e-4, name
+        assert furthest(compared(game.state_dict()), weights(played / "two" / name))[0] > 1e-4, name
 
 
 @pytest.mark.slow

@@ -90,6 +90,35 @@ def test_the_average_is_what_is_sampled(points):
     assert all(torch.equal(tensor, own[name]) for name, tensor in run.generator.state_dict().items())
 
 
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory):
+    """A run with two averages of G, judged with statistics of batch norm of their own."""
+    folder = tmp_path_factory.mktemp("averaged") / "run"
+    words = ["dataset=triangles", "dataset.n_train=32", "dataset.n_test=8", "dataset.resolution=16", "architecture=dcgan", "batch_size=8"]
+    words += ["trick=[ema,standing_statistics]", "trick.ema.halflife_kimg=[0.01,50]", "architecture.generator.width=4"]
+    words += ["architecture.discriminator.width=4", "trainer.steps=6", "trainer.accelerator=cpu", "callback=[checkpoint]"]
+    runs.train(composer.compose(words).config, folder)
+    return folder
+
+
+def test_another_average_is_sampled_where_it_is_asked_for(averaged, tmp_path):
+    judged, other = gan_runner.load(averaged), gan_runner.load(averaged, ema=50)
+    state = torch.load(averaged / "checkpoints" / "last.pt", weights_only=True)["game"]
+    for run, key in ((judged, "net"), (other, "others.0")):
+        assert torch.equal(run.generator.start[0].weight, state[f"tricks.ema.{key}.start.0.weight"])
+        assert not torch.equal(run.generator.start[2].running_mean, state[f"tricks.ema.{key}.start.2.running_mean"])
+    assert (judged.whose, other.whose) == ("average of G", "average of G with a half-life of 50 kimg")
+    again = gan_runner.load(averaged, ema=0.01)
+    assert torch.equal(again.sample(8), judged.sample(8))
+    assert again.whose == judged.whose
+    assert not torch.allclose(other.sample(8), judged.sample(8))
+    main(averaged, ema=50.0, format="npz", n=4, out=str(tmp_path / "x.npz"))
+    main(averaged, ema=50.0, export=str(tmp_path / "x.safetensors"))
+    exported = trained.load_generator(tmp_path / "x.safetensors")
+    z = torch.randn(4, exported.latent)
+    torch.testing.assert_close(exported(z), other.generator(z))
+
+
 @pytest.mark.parametrize("kind", ["grid", "interpolation"])
 def test_a_picture_is_written(pictures, tmp_path, kind):
     main(pictures, format=kind, n=20, out=str(tmp_path / "new" / "x.png"))
@@ -317,6 +346,10 @@ def test_mistakes_are_told(points, pictures, tmp_path):
         main(tmp_path)
     with pytest.raises(UserError, match="grey or RGB"):
         main(points, format="png")
+    with pytest.raises(UserError, match=r"ema=50: .* keeps averages with half-lives of 17\.7 thousand images"):
+        main(points, ema=50.0)
+    with pytest.raises(UserError, match=r"ema=-1\.0: expected a number of thousand images, above 0, or null"):
+        main(points, ema=-1.0)
 
 
 def test_a_hostile_run_directory_executes_nothing(points, tmp_path):

@@ -257,3 +257,58 @@ class Gather(torch.autograd.Function):
 def gather(rows: Tensor) -> Tensor:
     """All-gather rows, in rank order, differentiably; with one process, return them unchanged."""
     return rows if size() == 1 else Gather.apply(rows)
+
+
+class GatherApart(torch.autograd.Function):
+    """All-gather rows, in rank order, where ranks compute different values from them: backward adds up the gradients of all ranks.
+
+    It may be differentiated any number of times.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        everyone = [torch.empty_like(rows) for _ in range(size())]
+        dist.all_gather(everyone, rows.contiguous())
+        return torch.cat(everyone)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return _AddedUp.apply(grads[0])
+
+
+class _AddedUp(torch.autograd.Function):
+    """All-reduce the rows of everyone, and return those of this rank: the adjoint of GatherApart."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        total = rows.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total[own(len(rows) // size())].clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return GatherApart.apply(grads[0])
+
+
+_rows_are_same = False  # whether each rank works on the rows of all
+
+
+@contextmanager
+def same_rows() -> Iterator[None]:
+    """Let `gather_apart` return rows unchanged, since each rank works on the rows of all."""
+    global _rows_are_same
+    _rows_are_same = True
+    try:
+        yield
+    finally:
+        _rows_are_same = False
+
+
+def gather_apart(rows: Tensor) -> Tensor:
+    """All-gather rows, in rank order, where ranks compute different values from them; with one process, return them unchanged."""
+    return rows if size() == 1 or _rows_are_same else GatherApart.apply(rows)
+
+
+def own(n: int) -> slice:
+    """Return the place of this rank's n rows among those of all ranks."""
+    return slice(rank() * n, (rank() + 1) * n)

@@ -18,6 +18,7 @@ from gan_runner.assembly import build, parts
 from gan_runner.datasets import Dataset
 from gan_runner.datasets.classes import label_of
 from gan_runner.errors import UserError
+from gan_runner.game.game import Game
 from gan_runner.game.network import Discriminator, Generator
 from gan_runner.game.spec import Spec
 from gan_runner.sampling import subjects
@@ -40,11 +41,18 @@ class NoOptimizer:
 class TrainedRun:
     """A trained run: its configuration, its networks in evaluation mode, and samples.
 
-    `generator` is the one that is evaluated: the average of G if the run keeps one, else G.
+    `generator` is the one that is evaluated: the average of G if the run keeps one, else G. `whose` says it in words.
     """
 
-    def __init__(self, folder: Path, which: str = "last", packages: Sequence[str] = (), device: torch.device | None = None):
-        self.folder, self.device = folder, device or torch.device("cpu")
+    def __init__(
+        self,
+        folder: Path,
+        which: str = "last",
+        packages: Sequence[str] = (),
+        device: torch.device | None = None,
+        ema: float | None = None,
+    ):
+        self.folder, self.device, self.ema = folder, device or torch.device("cpu"), ema
         contents.refuse_foreign(folder)
         self.config: dict[str, Any] = build.plain(directory.read_config(folder))
         self.path, state = read_state(folder, which)
@@ -61,10 +69,24 @@ class TrainedRun:
         except checkpoint.MISFIT as error:
             raise UserError(f"{self.path} does not fit {folder / 'config.yaml'}: {checkpoint.misfit(error)}") from error
         self.spec, self.step = spec, state["step"]
-        self.packages, self.averaged = packages, game.sampler is not game.G
-        self.generator: Generator = game.sampler.eval().requires_grad_(False)
+        self.packages, self.whose = packages, "G" if game.average is None else "average of G"
+        self.generator: Generator = (game.sampler if ema is None else self.average(game, ema)).eval().requires_grad_(False)
         self.shift_invariant: bool = game.terms["loss"].shift_invariant
         self.discriminator: Discriminator | None = game.D and game.D.eval().requires_grad_(False)
+
+    def average(self, game: Game, halflife: float) -> Generator:
+        """Return the average of G with this half-life in thousand images. UserError where the run keeps none."""
+        kept = {each: net for trick in game.tricks.values() for each, net in trick.averages.items()}
+        if halflife not in kept:
+            there = f"averages with half-lives of {', '.join(f'{each:g}' for each in kept)} thousand images" if kept else "no average of G"
+            raise UserError(f"ema={halflife:g}: {self.folder} keeps {there}")
+        if kept[halflife] is game.average:
+            return game.sampler
+        self.whose = f"average of G with a half-life of {halflife:g} kimg"
+        found: Generator = kept[halflife]
+        for trick in game.tricks.values():
+            found = found if trick.averages else trick.sampler(found)
+        return found
 
     def sample(self, n: int = 64, y: Tensor | int | str | None = None, seed: int = 0, batch_size: int = 500) -> Tensor:
         """Draw n samples as data, N ... (images: float in [-1, 1]).
@@ -96,7 +118,7 @@ class TrainedRun:
         """Yield the networks of every numbered checkpoint, oldest first, loading each on demand."""
         for path in checkpoint.numbered(self.folder / "checkpoints"):
             try:
-                then = TrainedRun(self.folder, str(path), self.packages, self.device)
+                then = TrainedRun(self.folder, str(path), self.packages, self.device, self.ema)
             except UserError as error:
                 if isinstance(error.__cause__, FileNotFoundError):  # the run goes on, and has removed it
                     continue
@@ -115,9 +137,14 @@ def named(spec: Spec, dataset: Dataset) -> Spec:
     return spec._replace(class_names=there.class_names) if there.classes == spec.classes else spec
 
 
-def load(folder: str | Path, checkpoint: str = "last", packages: Sequence[str] = (), device: str = "cpu") -> TrainedRun:
-    """Load the run in a directory. checkpoint: last, best or the path of a file. packages: packages that its configuration may name."""
-    return TrainedRun(Path(folder), checkpoint, packages, torch.device(device))
+def load(
+    folder: str | Path, checkpoint: str = "last", packages: Sequence[str] = (), device: str = "cpu", ema: float | None = None
+) -> TrainedRun:
+    """Load the run in a directory. checkpoint: last, best or the path of a file. packages: packages that its configuration may name.
+
+    ema: the half-life, in thousand images, of the average of G to sample; None: the one that is judged. UserError where there is none.
+    """
+    return TrainedRun(Path(folder), checkpoint, packages, torch.device(device), ema)
 
 
 def read_state(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:

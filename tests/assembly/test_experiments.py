@@ -210,6 +210,18 @@ def test_between_log_points_the_host_does_not_wait_for_the_device(name):
             torch.cuda.set_sync_debug_mode("default")
 
 
+def test_a_game_is_built_again_with_weights_of_the_seed_and_the_number():
+    """What restart_on_collapse asks for: reproducible, other weights for each number, and no change of the global random state."""
+    game = build.assemble(tiny("trick=[restart_on_collapse]")).game
+    before = torch.get_rng_state()
+    first, same, second = (flat(game.again(number).G) for number in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first, same)
+    other = build.assemble(tiny("trick=[restart_on_collapse]", seed=1)).game
+    for weights in (flat(game.G), second, flat(other.again(1).G)):
+        assert not torch.equal(first, weights)
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_tells_where_it_comes_from(name):
     header = list(
@@ -229,6 +241,10 @@ def around(group, name):
     words = []
     if name == "label_smoothing" and group == "trick":
         words.append("loss=non_saturating")
+    if name == "noise_scale":
+        words.append("trainer.accumulate=2")
+    if group == "trick" and name in ("ada", "diffaugment", "standing_statistics"):
+        words += ["dataset=triangles", "architecture=dcgan"]
     if name == "auxiliary_classifier":
         words.append("architecture.conditional=true")
     if group == "architecture" and name != "mlp_toy":
@@ -305,6 +321,17 @@ def test_every_file_says_what_it_is_and_gives_all_defaults(group, name):
         (["penalty=[r1]", "penalty.r1.every=0"], r"penalty\.r1\.every=0: expected a whole number, 1 or more"),
         (["penalty=[r1]", "penalty.r1.weight=heavy"], r"penalty\.r1\.weight='heavy'"),
         (["trick=[label_smoothing]", "loss=hinge"], "Hinge has none: choose loss=non_saturating"),
+        (["trick=[ada]"], "ada changes images, and the samples are 2 numbers: drop the trick, or use images"),
+        (["trick=[standing_statistics]"], "MLPGenerator has none: drop the trick"),
+        (["trick=[freeze]", "trick.freeze.layers.discriminator=[bdy]"], r"names bdy, .* there are body, body\.0, body\.2, body\.4, head"),
+        (["trick=[noise_scale]"], r"noise_scale compares .*: use trainer\.accumulate=2 or more"),
+        (["trick=[restart_on_collapse]", "trick.restart_on_collapse.factor=1.0"], r"factor=1\.0: expected a number, above 0, below 1"),
+        (["trick=[ema]", "trick.ema.halflife_kimg=[1,1]"], r"trick\.ema: halflife_kimg=\[1, 1\]: expected half-lives that differ"),
+        (["trick=[diffaugment]"], "diffaugment changes images, and the samples are 2 numbers"),
+        (["trick=[top_k]", "trick.top_k.share=0"], r"trick\.top_k\.share=0: expected a number, above 0, at most 1, or a Schedule"),
+        (["trick=[top_k]", "trainer.accumulate=2"], "top_k ranks all of it: use accumulate=1"),
+        (["trick=[minibatch_discrimination]", "trainer.accumulate=2"], "minibatch_discrimination compares all of it: use accumulate=1"),
+        (["trick=[minibatch_stddev]", "batch_size=10"], r"groups of 4, and D is given 10 samples at a time: choose batch_size"),
         (["penalty=[auxiliary_classifier]"], r"needs a generator that takes labels: use architecture\.conditional=true"),
         (["dataset=swiss_roll", "architecture.conditional=true"], "labels"),
         (["dataset=cifar10", "architecture=dcgan", "dataset.resolution=30"], "30"),

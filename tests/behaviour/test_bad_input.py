@@ -110,6 +110,16 @@ WRONG = {
     "a number for a penalty": (["+penalty=[r1,5]"], f"expected names, 'penalty=[A,B]'; available: {options('penalty')[0]}"),
     "a number for a launcher": (["+hydra/launcher=[[1]]"], "expected the name of a hydra/launcher"),
     "a number taken away": (["~rule=[0.5]"], "expected the name of a rule"),
+    "augmented points": (["trick=[ada]"], "ada changes images, and the samples are 2 numbers: drop the trick, or use images"),
+    "no sample for G": (["trick=[top_k]", "trick.top_k.share=0"], "trick.top_k.share=0: expected a number, above 0, at most 1"),
+    "no such layer": (
+        ["trick=[freeze]", "trick.freeze.layers.discriminator=[nowhere]"],
+        "freeze.layers.discriminator names nowhere, which has no weights or does not exist; there are body, body.0",
+    ),
+    "a restart that is no slower": (
+        ["trick=[restart_on_collapse]", "trick.restart_on_collapse.factor=1.5"],
+        "trick.restart_on_collapse.factor=1.5: expected a number, above 0, below 1",
+    ),
     "impossible resolution": ([*CIFAR, "dataset.resolution=30"], "30"),
     "no image for an image network": (["architecture=dcgan"], "image"),
     "no output folder": (["hydra.run.dir=", "hydra.sweep.dir="], "dir has no value"),

@@ -341,6 +341,26 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_spike_of_the_loss_does_not_stop_the_run(tmp_path, monkeypatch):
+    """A loss of millions, up to weights that are thrown far away, is no reason to end a run: only what is not finite is."""
+    losses = []
+
+    def spike(run):
+        with torch.no_grad():
+            run.game.D.head.weight.mul_(1e7)
+
+    def note(run, logs):
+        losses.append(float(logs["loss/d"]))
+
+    at = At(5, spike)
+    at.after_round = lambda run, logs: (note(run, logs), At.after_round(at, run, logs))
+    work_with(monkeypatch, tmp_path, at, "trainer.steps=12")
+    assert max(map(abs, losses)) > 1e5 * max(map(abs, losses[:5]))
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["state"], status["step"]) == ("finished", 12)
+
+
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_the_checkpoint_before_stays(tmp_path, monkeypatch):
     save = torch.save
 

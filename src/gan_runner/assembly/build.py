@@ -23,6 +23,7 @@ from gan_runner.assembly.signatures import mistyped, signature
 from gan_runner.config.command_line import parsed, says
 from gan_runner.config.composed import plain
 from gan_runner.datasets import Dataset
+from gan_runner.draws import seeded
 from gan_runner.errors import UserError, did_you_mean, printable
 from gan_runner.evaluation.extractor import Extractor
 from gan_runner.evaluation.findings import aim, looks_through, refuse_same_keys, unfit
@@ -83,6 +84,13 @@ def build_game(
     for term in terms.values():
         if takes_discriminator(term):
             say_old_signature(type(term).__name__)
+
+    def again(number: int) -> Game:
+        """Build this game with the first weights of restart `number`."""
+        seed = seeded("restart", config["seed"], number).initial_seed()
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            return build_game(config | {"seed": seed}, packages, trainer, spec, device, optimizer, initial)
+
     try:
         game = Game(
             nets,
@@ -98,6 +106,7 @@ def build_game(
             device=device,
             precision=hardware.autocast(precision, device),
             scaler=partial(hardware.gradient_scaler, precision, device),
+            again=again,
         )
     except ValueError as error:
         raise UserError(str(error)) from error

@@ -198,7 +198,7 @@ class Evaluate(Callback):
             metric.reset()  # features of all samples need no memory until the next evaluation
         figures, better = distributed.shared((found.figures, found.better))  # what follows from a figure must follow everywhere
         found = found._replace(figures=figures, better=better)
-        whose = "G" if run.game.sampler is run.game.G else "average of G"
+        whose = "G" if run.game.average is None else "average of G"
         settings = findings.settings_of(run.config.get("metric") or {})
         protocol = found.protocol | {"generator": whose, "metrics": settings}
         keys = [*found.numbers, *found.pictures]

@@ -284,7 +284,7 @@ def subjects(settings: Evaluate, given: Dataset | None, device: torch.device, sa
     if not paths:
         raise UserError(f"there is no step_N.pt in {folder / 'checkpoints'}")
     for path in paths:
-        yield of_checkpoint(TrainedRun(folder, path, settings.packages, device), settings)
+        yield of_checkpoint(TrainedRun(folder, path, settings.packages, device, settings.ema), settings)
 
 
 def of_checkpoint(run: TrainedRun, settings: Evaluate) -> Judged:
@@ -295,7 +295,7 @@ def of_checkpoint(run: TrainedRun, settings: Evaluate) -> Judged:
         clock=time.perf_counter,
     )  # fmt: skip
     subjects: list[Subject] = [make(seed=seed) for seed in range(settings.seed, settings.seed + settings.seeds)]
-    protocol = {"checkpoint": run.path.name, "generator": "average of G" if run.averaged else "G"}
+    protocol = {"checkpoint": run.path.name, "generator": run.whose}
     return Judged(f"round {run.step}", subjects, run.step, run.step * run.config["batch_size"], protocol, run)
 
 

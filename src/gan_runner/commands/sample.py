@@ -34,7 +34,7 @@ def main(settings: Sample) -> None:
     """Run gan-sample: write samples, or export the generator."""
     refiners = refining.made(settings)
     refuse_misused(settings)
-    run = TrainedRun(Path(settings.run), settings.checkpoint, settings.packages, hardware.device_of(settings.accelerator))
+    run = TrainedRun(Path(settings.run), settings.checkpoint, settings.packages, hardware.device_of(settings.accelerator), settings.ema)
     with Reporter() as reporter:
         if settings.export:
             path = Path(settings.export)

@@ -52,6 +52,7 @@ Seed = Annotated[int, Ge(0)]
 Text = Annotated[str, AfterValidator(one_line)]
 Run = Annotated[Text, Doc("the folder of a run (./3 where its name is a number)")]
 Checkpoint = Annotated[Text, Doc("last, best or the path of a file")]
+Halflife = Annotated[float, Gt(0), Doc("a number of thousand images")]
 Images = Annotated[Text, Doc("a folder of images, a .npz, .npy, .zip, .parquet or .arrow file")]
 Judged = Annotated[Text, Doc("a folder of images, a .npz, .npy, .zip, .parquet or .arrow file, or the name of a data set")]
 Folder = Annotated[Text, AfterValidator(folder), Doc("a folder")]
@@ -63,6 +64,7 @@ class Sample:
 
     run: Run
     checkpoint: Checkpoint
+    ema: Halflife | None
     n: Annotated[int, Ge(1), Doc("a number of samples")] | None
     seed: Seed
     class_: Annotated[Text | Annotated[int, Ge(0)], Doc("the name or the number of a class")] | None
@@ -94,6 +96,7 @@ class Evaluate:
 
     run: Run | tuple[Run, ...] | Annotated[tuple[tuple[Run, ...], ...], Doc("a list of groups of them, [[A,B],[C,D]]")] | None
     checkpoint: Annotated[Text, Doc("last, best, all or the path of a file")]
+    ema: Halflife | None
     watch: bool
     samples: Judged | tuple[Judged, ...] | Annotated[tuple[tuple[Judged, ...], ...], Doc("a list of groups of them, [[A,B],[C,D]]")] | None
     reference: Judged | None

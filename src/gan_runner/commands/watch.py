@@ -142,7 +142,9 @@ class Watch:
     def load(self, path: Path) -> Judged | None:
         """Read a checkpoint; None for one that is evaluated, was removed or is damaged."""
         try:
-            run = TrainedRun(self.folder, "last" if path.name == "last.pt" else str(path), self.settings.packages, self.device)
+            run = TrainedRun(
+                self.folder, "last" if path.name == "last.pt" else str(path), self.settings.packages, self.device, self.settings.ema
+            )
         except UserError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 self.reporter.say(f"{path.name} is not evaluated: the run has removed it (callback.checkpoint.keep)")

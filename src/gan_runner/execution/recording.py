@@ -42,6 +42,11 @@ class Operation(NamedTuple):
         """True for a view: the result aliases an argument."""
         return not self.function._schema.is_mutable and not self.made() and bool(tensors(self.result))
 
+    @property
+    def is_inference(self) -> bool:
+        """True where only a shape is computed: the results have no numbers."""
+        return bool(found := tensors(self.result)) and all(t.is_meta for t in found)
+
 
 class Recorder(TorchDispatchMode):
     """Record every operation that is dispatched inside the context. holds: keep their results alive as well, for a `Replay`.

@@ -97,7 +97,7 @@ class Replay:
     """
 
     def __init__(self, operations: list[Operation], kept: Iterable[Tensor]):
-        steps = [step(each) for each in operations if not each.is_view]
+        steps = [step(each) for each in operations if not each.is_view and not each.is_inference]
         sizes = {place(t): t.untyped_storage().nbytes() for each in operations for t in each.made().values()}
         self.moved = moves(steps, sizes, {place(t) for t in kept})
         self.views: dict[Any, Tensor] = {}

@@ -120,6 +120,7 @@ class Game(nn.Module):
     nets: {"generator": G, "discriminator": D}, or one of them; optimizers: the same names, each a functools.partial of an optimiser.
     terms: {"loss": the objective, name: penalty, ...}. batch_size counts all processes; steps is the length of the run in rounds.
     scaler: a factory of the gradient scaler of a player (float16); precision: the context in which objectives are computed.
+    again: builds this game with other first weights, given a number from 1, for a trick that restarts it.
     """
 
     def __init__(
@@ -138,12 +139,13 @@ class Game(nn.Module):
         device: torch.device | str = "cpu",
         precision: Callable[[], AbstractContextManager] = nullcontext,
         scaler: Callable[[], torch.amp.GradScaler] = lambda: torch.amp.GradScaler(enabled=False),
+        again: Callable[[int], Game] | None = None,
     ):
         super().__init__()
         tricks = tricks or {}
         if coupled := [name for name, term in terms.items() if (term.coupled or term.balanced is not None) and accumulate > 1]:
             raise ValueError(f"trainer.accumulate={accumulate} cuts the batch, and {', '.join(coupled)} needs all of it: use accumulate=1")
-        self.rule, self.precision = rule, precision
+        self.rule, self.precision, self.spec, self.again = rule, precision, spec, again
         self.tricks: Mapping[str, Trick] = nn.ModuleDict(tricks)  # type: ignore[assignment]
         self.batch_size, self.steps, self.accumulate, self.step = batch_size, steps, accumulate, 0
         self.micro_batch_size = distributed.share(batch_size, accumulate)
@@ -169,6 +171,8 @@ class Game(nn.Module):
         self.paired = any(term.paired for term in terms.values()) and self.G.classes is not None and not self.G.overrides("asked")
         self.schedules = [module for module in self.modules() if isinstance(module, Schedule)]
         self.phase: Phase = ()
+        for trick in tricks.values():
+            trick.build(self)
 
     @property
     def G(self) -> Generator:
@@ -183,6 +187,12 @@ class Game(nn.Module):
         """The generator whose samples are judged: G, or the copy of it that a trick keeps."""
         return self._sampler[0]
 
+    @property
+    def average(self) -> Generator | None:
+        """The average of G that a trick keeps, the one that is judged; None without one."""
+        [weights] = getattr(self.sampler, "stands_for", self._sampler)
+        return None if weights is self.G else weights
+
     def get_extra_state(self) -> dict[str, Any]:
         return {"step": self.step, "generator": self.generator.get_state()}
 
@@ -194,7 +204,9 @@ class Game(nn.Module):
     def initialise(self, x: Tensor) -> None:
         """Let G initialise itself from the first batch of all processes, x (N ...), before the first round."""
         self.G.initialise(x, Draws(seeded("initialise", self.seed, device=self.generator.device), len(x)))
-        self.sampler.load_state_dict(self.G.state_dict())
+        kept = (module for trick in self.tricks.values() for module in trick.modules() if type(module) is type(self.G))
+        for copy in (self.sampler, *kept):
+            copy.load_state_dict(self.G.state_dict())
 
     # ---- the training step ----------------------------------------------------------------------------------------------------------
 
@@ -209,6 +221,8 @@ class Game(nn.Module):
         return logs
 
     def prepare(self, batches: Batches) -> None:
+        for trick in self.tricks.values():
+            trick.prepare(self)
         self.fill_schedules(self.step)
         for player in self.players.values():
             player.hyperparameters.apply(player.optimizer, self.step, self.steps)
@@ -241,7 +255,7 @@ class Game(nn.Module):
         with self.only(player):
             for micro, rows, last in self.micro_batches(batch):
                 play = Play(self.G, self.D, micro, draws.of(rows), self.augment, self.passes, self.paired)
-                play.average = None if self.sampler is self.G else self.sampler
+                play.average = self.average
                 with nullcontext() if last else player.no_sync():
                     with self.precision():
                         value, parts = player.evaluate(play, self.due)

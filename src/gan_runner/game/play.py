@@ -158,10 +158,18 @@ class Play:
         """The same play over all processes, for a term that couples samples."""
         return _Whole(self)  # type: ignore[return-value]
 
+    def known(self, name: str) -> Any:
+        """Return an attribute that a term has asked for, without computing it; None where none has."""
+        return vars(self).get(name)
+
+    @property
+    def seen(self) -> tuple[DiscriminatorOutput | None, DiscriminatorOutput | None]:
+        """What D said of real samples and of fakes; None where no term has asked."""
+        return self.known("on_both") or (self.known("on_real"), self.known("on_fake"))
+
     def verdicts(self) -> Logs:
         """Mean logits of whatever has been judged so far."""
-        seen = self.__dict__.get("on_both") or (self.__dict__.get("on_real"), self.__dict__.get("on_fake"))
-        return {name: out.logits.detach().mean() for name, out in zip(("real", "fake"), seen, strict=True) if out is not None}
+        return {name: out.logits.detach().mean() for name, out in zip(("real", "fake"), self.seen, strict=True) if out is not None}
 
 
 class _Whole:
@@ -171,5 +179,23 @@ class _Whole:
         self.play = play
         self.draws = play.draws.whole
 
+    @property
+    def D(self) -> Any:
+        return _OnWhole(self.play.D)
+
     def __getattr__(self, name: str) -> Any:
         return tree_map_only(Tensor, distributed.gather, getattr(self.play, name))
+
+
+class _OnWhole:
+    """A discriminator that each process gives the samples of all processes."""
+
+    def __init__(self, net: Discriminator):
+        self.net = net
+
+    def __call__(self, *given: Any) -> DiscriminatorOutput:
+        with distributed.same_rows():
+            return self.net(*given)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.net, name)

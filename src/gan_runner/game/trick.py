@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
@@ -27,9 +28,21 @@ class Trick(nn.Module):
     """True where a subclass of yours executes the same operations in every round, so that they may be replayed (docs/extending.md). A class
     that overrides a method says so itself."""
 
+    averages: Mapping[float, Generator] = MappingProxyType({})
+    """The averages of G that it keeps, by their half-life in thousand images."""
+
     def wrap(self, part: Part, name: str) -> Part:
         """Change a network ("generator", "discriminator") or a term (its key) before there are optimisers."""
         return part
+
+    def build(self, game: Game) -> None:
+        """Look at the game once it is there: its data, its players, the sizes of its batches.
+
+        ValueError where the trick cannot work with them, in words that name the way out.
+        """
+
+    def prepare(self, game: Game) -> None:
+        """Decide on the host before every round, also where rounds are replayed: read tensors, change the state in place."""
 
     def augment(self, sample: Sample, draws: Draws) -> Sample:
         """Change what D is shown, real and fake alike."""
@@ -52,7 +65,10 @@ class Trick(nn.Module):
         return {}
 
     def sampler(self, generator: Generator) -> Generator:
-        """Return the generator whose samples are measured."""
+        """Return the generator whose samples are measured.
+
+        One that shares all weights with the given one, and differs in its buffers, names it: `stands_for = (generator,)`.
+        """
         return generator
 
 

@@ -1,4 +1,4 @@
-"""An average of the generator's weights."""
+"""Averages of the generator's weights."""
 
 from __future__ import annotations
 
@@ -7,34 +7,62 @@ from typing import TYPE_CHECKING, Annotated
 
 import torch
 from annotated_types import Gt
+from torch import Tensor, nn
 
 from gan_runner.game.trick import Trick
+from gan_runner.schedules import Schedule, schedule
 
 if TYPE_CHECKING:
     from gan_runner.game.game import Game
     from gan_runner.game.network import Generator
     from gan_runner.game.play import Logs
 
+Halflife = Annotated[float, Gt(0)]
+
+
+class Rounds(Schedule):
+    """The number of rounds that were played before this one."""
+
+    def at(self, step: int, run: int) -> float:
+        return step
+
 
 class EMA(Trick):
     """Samples are taken from a running average of G. Yazici et al. 2019; Karras et al. 2018.
 
     After every round average <- beta average + (1 - beta) G with beta = 2^(-batch_size / (1000 halflife_kimg)): the memory halves every
-    `halflife_kimg` thousand images, whatever the batch size. Buffers (the statistics of batch norm) are copied.
+    `halflife_kimg` thousand images, whatever the batch size. Of several half-lives each has an average, and the first is judged; gan-eval
+    and gan-sample load another by ema=HALFLIFE. rampup: a half-life is at most this share of the images so far (Karras et al. 2020, .05).
+    Buffers (the statistics of batch norm) are copied.
     """
 
-    def __init__(self, halflife_kimg: Annotated[float, Gt(0)] = 10.0):
+    def __init__(self, halflife_kimg: Halflife | list[Halflife] = 10.0, rampup: Annotated[float, Gt(0)] | None = None):
         super().__init__()
-        self.halflife_kimg = halflife_kimg
+        self.halflives = halflife_kimg if isinstance(halflife_kimg, list) else [halflife_kimg]
+        if not self.halflives or len(set(self.halflives)) < len(self.halflives):
+            raise ValueError(f"halflife_kimg={halflife_kimg}: expected half-lives that differ, one or more")
+        self.rampup, self.rounds = rampup, schedule(0.0) if rampup is None else Rounds()
 
     def sampler(self, generator: Generator) -> Generator:
-        self.net = copy.deepcopy(generator).eval().requires_grad_(False)
+        self.net, *others = (copy.deepcopy(generator).eval().requires_grad_(False) for _ in self.halflives)
+        self.others = nn.ModuleList(others)
+        self.averages = dict(zip(self.halflives, (self.net, *others), strict=True))
         return self.net
 
     @torch.no_grad()
     def after_round(self, game: Game) -> Logs:
-        beta = 0.5 ** (game.batch_size / (1000 * self.halflife_kimg))
-        torch._foreach_lerp_(list(self.net.parameters()), list(game.G.parameters()), 1 - beta)
-        if buffers := list(self.net.buffers()):
-            torch._foreach_copy_(buffers, list(game.G.buffers()))
+        for halflife, net in self.averages.items():
+            self.update(list(net.parameters()), list(game.G.parameters()), 1000 * halflife, game.batch_size)
+            if buffers := list(net.buffers()):
+                torch._foreach_copy_(buffers, list(game.G.buffers()))
         return {}
+
+    def update(self, average: list[Tensor], now: list[Tensor], halflife: float, images: int) -> None:
+        """Move an average by one round of so many images. halflife: in images."""
+        if self.rampup is None:
+            torch._foreach_lerp_(average, now, 1 - 0.5 ** (images / halflife))
+            return
+        halflives = (self.rampup * images * (self.rounds.value + 1)).clamp(max=halflife)
+        change = torch._foreach_sub(now, average)
+        torch._foreach_mul_(change, 1 - 0.5 ** (images / halflives))
+        torch._foreach_add_(average, change)

@@ -4,6 +4,7 @@ from torch import nn
 
 from gan_runner.game.trick import Part, Trick
 from gan_runner.schedules import Schedule, schedule
+from gan_runner.tricks.shown import innermost
 
 
 class LabelSmoothing(Trick):
@@ -18,10 +19,11 @@ class LabelSmoothing(Trick):
 
     def wrap(self, part: Part, name: str) -> Part:
         if name == "loss":
-            if not hasattr(part, "targets"):
+            loss = innermost(part)
+            if not hasattr(loss, "targets"):
                 raise ValueError(
-                    f"label_smoothing sets the targets of the loss, and {type(part).__name__} has none: "
+                    f"label_smoothing sets the targets of the loss, and {type(loss).__name__} has none: "
                     "choose loss=non_saturating or loss=minimax, or drop the trick"
                 )
-            part.targets = nn.ModuleDict({"real": self.real, "fake": self.fake})
+            loss.targets = nn.ModuleDict({"real": self.real, "fake": self.fake})
         return part
