@@ -231,6 +231,10 @@ def around(group, name):
         words.append("loss=non_saturating")
     if name == "auxiliary_classifier":
         words.append("architecture.conditional=true")
+    if name == "teacher":
+        words.append("trick=[ema]")
+    if name == "consistency":
+        words.append("dataset=triangles")
     if group == "architecture" and name != "mlp_toy":
         words.append("dataset=cifar10")
     if name == "codes":
@@ -305,6 +309,13 @@ def test_every_file_says_what_it_is_and_gives_all_defaults(group, name):
         (["architecture=dcgan"], "image"),
         (["batch_size=10", "trainer.accumulate=3"], "batch_size=10 cannot be cut"),
         (["penalty=[feature_matching]", "trainer.accumulate=2"], "feature_matching needs all of it"),
+        (["penalty=[path_length]", "trainer.accumulate=2"], "path_length needs all of it"),
+        (["penalty=[gradient_normalisation]", "trainer.accumulate=2"], "gradient_normalisation needs all of it"),
+        (["penalty=[gradient_penalty]", "penalty.gradient_penalty.norm=max", "trainer.accumulate=2"], "gradient_penalty needs all of it"),
+        (["penalty=[teacher]", "dataset=swiss_roll"], r"teacher needs the average of G that the trick ema keeps: add \+trick=ema"),
+        (["penalty=[consistency]", "dataset=swiss_roll"], "consistency flips and shifts images, and the data are none"),
+        (["penalty=[orthogonal]", "penalty.orthogonal.players=[]"], r"players=\[\] leaves nothing to penalise: drop the penalty"),
+        (["penalty=[orthogonal]", "penalty.orthogonal.players=[critic]"], "expected a list, each generator or discriminator"),
         (["trainer.devices=3"], "batch_size=64 cannot be cut into 3 processes"),
         (["trainer.devices=many"], r"trainer\.devices='many'"),
         (["trainer.precision=8"], r"trainer\.precision=8"),

@@ -166,6 +166,8 @@ class Game(nn.Module):
         for trick in tricks.values():
             sampler = trick.sampler(sampler)
         self._sampler = (sampler,)  # a tuple: registered where it lives, not here
+        if sampler is self.G and (averaged := [name for name, term in terms.items() if term.averaged]):
+            raise ValueError(f"{', '.join(averaged)} needs the average of G that the trick ema keeps: add +trick=ema")
         self.paired = any(term.paired for term in terms.values()) and self.G.classes is not None and not self.G.overrides("asked")
         self.schedules = [module for module in self.modules() if isinstance(module, Schedule)]
         self.phase: Phase = ()

@@ -28,6 +28,9 @@ class Term(nn.Module):
     paired: bool = False
     """True where it compares fake i with real i: a conditional G then makes its samples for the labels of the real ones."""
 
+    averaged: bool = False
+    """True where it reads the average of G, `play.average`: refused without a trick that keeps one."""
+
     shift_invariant: bool = False
     """True where its part for D stays the same when a constant is added to all logits: then the zero of a logit means nothing."""
 
