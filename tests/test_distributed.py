@@ -151,6 +151,7 @@ LONG = ["loss=wasserstein", *penalty("gradient_penalty"), "trick=[ema]", "rule.d
 CASES |= {
     "all terms and tricks": partial(config_of, *ALL, every=2),
     "steepest slope": partial(config_of, "penalty.gradient_penalty.norm=max", *penalty("gradient_penalty"), "trick=[instance_noise]"),
+    "witness": partial(config_of, "loss=mmd", "trick=[instance_noise]"),
     "relativistic average": partial(config_of, "loss._target_=given_terms.RelativisticAverage", *penalty("r1"), every=4),
     "log_prob": partial(config_of, "loss._target_=given_terms.Likelihood"),
     "log_prob, r1 every 2": partial(config_of, "loss._target_=given_terms.Likelihood", *penalty("r1"), every=2),

@@ -149,6 +149,7 @@ class Game(nn.Module):
         self.micro_batch_size = distributed.share(batch_size, accumulate)
         self.seed, self.generator = seed, seeded("draws", seed, device=device)
         for term in terms.values():
+            term.check(batch_size)
             term.build(spec, nets.get("discriminator") if takes_discriminator(term) else nets)  # type: ignore[arg-type]
         nets, terms = wrapped(tricks, nets, terms)  # wrap, then optimise, then copy
         self.to(device)

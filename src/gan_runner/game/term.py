@@ -45,6 +45,9 @@ class Term(nn.Module):
         that name the way out.
         """
 
+    def check(self, batch_size: int) -> None:
+        """Raise ValueError where the term cannot work with batches of this size, counted over all processes."""
+
     def due(self, step: int) -> bool:
         """Return whether the round `step` carries this term."""
         return True
