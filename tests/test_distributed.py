@@ -97,11 +97,20 @@ POINTS = ["dataset=gaussians25", "dataset.n=200", "architecture.generator.width=
 PICTURES = ["dataset=triangles", "dataset.n_train=64", "dataset.n_test=4", "dataset.resolution=8", "architecture=msg_gan"]
 PICTURES += ["architecture.generator.width=8", "architecture.generator.latent=8", "architecture.discriminator.width=8"]
 PICTURES += ["architecture.discriminator.minibatch_stddev=false"]
+PIXELS = ["dataset=triangles", "dataset.n_train=64", "dataset.n_test=4", "dataset.resolution=8"]
+PIXELS += ["architecture.generator.width=16", "architecture.discriminator.width=16"]
+
+
+SETTINGS = {  # beside 'penalty=[NAME]'; any other has a small weight
+    "auxiliary_classifier": ["penalty.auxiliary_classifier.weight=0.1", "architecture.conditional=true"],
+    "consistency": ["penalty.consistency.real=0.1", "penalty.consistency.fake=0.1", *PIXELS],
+    "gradient_normalisation": [],
+    "teacher": ["trick=[ema]", "trick.ema.halflife_kimg=0.02"],
+}
 
 
 def penalty(name):
-    labels = ["architecture.conditional=true"] if name == "auxiliary_classifier" else []
-    return [f"penalty=[{name}]", f"penalty.{name}.weight=0.1", *labels]
+    return [f"penalty=[{name}]", *SETTINGS.get(name, [f"penalty.{name}.weight=0.1"])]
 
 
 @cache
@@ -116,7 +125,8 @@ def config_of(*words, loss=None, every=1):
     if loss is not None:
         config.loss = composed(f"loss={loss}").loss
     for each in config.penalty.values():
-        each.every = every
+        if "every" in each:
+            each.every = every
     return config
 
 
@@ -152,7 +162,7 @@ PAIRS = {
 CASES |= PAIRS
 CASES |= {name: partial(config_of, f"rule={name}") for name in named("rule") if name != "solo"}  # for which a player has to be still
 ALL = [
-    f"penalty=[{','.join(named('penalty'))}]",
+    f"penalty=[{','.join(name for name in named('penalty') if name != 'consistency')}]",  # which needs images, and these have no labels
     f"trick=[{','.join(name for name in TRICKS if name not in IMAGES | {'noise_scale'})}]",
     "architecture.conditional=true",
     "trick.weight_clip.limit=1.0",
@@ -161,6 +171,8 @@ ALL = [
 LONG = ["loss=wasserstein", *penalty("gradient_penalty"), "trick=[ema]", "rule.d_steps=2"]
 CASES |= {
     "all terms and tricks": partial(config_of, *ALL, every=2),
+    "steepest slope": partial(config_of, "penalty.gradient_penalty.norm=max", *penalty("gradient_penalty"), "trick=[instance_noise]"),
+    "witness": partial(config_of, "loss=mmd", "trick=[instance_noise]"),
     "relativistic average": partial(config_of, "loss._target_=given_terms.RelativisticAverage", *penalty("r1"), every=4),
     "log_prob": partial(config_of, "loss._target_=given_terms.Likelihood"),
     "log_prob, r1 every 2": partial(config_of, "loss._target_=given_terms.Likelihood", *penalty("r1"), every=2),

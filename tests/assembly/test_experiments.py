@@ -247,6 +247,10 @@ def around(group, name):
         words += ["dataset=triangles", "architecture=dcgan"]
     if name == "auxiliary_classifier":
         words.append("architecture.conditional=true")
+    if name == "teacher":
+        words.append("trick=[ema]")
+    if name == "consistency":
+        words.append("dataset=triangles")
     if group == "architecture" and name != "mlp_toy":
         words.append("dataset=cifar10")
     if name == "codes":
@@ -338,6 +342,18 @@ def test_every_file_says_what_it_is_and_gives_all_defaults(group, name):
         (["architecture=dcgan"], "image"),
         (["batch_size=10", "trainer.accumulate=3"], "batch_size=10 cannot be cut"),
         (["penalty=[feature_matching]", "trainer.accumulate=2"], "feature_matching needs all of it"),
+        (["loss=mmd", "trainer.accumulate=2"], "loss needs all of it"),
+        (["loss=mmd", "batch_size=1"], "mmd compares pairs of samples, and batch_size=1 has none: use batch_size=2 or more"),
+        (["loss=optimal_transport", "trainer.accumulate=2"], "loss needs all of it"),
+        (["loss=optimal_transport", "batch_size=1"], "batch_size=1 is odd: use an even one"),
+        (["loss=optimal_transport", "batch_size=33"], "batch_size=33 is odd: use an even one"),
+        (["penalty=[path_length]", "trainer.accumulate=2"], "path_length needs all of it"),
+        (["penalty=[gradient_normalisation]", "trainer.accumulate=2"], "gradient_normalisation needs all of it"),
+        (["penalty=[gradient_penalty]", "penalty.gradient_penalty.norm=max", "trainer.accumulate=2"], "gradient_penalty needs all of it"),
+        (["penalty=[teacher]", "dataset=swiss_roll"], r"teacher needs the average of G that the trick ema keeps: add \+trick=ema"),
+        (["penalty=[consistency]", "dataset=swiss_roll"], "consistency flips and shifts images, and the data are none"),
+        (["penalty=[orthogonal]", "penalty.orthogonal.players=[]"], r"players=\[\] leaves nothing to penalise: drop the penalty"),
+        (["penalty=[orthogonal]", "penalty.orthogonal.players=[critic]"], "expected a list, each generator or discriminator"),
         (["trainer.devices=3"], "batch_size=64 cannot be cut into 3 processes"),
         (["trainer.devices=many"], r"trainer\.devices='many'"),
         (["trainer.precision=8"], r"trainer\.precision=8"),

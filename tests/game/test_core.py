@@ -23,7 +23,7 @@ from gan_runner.losses import Hinge, NonSaturating
 from gan_runner.penalties import R1, FeatureMatching
 from gan_runner.rules import Alternate, Solo
 from gan_runner.schedules import Linear, Schedule, on_host
-from gan_runner.tricks import EMA
+from gan_runner.tricks import EMA, InstanceNoise
 from processes import spawn
 
 G = partial(MLPGenerator, width=32, depth=2)
@@ -312,6 +312,22 @@ def test_two_passes_of_d_see_the_same_augmentation(first):
     assert torch.equal(seen.judge(x + noise, None, like="real").logits, moved.float())
     slope = moved - critic(Roll().augment(x, seen._seen_with("real"))).logits
     torch.testing.assert_close(slope, critic(noise).logits, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("like", [None, "real", "fake"])
+def test_samples_of_all_processes_are_judged_under_the_augmentation_of_all_rows(like):
+    """Of a process with two of four rows: what it judges are the rows of everyone."""
+    critic, generator, noise = Linear1(torch.ones(5)), MLPGenerator(Spec((5,)), width=8, depth=1), InstanceNoise(1.0)
+    draws = draws_of()
+    seen = Play(generator, critic, Batch(torch.zeros(2, 5), None), draws.of(slice(2, 4)), noise.augment)
+    assert seen.on_both
+    x = torch.randn(8, 5, generator=torch.Generator().manual_seed(1))
+    logits = seen.whole.judge(x, None, like).logits
+    made = draws.made[{"real": 0, "fake": 2, None: 3}[like]]
+    torch.testing.assert_close(logits, critic(x + made).logits)
+    assert len(made) == 8
+    assert seen.whole.own is seen
+    assert seen.own is seen
 
 
 # ---- what tricks see ----------------------------------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ from games import play, sgd
 from gan_runner.architectures import LinearGenerator, QuadraticDiscriminator
 from gan_runner.datasets import Dirac
 from gan_runner.losses import LeastSquares, Minimax, NonSaturating, RelativisticAverage, RelativisticPaired, Wasserstein
-from gan_runner.penalties import R1, R2, GradientPenalty
+from gan_runner.penalties import R1, R2, GradientNormalisation, GradientPenalty, Teacher
 from gan_runner.priors import Signs
 from gan_runner.rules import Alternate, Simultaneous
-from gan_runner.tricks import InstanceNoise
+from gan_runner.tricks import EMA, InstanceNoise
 
 
 def radius(terms, rule=None, psi=1.0, tricks=None, batch_size=2):
@@ -36,6 +36,7 @@ def radius(terms, rule=None, psi=1.0, tricks=None, batch_size=2):
         (lambda: {"loss": Wasserstein()}, 17.0160, 17.0160),  # diverges
         (lambda: {"loss": Wasserstein(), "gp": GradientPenalty(1.0)}, 2.0000, 2.0000),  # a limit cycle
         (lambda: {"loss": Wasserstein(), "gp": GradientPenalty(0.5)}, 1.4799, 1.3521),
+        (lambda: {"loss": Wasserstein(), "gp": GradientPenalty(0.5, norm="max")}, 1.4799, 1.3521),  # there is one slope
         (lambda: {"loss": LeastSquares()}, 1.3291, 1.1895),
         (lambda: {"loss": RelativisticPaired()}, 0.5211, 0.5211),  # as D is 0 on the data: the same as non-saturating
         (lambda: {"loss": RelativisticAverage()}, 0.6402, 0.6402),  # twice its slopes
@@ -60,3 +61,36 @@ def test_instance_noise_converges():
 
 def test_alternating_wasserstein_stays_on_its_orbit():
     assert radius({"loss": Wasserstein()}, Alternate()) < 2
+
+
+def by_hand(weight=0.0, beta=0.0, decay=None):
+    """The radius of Wasserstein steps of size .1 from (1, 1), towards an average of theta or with a normalised gradient of it."""
+    theta = average = psi = 1.0
+    square = mass = 0.0
+    for _ in range(500):
+        slope = -psi
+        slope += 2 * weight * (theta - average)
+        if decay is not None:
+            square, mass = decay * square + (1 - decay) * slope**2, decay * mass + 1 - decay
+            slope /= math.sqrt(square / mass)
+        theta, psi = theta - 0.1 * slope, psi - 0.1 * theta
+        average = beta * average + (1 - beta) * theta
+    return math.hypot(theta, psi)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("weight", "below"), [(0.0, 20), (1.0, 0.06)])
+def test_an_average_of_g_as_its_teacher_converges(weight, below):
+    """Without it the game diverges to 17."""
+    expected = by_hand(weight, 0.5 ** (2 / 10))
+    assert expected < below
+    found = radius({"loss": Wasserstein(), "teacher": Teacher(weight)}, tricks={"ema": EMA(0.01)})
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_normalised_gradient_of_g():
+    """It goes round the solution: its size does not fall where D becomes flat."""
+    found = radius({"loss": Wasserstein(), "normalised": GradientNormalisation(0.9)})
+    assert found == pytest.approx(by_hand(decay=0.9), rel=1e-4)
+    assert found == pytest.approx(1.2625, abs=1e-3)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from gan_runner.errors import UserError
+from games import make
+from gan_runner.architectures import Discriminator
 from gan_runner.game import DiscriminatorOutput
 from gan_runner.losses import (
     MMD,
@@ -24,6 +25,7 @@ from gan_runner.losses import (
 from gan_runner.losses.logistic import cross_entropy
 from gan_runner.losses.optimal_transport import SIGNS, energy, sides, sinkhorn
 from gan_runner.tricks import LabelSmoothing
+from plays import play_of
 
 
 def judged(real, fake):
@@ -209,7 +211,7 @@ def test_mmd_is_the_sum_over_pairs_of_different_samples(kernel, width):
     of = lambda a, b: KERNELS[kernel]((a - b).square().sum().item())  # noqa: E731
     within = [of(rows[i], rows[j]) / 20 for rows in (real, fake) for i in range(5) for j in range(5) if i != j]
     between = [of(x, y) / 25 for x in real for y in fake]
-    play, loss = described(real, fake), MMD(kernel)
+    play, loss = described(real, fake), MMD(kernel, gp=0.0)
     assert loss.generator(play).item() == pytest.approx(sum(within) - 2 * sum(between), abs=1e-12)
     assert loss.discriminator(play).item() == -loss.generator(play).item()
     far = described(real + 1e4, fake + 1e4)
@@ -248,9 +250,46 @@ def test_mmd_of_equal_distributions_is_0_on_average():
     assert abs(draws.mean()) < 3 * draws.std() / 20
 
 
+class Features(Discriminator):
+    """Features of 2 numbers a sample, not linear."""
+
+    features = 3
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, sample, y=None):
+        features = torch.sin(sample @ self.weight)
+        return DiscriminatorOutput(features.sum(1), features)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_slope_of_the_witness_is_penalised(kernel):
+    """By differences of the witness, in float64, at the points that were drawn."""
+    weight = torch.randn(2, 3, generator=torch.Generator().manual_seed(1))
+    play, exact = play_of(Features(weight)), Features(weight.double())
+    play.fake = play.real.flip(0) + 1
+    loss = MMD(kernel, gp=3.0)
+    found = loss.discriminator(play) - MMD(kernel, gp=0.0).discriminator(play)
+    points = torch.lerp(play.real, play.fake, play.draws.made[-1][:, None]).double()
+    real, fake = (exact(each.double()).features for each in (play.real, play.fake))
+
+    def witness(x):
+        here = exact(x[None]).features[0]
+        of_real, of_fake = (sum(KERNELS[kernel]((here - each).square().sum().item()) for each in rows) / 16 for rows in (real, fake))
+        return of_real - of_fake
+
+    steps = 1e-5 * torch.eye(2, dtype=torch.float64)
+    slopes = [math.hypot(*((witness(x + step) - witness(x - step)) / 2e-5 for step in steps)) for x in points]
+    assert found.item() == pytest.approx(3 * sum((slope - 1) ** 2 for slope in slopes) / 16, rel=1e-4)
+    assert torch.autograd.grad(found, play.D.weight)[0].abs().max() > 1e-3
+    assert MMD().gp == 1.0
+
+
 def test_mmd_refuses_what_has_no_pairs_and_no_kernel():
-    with pytest.raises(UserError, match="batch_size=1 has none: use batch_size=2 or more"):
-        MMD().generator(described(normal(1, 0, 0), normal(1, 1, 1)))
+    with pytest.raises(ValueError, match="batch_size=1 has none: use batch_size=2 or more"):
+        make({"loss": MMD()}, batch_size=1)
     with pytest.raises(ValueError, match="kernel=rbf needs one of bandwidths or more"):
         MMD("rbf", bandwidths=())
 
@@ -338,8 +377,8 @@ def test_features_are_compared_in_float32_in_lower_precision(loss):
 
 
 def test_optimal_transport_refuses_a_batch_without_halves():
-    with pytest.raises(UserError, match="batch_size=5 is odd: use an even one"):
-        OptimalTransport().generator(described(unit(5, 0), unit(5, 1)))
+    with pytest.raises(ValueError, match="batch_size=5 is odd: use an even one"):
+        make({"loss": OptimalTransport()}, batch_size=5)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from collections import Counter as Counts
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
@@ -10,10 +11,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from games import make
-from gan_runner.architectures import Discriminator, Generator, MLPGenerator
+from gan_runner.architectures import Discriminator, MLPGenerator
 from gan_runner.datasets import Spec
 from gan_runner.draws import Draws
-from gan_runner.game import Batch, DiscriminatorOutput, Play
+from gan_runner.game import DiscriminatorOutput
 from gan_runner.losses import NonSaturating
 from gan_runner.penalties import (
     R1,
@@ -30,39 +31,7 @@ from gan_runner.penalties import (
 )
 from gan_runner.penalties.piecewise import NoSecondDerivative
 from gan_runner.schedules import Linear
-
-W = torch.tensor([3.0, 4.0])
-
-
-class Linear2(Discriminator):
-    features = 2
-
-    def forward(self, sample, y=None):
-        leaves = sample if isinstance(sample, tuple) else (sample,)
-        return DiscriminatorOutput(sum(leaf @ W for leaf in leaves), leaves[0])
-
-
-class Shift(Generator):
-    latent, classes = 2, 5
-
-    def forward(self, z, y=None):
-        return z + 1
-
-
-class Doubled(Shift):
-    """Two equal leaves."""
-
-    def forward(self, z, y=None):
-        return z, z
-
-    def view(self, x, draws):
-        return x, x
-
-
-def play_of(D=None, G=None, n=16, augment=lambda sample, draws: sample, rows=slice(None), dtype=torch.float32):
-    generator = torch.Generator().manual_seed(0)
-    batch = Batch(torch.randn(n, 2, generator=generator).to(dtype)[rows], torch.arange(n)[rows] % 5)
-    return Play(G or Shift(), D or Linear2(), batch, Draws(generator, n).of(rows), augment)
+from plays import Doubled, Linear2, Quadratic, Shift, W, play_of
 
 
 def test_gradient_penalty_of_a_linear_critic():
@@ -84,6 +53,17 @@ def test_the_gradient_penalty_has_two_sides_unless_told_otherwise():
     assert plain.side == "two"
 
 
+@pytest.mark.parametrize(("side", "far"), [("two", lambda slope: slope - 1), ("one", lambda slope: max(slope - 1, 0)), ("zero", float)])
+def test_the_steepest_slope_of_a_batch_may_count_alone(side, far):
+    """The slope of |x|^2 / 2 is the point itself: one point has a gradient."""
+    points = play_of(Quadratic())
+    value = GradientPenalty(2.0, side=side, norm="max").discriminator(points)
+    between = torch.lerp(points.real, points.fake, points.draws.made[0][:, None]).norm(dim=1)
+    assert value.item() == pytest.approx(2 * far(between.max().item()) ** 2, rel=1e-5)
+    steep, mean = (GradientPenalty(2.0, side=side, norm=norm).discriminator(play_of()).item() for norm in ("max", "mean"))
+    assert steep == pytest.approx(mean, rel=1e-6)  # all slopes are equal
+
+
 class Gentle(Linear2):
     def forward(self, sample, y=None):
         return DiscriminatorOutput(sample @ W / 10, sample)
@@ -99,15 +79,6 @@ def test_r1_and_r2_of_a_linear_critic(penalty):
 def test_slopes_add_up_over_the_scales_of_a_sample():
     assert R1(10.0).discriminator(play_of(G=Doubled())).item() == pytest.approx(250, rel=1e-6)
     assert GradientPenalty(1.0).discriminator(play_of(G=Doubled())).item() == pytest.approx((50**0.5 - 1) ** 2, rel=1e-5)
-
-
-class Quadratic(Discriminator):
-    """D(x) = |x|^2 / 2, whose slope is x itself."""
-
-    features = 2
-
-    def forward(self, sample, y=None):
-        return DiscriminatorOutput(sample.square().sum(1) / 2, sample)
 
 
 def test_penalties_are_taken_where_they_should_be():
@@ -144,7 +115,7 @@ class SumOfLeaves(Discriminator):
         return DiscriminatorOutput(sum(leaf.square().sum(1) for leaf in leaves) / 2, leaves[0])
 
 
-@pytest.mark.parametrize("penalty", [Dragan, LeCam, FeatureMatching])
+@pytest.mark.parametrize("penalty", [Dragan, LeCam, FeatureMatching, partial(GradientPenalty, norm="max")])
 def test_what_is_no_mean_over_samples_needs_the_whole_batch(penalty):
     with pytest.raises(ValueError, match=r"accumulate=2 cuts the batch, and mine needs all of it"):
         make({"loss": NonSaturating(), "mine": penalty()}, accumulate=2)

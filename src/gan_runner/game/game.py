@@ -151,6 +151,7 @@ class Game(nn.Module):
         self.micro_batch_size = distributed.share(batch_size, accumulate)
         self.seed, self.generator = seed, seeded("draws", seed, device=device)
         for term in terms.values():
+            term.check(batch_size)
             term.build(spec, nets.get("discriminator") if takes_discriminator(term) else nets)  # type: ignore[arg-type]
         nets, terms = wrapped(tricks, nets, terms)  # wrap, then optimise, then copy
         self.to(device)
@@ -168,6 +169,8 @@ class Game(nn.Module):
         for trick in tricks.values():
             sampler = trick.sampler(sampler)
         self._sampler = (sampler,)  # a tuple: registered where it lives, not here
+        if self.average is None and (averaged := [name for name, term in terms.items() if term.averaged]):
+            raise ValueError(f"{', '.join(averaged)} needs the average of G that the trick ema keeps: add +trick=ema")
         self.paired = any(term.paired for term in terms.values()) and self.G.classes is not None and not self.G.overrides("asked")
         self.schedules = [module for module in self.modules() if isinstance(module, Schedule)]
         self.phase: Phase = ()

@@ -138,7 +138,9 @@ class Play:
 
         like: under the augmentation and noise under which `on_real` or `on_fake` was seen, for a difference of two passes of D.
         """
-        draws = self._seen_with(like) if like else self.draws
+        return self._judged(sample, y, self._seen_with(like) if like else self.draws)
+
+    def _judged(self, sample: Sample, y: Any, draws: Draws) -> DiscriminatorOutput:
         return DiscriminatorOutput(*map(Tensor.float, self.D(self.augment(sample, draws), y)))
 
     def _seen_with(self, which: str) -> Draws:
@@ -167,6 +169,14 @@ class Play:
         """What D said of real samples and of fakes; None where no term has asked."""
         return self.known("on_both") or (self.known("on_real"), self.known("on_fake"))
 
+    @property
+    def own(self) -> Play:
+        """The rows of this process: the play itself, or the one behind `whole`.
+
+        A coupled term computes values of single rows, such as slopes, from these and gathers them (`distributed.gather`).
+        """
+        return self
+
     def verdicts(self) -> Logs:
         """Mean logits of whatever has been judged so far."""
         return {name: out.logits.detach().mean() for name, out in zip(("real", "fake"), self.seen, strict=True) if out is not None}
@@ -176,15 +186,20 @@ class _Whole:
     """A play whose tensors are those of every process."""
 
     def __init__(self, play: Play):
-        self.play = play
+        self.own = play
         self.draws = play.draws.whole
 
     @property
     def D(self) -> Any:
-        return _OnWhole(self.play.D)
+        return _OnWhole(self.own.D)
+
+    def judge(self, sample: Sample, y: Any, like: Literal["real", "fake"] | None = None) -> DiscriminatorOutput:
+        """Evaluate D on samples of all processes, in every process."""
+        with distributed.same_rows():
+            return self.own._judged(sample, y, self.own._seen_with(like).whole if like else self.draws)
 
     def __getattr__(self, name: str) -> Any:
-        return tree_map_only(Tensor, distributed.gather, getattr(self.play, name))
+        return tree_map_only(Tensor, distributed.gather, getattr(self.own, name))
 
 
 class _OnWhole:

@@ -28,6 +28,9 @@ class Term(nn.Module):
     paired: bool = False
     """True where it compares fake i with real i: a conditional G then makes its samples for the labels of the real ones."""
 
+    averaged: bool = False
+    """True where it reads the average of G, `play.average`: refused without a trick that keeps one."""
+
     shift_invariant: bool = False
     """True where its part for D stays the same when a constant is added to all logits: then the zero of a logit means nothing."""
 
@@ -41,6 +44,9 @@ class Term(nn.Module):
         nets: "generator" and, where the architecture has one, "discriminator". ValueError where the term cannot work with them, in words
         that name the way out.
         """
+
+    def check(self, batch_size: int) -> None:
+        """Raise ValueError where the term cannot work with batches of this size, counted over all processes."""
 
     def due(self, step: int) -> bool:
         """Return whether the round `step` carries this term."""

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from gan_runner.errors import UserError
 from gan_runner.game.loss import Balanced, Loss
 from gan_runner.game.play import Play
 from gan_runner.schedules import Schedule
@@ -48,7 +47,7 @@ class OptimalTransport(Loss):
 
     The cost of two samples is 1 - the cosine of their features of D. The two batches of each kind are the halves of the batch of all
     processes. W is <plan, cost>, the plan from `iterations` of Sinkhorn's algorithm at `epsilon`. D's logit is not trained, and refiners
-    learn nothing from it.
+    learn nothing from it. Let G move three times for each move of D, as the paper does (rule.g_steps=3): D that moves as often wins.
     """
 
     coupled = True
@@ -63,11 +62,13 @@ class OptimalTransport(Loss):
         super().__init__(generator_weight)
         self.epsilon, self.iterations = epsilon, iterations
 
+    def check(self, batch_size: int) -> None:
+        if batch_size % 2:
+            raise ValueError(f"optimal_transport compares the halves of a batch, and batch_size={batch_size} is odd: use an even one")
+
     def distance(self, play: Play) -> Tensor:
-        """Compute MED^2. UserError for a batch without two equal halves."""
+        """Compute MED^2."""
         real, fake = (F.normalize(out.features, dim=1) for out in play.on_both)
-        if len(real) % 2:
-            raise UserError(f"optimal_transport compares the halves of a batch, and batch_size={len(real)} is odd: use an even one")
         with torch.autocast(real.device.type, enabled=False):
             one, other = sides(real, fake)
             return energy(1 - one @ other.mT, self.epsilon, self.iterations)

@@ -2,11 +2,17 @@ from gan_runner.game.penalty import Penalty as Penalty
 from gan_runner.penalties.approximate import ApproximateR1 as ApproximateR1
 from gan_runner.penalties.approximate import ApproximateR2 as ApproximateR2
 from gan_runner.penalties.auxiliary_classifier import AuxiliaryClassifier as AuxiliaryClassifier
+from gan_runner.penalties.consistency import Consistency as Consistency
+from gan_runner.penalties.consistency import LatentConsistency as LatentConsistency
 from gan_runner.penalties.feature_matching import FeatureMatching as FeatureMatching
 from gan_runner.penalties.gradient import R1 as R1
 from gan_runner.penalties.gradient import R2 as R2
 from gan_runner.penalties.gradient import Dragan as Dragan
 from gan_runner.penalties.gradient import GradientPenalty as GradientPenalty
+from gan_runner.penalties.gradient_normalisation import GradientNormalisation as GradientNormalisation
 from gan_runner.penalties.logits import Drift as Drift
 from gan_runner.penalties.logits import LeCam as LeCam
 from gan_runner.penalties.logits import LogitCentring as LogitCentring
+from gan_runner.penalties.orthogonal import Orthogonal as Orthogonal
+from gan_runner.penalties.path_length import PathLength as PathLength
+from gan_runner.penalties.teacher import Teacher as Teacher

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor
 
-from gan_runner import tree
+from gan_runner import distributed, tree
 from gan_runner.game.penalty import Penalty
 from gan_runner.game.play import DiscriminatorOutput, Play
 from gan_runner.penalties.piecewise import NoSecondDerivative
@@ -16,18 +16,28 @@ from gan_runner.schedules import Schedule
 from gan_runner.tree import Sample
 
 
-def slopes(play: Play, sample: Sample, y: Tensor | None) -> Tensor:
+def logits_of(out: DiscriminatorOutput) -> Tensor:
+    return out.logits
+
+
+def slopes(play: Play, sample: Sample, y: Tensor | None, of: Callable[[DiscriminatorOutput], Tensor] = logits_of) -> Tensor:
     """Compute dD/dx at each sample, all leaves side by side: N P, differentiable.
 
-    It is a slope per sample only for a D that does not couple samples: batch norm mixes the gradients of its batch.
+    of: the function of D's output whose slope is asked for, N or N P: the logits, or one of the features. It is a slope per sample only
+    for a D that does not couple samples: batch norm mixes the gradients of its batch.
     """
     sample = tree.map(lambda leaf: leaf.detach().requires_grad_(), sample)
     with torch.autocast(tree.leaves(sample)[0].device.type, enabled=False):
         with NoSecondDerivative():
-            shown = play.augment(sample, play.draws)  # not `judge`, which knows only the rows of this process
-            total = DiscriminatorOutput(*play.D(shown, y)).logits.float().sum()
-        grads = torch.autograd.grad(total, tree.leaves(sample), create_graph=True)
+            out = DiscriminatorOutput(*map(Tensor.float, play.D(play.augment(sample, play.draws), y)))
+        grads = torch.autograd.grad(of(out).sum(), tree.leaves(sample), create_graph=True)
     return torch.cat([grad.flatten(1) for grad in grads], 1)
+
+
+def between(play: Play) -> Sample:
+    """Draw points uniformly on the lines between a real and a fake sample: one mix per sample, the same on every leaf."""
+    mix = play.draws.uniform()
+    return tree.map(lambda real, fake: torch.lerp(real, fake, mix.view(-1, *[1] * (real.dim() - 1))), play.real, play.fake)
 
 
 class R1(Penalty):
@@ -59,19 +69,27 @@ class GradientPenalty(Penalty):
     """D: weight E (|dD/dx| - 1)^2 at points drawn uniformly on the lines between a real and a fake sample. Gulrajani et al. 2017.
 
     side: "one" penalises only slopes above 1 (Petzka et al. 2018), "zero" is weight E |dD/dx|^2 (Thanh-Tung et al. 2019).
+    norm: "max" counts only the steepest slope of the batch of all processes; with side="zero" that is Zhou et al. 2019.
 
     One mix per sample, the same on every leaf. The points carry the label of the real one. Where D is flat the norm has the
     subgradient 0.
     """
 
-    def __init__(self, weight: float | Schedule = 10.0, every: Annotated[int, Ge(1)] = 1, side: Literal["two", "one", "zero"] = "two"):
+    def __init__(
+        self,
+        weight: float | Schedule = 10.0,
+        every: Annotated[int, Ge(1)] = 1,
+        side: Literal["two", "one", "zero"] = "two",
+        norm: Literal["mean", "max"] = "mean",
+    ):
         super().__init__(weight, every)
-        self.side = side
+        self.side, self.coupled = side, norm == "max"
 
     def discriminator(self, play: Play) -> Tensor:
-        mix = play.draws.uniform()
-        between = tree.map(lambda real, fake: torch.lerp(real, fake, mix.view(-1, *[1] * (real.dim() - 1))), play.real, play.fake)
-        norm = torch.linalg.vector_norm(slopes(play, between, play.y), dim=1)
+        own = play.own
+        norm = torch.linalg.vector_norm(slopes(own, between(own), own.y), dim=1)
+        if self.coupled:
+            norm = distributed.gather(norm).max()
         return self.scaled(SIDES[self.side](norm).square().mean())
 
 
