@@ -35,12 +35,20 @@ SGD = [  # Adam makes steps of rounding errors where a gradient is 0 in theory
     for side in ("generator", "discriminator")
     for word in (f"optimizer.{side}._target_=torch.optim.SGD", f"~optimizer.{side}.betas", f"optimizer.{side}.lr=0.02")
 ]
-BASE = [*SGD, "dataset=triangles", "architecture=mlp", "metric=[]", "logger=[]", "callback=[]", "batch_size=8", "trainer.steps=8"]
-BASE += ["architecture.generator.width=8", "architecture.generator.latent=4", "architecture.discriminator.width=8"]
+WIDTHS = ["architecture.generator.width=8", "architecture.generator.latent=4", "architecture.discriminator.width=8"]
+BASE = [*SGD, "dataset=triangles", "architecture=mlp", *WIDTHS, "metric=[]", "logger=[]", "callback=[]", "batch_size=8", "trainer.steps=8"]
 BASE += ["trainer.accelerator=cpu", "trainer.threads=1"]
 NEEDS = {  # what a part cannot be without, and what makes its round short
     "auxiliary_classifier": ["architecture.conditional=true"],
+    "teacher": ["trick=[ema]"],
     "optimal_transport": ["loss.iterations=5"],
+    "ada": ["trick.ada.kimg=0.05", "trick.ada.every=1"],
+    "dropout": ["trick.dropout.players=[discriminator,generator]"],
+    "freeze": ["trick.freeze.layers={discriminator: [body.0]}"],
+    "minibatch_discrimination": ["trick.minibatch_discrimination.kernels=6"],
+    "noise_scale": ["trainer.accumulate=2"],
+    "restart_on_collapse": [f"trick.restart_on_collapse.{word}" for word in ("ratio=0.99", "every=2", "patience=1", "times=1")],
+    "standing_statistics": ["architecture=dcgan", *WIDTHS, "architecture.discriminator.norm=none"],
 }
 KINDS = {  # of games, in which every trick is played
     "wasserstein": ["loss=wasserstein", "penalty=[gradient_penalty]"],
@@ -48,8 +56,13 @@ KINDS = {  # of games, in which every trick is played
 }
 REFUSED = {  # pairs that cannot be, and the reason that a user reads
     **{(kind, "label_smoothing"): "label_smoothing sets the targets of the loss, and .* has none" for kind in KINDS},
+    ("hinge", "column_norm"): "column_norm bounds weights of linear layers and convolutions, and MLPDiscriminator has none that are free",
 }
 NOT_REPLAYED: dict[str, str] = {}  # parts, and the reason
+NOT_SHARED = {  # parts of which two processes keep another state than one does, and why
+    "noise_scale": "its estimates are made of the gradients of micro-batches, of which there are twice as many",
+    "standing_statistics": "batch norm computes its statistics of the rows of a process",
+}
 
 LOSSES, PENALTIES, TRICKS = named("loss"), named("penalty"), named("trick")
 PAIRS = {f"{loss}, {penalty}": (loss, penalty) for loss in LOSSES for penalty in PENALTIES}
@@ -57,6 +70,7 @@ PAIRS |= {f"{kind}, {trick}": (kind, trick) for kind in KINDS for trick in TRICK
 FEW = {f"{LOSSES[i % len(LOSSES)]}, {PENALTIES[i % len(PENALTIES)]}" for i in range(max(len(LOSSES), len(PENALTIES)))}
 FEW |= {f"{list(KINDS)[i % len(KINDS)]}, {trick}" for i, trick in enumerate(TRICKS)}
 PLAYED = {name: pair for name, pair in PAIRS.items() if pair not in REFUSED}
+SHARED = {name: pair for name, pair in PLAYED.items() if not NOT_SHARED.keys() & {*pair}}
 every_pair = pytest.mark.parametrize(
     "pair",
     [pytest.param(pair, id=name, marks=() if name in FEW else pytest.mark.slow) for name, pair in PAIRS.items() if pair not in REFUSED],
@@ -71,9 +85,9 @@ def composed(*words):
 def config_of(first, second):
     """The configuration of a pair. Parts are laid over each other, which is faster than composing every pair."""
     if first in KINDS and second in TRICKS:
-        config = copy.deepcopy(composed(*KINDS[first], *NEEDS.get(second, [])))
-        config["trick"] = {**config["trick"], **composed(f"trick=[{second}]", *NEEDS.get(second, []))["trick"]}
-        return config
+        config = copy.deepcopy(composed(f"trick=[{second}]", *NEEDS.get(second, [])))
+        kind = composed(*KINDS[first])
+        return config | {"loss": kind["loss"], "penalty": kind["penalty"], "trick": {**kind["trick"], **config["trick"]}}
     config = copy.deepcopy(composed(f"penalty=[{second}]", *NEEDS.get(second, [])))
     config["loss"] = composed(f"loss={first}", *NEEDS.get(first, []))["loss"]
     return config
@@ -145,7 +159,7 @@ def two_rounds(pair):
 
 
 def play_all(rank, folder):
-    weights = {name: two_rounds(pair) for name, pair in PLAYED.items()}
+    weights = {name: two_rounds(pair) for name, pair in SHARED.items()}
     if rank == 0:
         torch.save(weights, f"{folder}/two.pt")
 
@@ -164,6 +178,7 @@ def of_two(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PLAYED)
+@pytest.mark.parametrize("name", SHARED)
 def test_two_processes_play_a_pair_as_one(of_two, name):
-    torch.testing.assert_close(of_two[name], two_rounds(PLAYED[name]), rtol=0, atol=1e-6)
+    """To 1e-6 for weights, which are below .2; a running norm is larger, and has as many correct digits."""
+    torch.testing.assert_close(of_two[name], two_rounds(SHARED[name]), rtol=5e-6, atol=1e-6)
