@@ -17,7 +17,7 @@ from gan_runner.execution.replay import Replayed
 from gan_runner.game import DiscriminatorOutput, Game, Generator, Penalty, Spec, Term
 from gan_runner.losses import MMD, Hinge, NonSaturating, RelativisticAverage, RelativisticPaired, Wasserstein
 from gan_runner.penalties import ApproximateR1, LeCam
-from gan_runner.rules import Solo
+from gan_runner.rules import Alternate, Balance, Solo, Stale
 from gan_runner.schedules import Linear
 from gan_runner.tricks import (
     ADA,
@@ -597,7 +597,7 @@ class Constant(MLPGenerator):
         nn.init.zeros_(self.head.weight)
 
 
-def collapsing(collapses, engine=Engine, rounds=60, **restart):
+def collapsing(collapses, engine=Engine, rounds=60, rule=Alternate, **restart):
     """A game that collapses until it was restarted so many times, after some rounds; its rates fall from .001 to 0 in 1,000."""
     settings = {
         "optimizer": partial(adam, lr=Linear(1e-3, 0.0, 1000)), "steps": 1000, "terms": {"loss": NonSaturating(), "lecam": LeCam()},
@@ -610,13 +610,14 @@ def collapsing(collapses, engine=Engine, rounds=60, **restart):
         assert number == len(built) + 1
         G = Constant if number < collapses else partial(MLPGenerator, width=16, depth=1)
         nets = {"discriminator": MLPDiscriminator, "generator": G}
-        built.append(make(nets=nets, tricks=tricks(), again=again, **settings | {"terms": {"loss": NonSaturating(), "lecam": LeCam()}})[0])
+        terms = {"loss": NonSaturating(), "lecam": LeCam()}
+        built.append(make(nets=nets, tricks=tricks(), rule=rule(), again=again, **settings | {"terms": terms})[0])
         return built[-1]
 
     built: list[Game] = []
     torch.manual_seed(0)
     nets = {"discriminator": MLPDiscriminator, "generator": Constant}
-    game, batches = make(nets=nets, tricks=tricks(), again=again, **settings)
+    game, batches = make(nets=nets, tricks=tricks(), rule=rule(), again=again, **settings)
     turns = engine(game, pytest.fail)
     frozen = Still(game)
     restarts = []
@@ -653,9 +654,10 @@ def test_a_collapse_triggers_one_restart_and_the_rate_stays_halved_under_a_sched
         assert float(player.optimizer.param_groups[0]["lr"]) == pytest.approx(0.5 * 1e-3 * (1 - 59 / 1000))
 
 
-def test_a_restart_keeps_nothing_of_the_failed_attempt():
+@pytest.mark.parametrize("rule", [Alternate, partial(Stale, delay=2), Balance])
+def test_a_restart_keeps_nothing_of_the_failed_attempt(rule):
     """Right after it, all is that of the new game but for the round, the random numbers and the rates; then it is played from there."""
-    game, _, built = collapsing(1, rounds=15)
+    game, _, built = collapsing(1, rounds=15, rule=rule)
     game.tricks["restart"].prepare(game)
     [fresh] = built
     own, theirs = game.state_dict(), fresh.state_dict()
