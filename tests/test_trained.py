@@ -112,7 +112,8 @@ def test_another_average_is_sampled_where_it_is_asked_for(averaged, tmp_path):
     assert torch.equal(again.sample(8), judged.sample(8))
     assert again.whose == judged.whose
     assert not torch.allclose(other.sample(8), judged.sample(8))
-    main(averaged, ema=50.0, format="npz", n=4, out=str(tmp_path / "x.npz"))
+    main(averaged, ema=50.0, n=4)
+    assert (averaged / "samples" / "last_ema50_grid_seed0.png").is_file()
     main(averaged, ema=50.0, export=str(tmp_path / "x.safetensors"))
     exported = trained.load_generator(tmp_path / "x.safetensors")
     z = torch.randn(4, exported.latent)
