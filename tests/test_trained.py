@@ -102,6 +102,7 @@ def averaged(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_another_average_is_sampled_where_it_is_asked_for(averaged, tmp_path):
     judged, other = gan_runner.load(averaged), gan_runner.load(averaged, ema=50)
     state = torch.load(averaged / "checkpoints" / "last.pt", weights_only=True)["game"]
