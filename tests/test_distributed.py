@@ -242,6 +242,13 @@ def facts(rank):
     whole = distributed.gather(rows)
     (whole * torch.arange(12.0).view(4, 3)).sum().backward()
     said |= {"gathered": whole.detach(), "slope": rows.grad}
+    rows = torch.full((2, 3), 1.0 + rank, requires_grad=True)
+    apart = distributed.gather_apart(rows)
+    (slope,) = torch.autograd.grad((10.0**rank * apart.pow(3)).sum(), rows, create_graph=True)  # each rank has a value of its own
+    slope.sum().backward()
+    with distributed.same_rows():
+        same = distributed.gather_apart(rows) is rows
+    said |= {"apart": apart.detach(), "slope apart": slope.detach(), "curvature apart": rows.grad, "same": same}
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     said["same weights"] = refusal(distributed.compare, net)
@@ -360,9 +367,14 @@ def test_what_processes_tell_each_other(played):
         assert said["same weights"] == ""
         assert said["other weights"].startswith("Failed: the processes no longer agree on 0.weight, 0.bias: ")
         assert said["gathered"].tolist() == [[0.0] * 3] * 2 + [[1.0] * 3] * 2
+        assert said["apart"].tolist() == [[1.0] * 3] * 2 + [[2.0] * 3] * 2
+        assert said["same"]
         assert (said["share"], said["share of one"]) == (4, 8)
         assert said["no share"] == "ValueError: batch_size=10 cannot be cut into 2 processes x accumulate=2 equal parts"
         assert said["too few rows"] == "ValueError: 1 samples cannot be shared by 2 processes"
+    for said, x in ((first, 1.0), (second, 2.0)):  # the value of rank 0 is the sum of x^3, that of rank 1 ten times as much
+        assert said["slope apart"].tolist() == [[(1 + 10) * 3 * x**2] * 3] * 2
+        assert said["curvature apart"].tolist() == [[(1 + 10) * 6 * x] * 3] * 2
     assert [first["is_first"], second["is_first"]] == [True, False]
     for n, rows in first["rows"].items():
         assert rows + second["rows"][n] == list(range(n))

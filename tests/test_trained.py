@@ -17,7 +17,8 @@ from gan_runner import Generator, trained
 from gan_runner.architectures import DCGANGenerator, MLPGenerator
 from gan_runner.assembly import build, parts
 from gan_runner.commands import sample
-from gan_runner.commands.settings import Sample
+from gan_runner.commands.evaluate import of_checkpoint
+from gan_runner.commands.settings import Evaluate, Sample
 from gan_runner.config import composer
 from gan_runner.datasets import Spec
 from gan_runner.errors import UserError
@@ -101,6 +102,7 @@ def averaged(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_another_average_is_sampled_where_it_is_asked_for(averaged, tmp_path):
     judged, other = gan_runner.load(averaged), gan_runner.load(averaged, ema=50)
     state = torch.load(averaged / "checkpoints" / "last.pt", weights_only=True)["game"]
@@ -108,11 +110,14 @@ def test_another_average_is_sampled_where_it_is_asked_for(averaged, tmp_path):
         assert torch.equal(run.generator.start[0].weight, state[f"tricks.ema.{key}.start.0.weight"])
         assert not torch.equal(run.generator.start[2].running_mean, state[f"tricks.ema.{key}.start.2.running_mean"])
     assert (judged.whose, other.whose) == ("average of G", "average of G with a half-life of 50 kimg")
+    for run, whose in ((judged, judged.whose), (other, other.whose)):  # figures of both have names of their own
+        assert of_checkpoint(run, settings_of(Evaluate, run=str(averaged))).protocol["generator"] == whose
     again = gan_runner.load(averaged, ema=0.01)
     assert torch.equal(again.sample(8), judged.sample(8))
     assert again.whose == judged.whose
     assert not torch.allclose(other.sample(8), judged.sample(8))
-    main(averaged, ema=50.0, format="npz", n=4, out=str(tmp_path / "x.npz"))
+    main(averaged, ema=50.0, n=4)
+    assert (averaged / "samples" / "last_ema50_grid_seed0.png").is_file()
     main(averaged, ema=50.0, export=str(tmp_path / "x.safetensors"))
     exported = trained.load_generator(tmp_path / "x.safetensors")
     z = torch.randn(4, exported.latent)

@@ -222,6 +222,11 @@ def test_a_game_is_built_again_with_weights_of_the_seed_and_the_number():
         assert not torch.equal(first, weights)
 
 
+def test_a_run_whose_first_weights_are_given_is_not_restarted_from_others():
+    with pytest.raises(UserError, match=r"first weights, and those of this run are given \(init_from\): drop the trick"):
+        build.assemble(tiny("trick=[restart_on_collapse]", "init_from.generator=G.pt"))
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_tells_where_it_comes_from(name):
     header = list(

@@ -561,6 +561,7 @@ class Weights(Generator):
         self.w = nn.Parameter(torch.zeros(spec.shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [2, 8])
 def test_the_noise_scale_is_the_trace_of_the_covariance_over_the_squared_mean(accumulate):
     """Of gradients N(m, I) in 200 dimensions, |m| = 1: 200."""

@@ -89,7 +89,7 @@ def build_game(
         """Build this game with the first weights of restart `number`."""
         seed = seeded("restart", config["seed"], number).initial_seed()
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            return build_game(config | {"seed": seed}, packages, trainer, spec, device, optimizer, initial)
+            return build_game(config | {"seed": seed}, packages, trainer, spec, device, optimizer)
 
     try:
         game = Game(
@@ -106,12 +106,18 @@ def build_game(
             device=device,
             precision=hardware.autocast(precision, device),
             scaler=partial(hardware.gradient_scaler, precision, device),
-            again=again,
+            again=None if starts_elsewhere(config) else again,
         )
     except ValueError as error:
         raise UserError(str(error)) from error
     refuse_idle(game)
     return game
+
+
+def starts_elsewhere(config: dict[str, Any]) -> bool:
+    """Return whether the first weights of a run are given by `init_from`, which only its first start reads."""
+    said = config.get("init_from") or {}
+    return any(said.get(key) is not None for key in ("run", *SIDES))
 
 
 def assemble(config: Any, packages: Sequence[str] = (), device: torch.device | None = None, initial: Initial | None = None) -> Assembly:

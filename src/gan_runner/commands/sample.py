@@ -78,7 +78,8 @@ def write_samples(run: TrainedRun, settings: Sample, refiners: Mapping[str, Refi
     except ValueError as error:
         raise UserError(f"class={said}: {error}") from error
     words = [refining.label(*each, settings.packages) for each in settings.refiner.items()] + ["trajectory"] * settings.trajectory
-    stem = "_".join([run.path.stem, kind, f"seed{seed}", *([] if y is None else [f"class{y}"]), *words])
+    average = [] if settings.ema is None else [f"ema{settings.ema:g}"]
+    stem = "_".join([run.path.stem, *average, kind, f"seed{seed}", *([] if y is None else [f"class{y}"]), *words])
     whole = out or run.folder / "samples" / stem
     drawn = unrefined(run, settings, y) if not refiners else refined(run, settings, *next(iter(refiners.items())), y, reporter)
     stored = run.spec.kind.as_bytes(finite(run, drawn.x))

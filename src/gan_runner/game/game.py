@@ -120,7 +120,7 @@ class Game(nn.Module):
     nets: {"generator": G, "discriminator": D}, or one of them; optimizers: the same names, each a functools.partial of an optimiser.
     terms: {"loss": the objective, name: penalty, ...}. batch_size counts all processes; steps is the length of the run in rounds.
     scaler: a factory of the gradient scaler of a player (float16); precision: the context in which objectives are computed.
-    again: builds this game with other first weights, given a number from 1, for a trick that restarts it.
+    again: builds this game with other first weights, given a number from 1, for a trick that restarts it; None: they are given.
     """
 
     def __init__(

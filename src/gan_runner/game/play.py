@@ -208,9 +208,9 @@ class _OnWhole:
     def __init__(self, net: Discriminator):
         self.net = net
 
-    def __call__(self, *given: Any) -> DiscriminatorOutput:
+    def __call__(self, *given: Any, **named: Any) -> DiscriminatorOutput:
         with distributed.same_rows():
-            return self.net(*given)
+            return self.net(*given, **named)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.net, name)

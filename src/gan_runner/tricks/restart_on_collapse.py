@@ -58,7 +58,9 @@ class RestartOnCollapse(Trick):
         if "discriminator" not in game.rule.players:
             raise ValueError("restart_on_collapse looks at what D is trained on, and no D moves: drop the trick")
         if game.again is None:
-            raise ValueError("restart_on_collapse needs a game that can be built again: Game(again=...)")
+            raise ValueError("restart_on_collapse draws other first weights, and those of this run are given (init_from): drop the trick")
+        if game.G.overrides("initialise"):
+            raise ValueError("restart_on_collapse draws other first weights, and this generator sets its own from data: drop the trick")
 
     def watch(self, play: Play, player: Player) -> None:
         real, fake = play.known("real"), play.known("fake")
