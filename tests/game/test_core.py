@@ -23,7 +23,7 @@ from gan_runner.losses import Hinge, NonSaturating
 from gan_runner.penalties import R1, FeatureMatching
 from gan_runner.rules import Alternate, Solo
 from gan_runner.schedules import Linear, Schedule, on_host
-from gan_runner.tricks import EMA, InstanceNoise
+from gan_runner.tricks import EMA, InstanceNoise, SpectralNorm
 from processes import spawn
 
 G = partial(MLPGenerator, width=32, depth=2)
@@ -328,6 +328,19 @@ def test_samples_of_all_processes_are_judged_under_the_augmentation_of_all_rows(
     assert len(made) == 8
     assert seen.whole.own is seen
     assert seen.own is seen
+
+
+def test_two_passes_of_d_have_one_power_iteration():
+    """Under spectral norm: the same samples have the same logits. A pass that is not compared makes an iteration of its own."""
+    torch.manual_seed(0)
+    critic = SpectralNorm().wrap(MLPDiscriminator(Spec((5,)), width=8, depth=2), "discriminator")
+    seen = Play(MLPGenerator(Spec((5,)), width=8, depth=1), critic, Batch(torch.randn(8, 5), None), draws_of(), lambda x, draws: x)
+    real, fake = seen.on_both
+    for sample, like, before in ((seen.real, "real", real), (seen.fake, "fake", fake)):
+        torch.testing.assert_close(seen.judge(sample, None, like).logits, before.logits, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(seen.judge(sample, None, like, rows=slice(1, None, 3)).logits, before.logits[1::3], rtol=1e-6, atol=1e-7)
+    assert (seen.judge(seen.real, None).logits - real.logits).abs().max() > 1e-4
+    assert all(module.training for module in critic.modules())
 
 
 # ---- what tricks see ----------------------------------------------------------------------------------------------------------------

@@ -437,8 +437,8 @@ def test_the_step_knows_no_part_and_no_configuration():
     assert not words & (parts - bases)
     assert not words & {"cfg", "config"}
     branches = {ast.unparse(node.test) for node in nodes if isinstance(node, ast.If)}
-    refusals = {branch for branch in branches if "term.coupled" in branch or branch == "self._D is None"}
-    assert len(refusals) == 2
+    refusals = {branch for branch in branches if "term.coupled" in branch or "term.averaged" in branch or branch == "self._D is None"}
+    assert len(refusals) == 3
     assert branches - refusals == {"TYPE_CHECKING", "self.D.couples_samples or vars(self).keys() & {'on_real', 'on_fake'}"}
 
 

@@ -12,7 +12,7 @@ from gan_runner.architectures import MLPDiscriminator, MLPGenerator, MSGDiscrimi
 from gan_runner.errors import UserError
 from gan_runner.execution.replay import Replayed
 from gan_runner.losses import NonSaturating
-from gan_runner.tricks import EMA
+from gan_runner.tricks import EMA, SpectralNorm
 
 NAMES = sorted(set(penalties.__all__) - {"Penalty"})
 MLPS = {"discriminator": partial(MLPDiscriminator, width=16, depth=1), "generator": partial(MLPGenerator, width=16, depth=1)}
@@ -57,6 +57,18 @@ def test_a_penalty_is_replayed_and_resumed_bit_for_bit(name, every):
     assert flat(eager).isfinite().all()
     assert torch.equal(flat(eager), flat(replayed))
     assert torch.equal(flat(eager), flat(stopped))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ApproximateR1", "LatentConsistency"])
+def test_two_passes_under_spectral_norm_are_replayed(name):
+    (eager, batches), (replayed, same) = (game_with(name, more={"tricks": {"spectral_norm": SpectralNorm()}}) for _ in range(2))
+    turns = Replayed(replayed, print)
+    for _ in range(8):
+        eager.round(batches)
+        replayed.round(same, turns.turn)
+    assert turns.ready
+    assert torch.equal(flat(eager), flat(replayed))
 
 
 def played(name, **more):

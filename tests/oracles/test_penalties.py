@@ -282,6 +282,34 @@ def test_parts_of_a_batch_have_the_penalty_of_the_whole(share):
     assert len({part.item() for part in parts}) == 4
 
 
+class Counted(Quadratic):
+    """It notes how many samples it is asked about, and may couple them."""
+
+    def __init__(self, couples_samples=False):
+        super().__init__()
+        self.couples_samples, self.seen = couples_samples, []
+
+    def forward(self, sample, y=None):
+        self.seen.append(len(sample))
+        return super().forward(sample, y)
+
+
+@pytest.mark.parametrize(("share", "more"), [(1.0, 16), (0.5, 8), (0.25, 4)])
+def test_the_pass_of_the_plain_samples_is_that_of_the_loss(share, more):
+    play = play_of(Counted())
+    assert play.on_both
+    ApproximateR1(share=share).discriminator(play)
+    ApproximateR2(share=share).discriminator(play)
+    assert play.D.seen == [32, more, more]
+
+
+def test_a_share_of_coupled_samples_is_seen_in_a_pass_of_its_own():
+    play = play_of(Counted(couples_samples=True))
+    assert play.on_both
+    ApproximateR1(share=0.25).discriminator(play)
+    assert play.D.seen == [16, 16, 8]
+
+
 def test_a_share_is_one_in_k():
     for share in (1.0, 0.5, 0.33, 0.25, 0.01):
         ApproximateR1(share=share)

@@ -1,9 +1,12 @@
 """What every generator and discriminator promises."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 from gan_runner.draws import Draws
 from gan_runner.game.play import BatchLike, DiscriminatorOutput
@@ -101,6 +104,18 @@ class Discriminator(nn.Module):
     def forward(self, sample: Sample, y: Any = None) -> DiscriminatorOutput:
         """Logits N or N P and features N F of the samples, given their labels y (N), or what G's `given` or `asked` returned."""
         raise NotImplementedError
+
+    @contextmanager
+    def as_before(self) -> Iterator[None]:
+        """Let spectral norm divide by the singular values of the last pass: a pass in here makes no power iteration."""
+        norms = [module for module in self.modules() if isinstance(module, _SpectralNorm) and module.training]
+        for norm in norms:
+            norm.training = False
+        try:
+            yield
+        finally:
+            for norm in norms:
+                norm.training = True
 
 
 def one_hot(y: Tensor, classes: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -133,15 +134,19 @@ class Play:
         real, fake = zip(*(t.float().chunk(2) for t in both), strict=True)
         return DiscriminatorOutput(*real), DiscriminatorOutput(*fake)
 
-    def judge(self, sample: Sample, y: Any, like: Literal["real", "fake"] | None = None) -> DiscriminatorOutput:
+    def judge(self, sample: Sample, y: Any, like: Literal["real", "fake"] | None = None, rows: slice | None = None) -> DiscriminatorOutput:
         """Evaluate D on one more sample, augmented as any other; may be differentiated twice.
 
-        like: under the augmentation and noise under which `on_real` or `on_fake` was seen, for a difference of two passes of D.
+        like: under the augmentation and noise under which `on_real` or `on_fake` was seen, and with the weights of that pass, which under
+        spectral norm change with every other one: for a difference of two passes of D. rows: only these of the samples.
         """
-        return self._judged(sample, y, self._seen_with(like) if like else self.draws)
+        return self._judged(sample, y, self._seen_with(like) if like else self.draws, like is not None, rows)
 
-    def _judged(self, sample: Sample, y: Any, draws: Draws) -> DiscriminatorOutput:
-        return DiscriminatorOutput(*map(Tensor.float, self.D(self.augment(sample, draws), y)))
+    def _judged(self, sample: Sample, y: Any, draws: Draws, again: bool, rows: slice | None = None) -> DiscriminatorOutput:
+        seen = self.augment(sample, draws), y
+        shown, y = seen if rows is None else tree_map_only(Tensor, lambda leaf: leaf[rows], seen)
+        with self.D.as_before() if again else nullcontext():
+            return DiscriminatorOutput(*map(Tensor.float, self.D(shown, y)))
 
     def _seen_with(self, which: str) -> Draws:
         getattr(self, f"on_{which}")
@@ -195,8 +200,9 @@ class _Whole:
 
     def judge(self, sample: Sample, y: Any, like: Literal["real", "fake"] | None = None) -> DiscriminatorOutput:
         """Evaluate D on samples of all processes, in every process."""
+        draws = self.own._seen_with(like).whole if like else self.draws
         with distributed.same_rows():
-            return self.own._judged(sample, y, self.own._seen_with(like).whole if like else self.draws)
+            return self.own._judged(sample, y, draws, like is not None)
 
     def __getattr__(self, name: str) -> Any:
         return tree_map_only(Tensor, distributed.gather, getattr(self.own, name))

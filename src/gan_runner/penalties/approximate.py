@@ -15,9 +15,9 @@ from gan_runner.schedules import Schedule
 class Approximate(Penalty):
     """D: weight E ((d(a(x + sigma n)) - d(a(x))) / sigma)^2, n standard normal, a one augmentation with one noise for both passes.
 
-    For small sigma this is weight E |dD/dx|^2 in expectation over n. The pass of the plain samples is shared with the loss. In lower
-    precision the difference would be rounding error, and a share of the batch is not what the loss sees: there both passes are computed as
-    one more, in float32. share: 1/k takes every k-th sample.
+    For small sigma this is weight E |dD/dx|^2 in expectation over n. share: 1/k takes every k-th sample. The pass of the plain samples is
+    shared with the loss, except in lower precision, where the difference would be rounding error, and for a share of samples that D
+    couples, which are another batch than the loss sees: there both passes are computed as one more, in float32.
     """
 
     which: Literal["real", "fake"]
@@ -45,9 +45,9 @@ class Approximate(Penalty):
         """Return by how much noise changes the logits of the samples that are taken."""
         sample, y = (play.real, play.y) if self.which == "real" else (play.fake, play.fake_y)
         moved = tree.map(lambda leaf: leaf + self.sigma * play.draws.normal(*leaf.shape[1:]), sample)
-        if self.one_in == 1 and not torch.is_autocast_enabled(play.x.device.type):
+        if not torch.is_autocast_enabled(play.x.device.type) and not (self.one_in > 1 and play.D.couples_samples):
             plain = play.on_real if self.which == "real" else play.on_fake
-            return play.judge(moved, y, like=self.which).logits - plain.logits
+            return play.judge(moved, y, like=self.which, rows=taken).logits - plain.logits[taken]
 
         def part(whole: Any) -> Any:
             return tree.map(lambda leaf: leaf[taken], whole)

@@ -96,7 +96,7 @@ class GradientPenalty(Penalty):
 class Dragan(Penalty):
     """D: weight E (|dD/dx| - 1)^2 at x + a std(x)/2 u, x real, a ~ U(0, 1) per sample, u ~ U(0, 1) per entry. Kodali et al. 2017.
 
-    std(x) is one number for each leaf, of the whole batch: each process computes the penalty of all samples.
+    std(x) is one number for each leaf, of the batch of all processes.
     """
 
     coupled = True
@@ -105,11 +105,12 @@ class Dragan(Penalty):
         super().__init__(weight, every)
 
     def discriminator(self, play: Play) -> Tensor:
-        share = play.draws.uniform()
+        own = play.own
+        share = own.draws.uniform()
 
-        def moved(leaf: Tensor) -> Tensor:
-            delta = leaf.std() / 2 * play.draws.uniform(*leaf.shape[1:])
+        def moved(leaf: Tensor, everyones: Tensor) -> Tensor:
+            delta = everyones.std() / 2 * own.draws.uniform(*leaf.shape[1:])
             return leaf + share.view(-1, *[1] * (leaf.dim() - 1)) * delta
 
-        norm = torch.linalg.vector_norm(slopes(play, tree.map(moved, play.real), play.y), dim=1)
-        return self.scaled((norm - 1).square().mean())
+        norm = torch.linalg.vector_norm(slopes(own, tree.map(moved, own.real, play.real), own.y), dim=1)
+        return self.scaled((distributed.gather(norm) - 1).square().mean())
