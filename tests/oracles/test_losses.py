@@ -10,6 +10,7 @@ from torch import nn
 
 from games import make
 from gan_runner.architectures import Discriminator
+from gan_runner.config.composer import compose
 from gan_runner.game import DiscriminatorOutput
 from gan_runner.losses import (
     MMD,
@@ -284,7 +285,11 @@ def test_the_slope_of_the_witness_is_penalised(kernel):
     slopes = [math.hypot(*((witness(x + step) - witness(x - step)) / 2e-5 for step in steps)) for x in points]
     assert found.item() == pytest.approx(3 * sum((slope - 1) ** 2 for slope in slopes) / 16, rel=1e-4)
     assert torch.autograd.grad(found, play.D.weight)[0].abs().max() > 1e-3
-    assert MMD().gp == 1.0
+
+
+def test_new_runs_penalise_the_witness_and_saved_ones_that_have_no_gp_do_not():
+    assert compose(["loss=mmd"]).config.loss.gp == 1.0
+    assert MMD().gp == 0.0
 
 
 def test_mmd_refuses_what_has_no_pairs_and_no_kernel():

@@ -425,7 +425,7 @@ def test_dropout_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match="MSGDiscriminator has none as modules"):
         Dropout().wrap(MSGDiscriminator(Spec((1, 8, 8)), width=8), "discriminator")
     game, batches = make({"loss": NonSaturating(), "r1": ApproximateR1(share=0.25)}, tricks={"dropout": Dropout()})
-    with pytest.raises(UserError, match=r"cannot tell which 16 samples .* needs share=1\.0"):
+    with pytest.raises(UserError, match=r"cannot tell which 8 samples .* needs share=1\.0"):
         game.round(batches)
 
 

@@ -66,7 +66,7 @@ class MMD(Loss):
         kernel: Literal["rational_quadratic", "rbf"] = "rational_quadratic",
         alphas: tuple[Positive, ...] = (0.2, 0.5, 1.0, 2.0, 5.0),
         bandwidths: tuple[Positive, ...] = (1.0, 2.0, 4.0, 8.0, 16.0),
-        gp: Annotated[float, Ge(0)] = 1.0,
+        gp: Annotated[float, Ge(0)] = 0.0,
         generator_weight: float | Schedule | Balanced = 1.0,
     ):
         super().__init__(generator_weight)
