@@ -21,13 +21,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import parts, refinement, training, tricks
+from benchmarks import parts, refinement, slopes, training, tricks
 from benchmarks.tables import load, machine, write
 
 PARTS = {
     "training": training.trainings,
     "scaling": training.scaling,
     "tricks": tricks.tricks,
+    "slopes": slopes.slopes,
     "startup": parts.startup,
     "checkpoint": parts.checkpoint,
     "evaluation": parts.evaluation,
