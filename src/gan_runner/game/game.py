@@ -58,6 +58,7 @@ class Objective(nn.Module):
         values = {f"{name}/{self.side[0]}": due[name].weighed(self.side, value, summands, self.net) for name, value in summands.items()}
         balanced = {name: term.balanced for name, term in due.items() if self.side == "generator" and term.balanced is not None}
         logs = values | {f"{name}/weight": each.value.clone() for name, each in balanced.items()}
+        logs |= {f"{name}/{key}": value for name in summands for key, value in due[name].logs().items()}
         logs |= {f"{self.side[0]}/{name}": value for name, value in play.verdicts().items()}
         return reduce(add, values.values()), {name: value.detach() for name, value in logs.items()}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gan_runner.game.play import Play
+from gan_runner.game.play import Logs, Play
 from gan_runner.game.spec import Spec
 
 
@@ -68,6 +68,10 @@ class Term(nn.Module):
     def weighed(self, side: str, value: Tensor, summands: Mapping[str, Tensor], net: nn.Module) -> Tensor:
         """Weigh the summand of a player, given all summands of its objective and its network."""
         return value
+
+    def logs(self) -> Logs:
+        """Return what else is to be logged of the summand that was computed last, scalars by name: they become TERM/NAME."""
+        return {}
 
     def has_summand(self, side: str) -> bool:
         """Return whether the term adds something to the objective of this player."""

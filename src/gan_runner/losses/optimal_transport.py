@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from gan_runner.game.loss import Balanced, Loss
-from gan_runner.game.play import Play
+from gan_runner.game.play import Logs, Play
 from gan_runner.schedules import Schedule
 
 SIGNS = (1.0, 1.0, 1.0, 1.0, -2.0, -2.0)  # of the pairs of `sides`
@@ -36,17 +36,23 @@ def sinkhorn(cost: Tensor, epsilon: float, iterations: int) -> Tensor:
     return (scores + by_row + by_column).exp()
 
 
-def energy(cost: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """Compute W(x, y) + W(x, y') + W(x', y) + W(x', y') - 2 W(x, x') - 2 W(y, y') from the costs of these pairs, 6 N N."""
-    transport = (sinkhorn(cost, epsilon, iterations) * cost).sum((1, 2))
+def energy(cost: Tensor, plans: Tensor) -> Tensor:
+    """Compute W(x, y) + W(x, y') + W(x', y) + W(x', y') - 2 W(x, x') - 2 W(y, y') from costs and plans of these pairs, 6 N N each."""
+    transport = (plans * cost).sum((1, 2))
     return sum(sign * each for sign, each in zip(SIGNS, transport, strict=True))  # type: ignore[return-value]
+
+
+def missed(plans: Tensor) -> Tensor:
+    """Compute the share of the mass that rows of plans (P N N) lack or have too much of, the mean over plans: 0 where they are exact."""
+    return (plans.sum(2) - 1 / plans.shape[-1]).abs().sum(1).mean() / 2
 
 
 class OptimalTransport(Loss):
     """D: -MED^2 of x and G(z);  G: MED^2, the minibatch energy distance of `energy`. Salimans et al. 2018 (OT-GAN).
 
     The cost of two samples is 1 - the cosine of their features of D. The two batches of each kind are the halves of the batch of all
-    processes. W is <plan, cost>, the plan from `iterations` of Sinkhorn's algorithm at `epsilon`. D's logit is not trained, and refiners
+    processes. W is <plan, cost>, the plan from `iterations` of Sinkhorn's algorithm at `epsilon`. `loss/missed` logs the share of the mass
+    that the plans put wrongly: where it is not small, more iterations or a larger epsilon are needed. D's logit is not trained, and refiners
     learn nothing from it. Let G move three times for each move of D, as the paper does (rule.g_steps=3): D that moves as often wins.
     """
 
@@ -61,6 +67,7 @@ class OptimalTransport(Loss):
     ):
         super().__init__(generator_weight)
         self.epsilon, self.iterations = epsilon, iterations
+        self.missed: Tensor | None = None
 
     def check(self, batch_size: int) -> None:
         if batch_size % 2:
@@ -71,10 +78,17 @@ class OptimalTransport(Loss):
         real, fake = (F.normalize(out.features, dim=1) for out in play.on_both)
         with torch.autocast(real.device.type, enabled=False):
             one, other = sides(real, fake)
-            return energy(1 - one @ other.mT, self.epsilon, self.iterations)
+            cost = 1 - one @ other.mT
+            plans = sinkhorn(cost, self.epsilon, self.iterations)
+            self.missed = missed(plans)
+            return energy(cost, plans)
 
     def discriminator(self, play: Play) -> Tensor:
         return -self.distance(play)
 
     def generator(self, play: Play) -> Tensor:
         return self.distance(play)
+
+    def logs(self) -> Logs:
+        logs, self.missed = {} if self.missed is None else {"missed": self.missed}, None
+        return logs

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gan_runner.game.play import Play
+from gan_runner.game.play import Logs, Play
 from gan_runner.game.term import Term
 
 
@@ -39,6 +39,9 @@ class Shown(Term):
 
     def weighed(self, side: str, value: Tensor, summands: Mapping[str, Tensor], net: nn.Module) -> Tensor:
         return self.loss.weighed(side, value, summands, net)
+
+    def logs(self) -> Logs:
+        return self.loss.logs()
 
     def has_summand(self, side: str) -> bool:
         return self.loss.has_summand(side)
