@@ -51,9 +51,10 @@ class OptimalTransport(Loss):
     """D: -MED^2 of x and G(z);  G: MED^2, the minibatch energy distance of `energy`. Salimans et al. 2018 (OT-GAN).
 
     The cost of two samples is 1 - the cosine of their features of D. The two batches of each kind are the halves of the batch of all
-    processes. W is <plan, cost>, the plan from `iterations` of Sinkhorn's algorithm at `epsilon`. `loss/missed` logs the share of the mass
-    that the plans put wrongly: where it is not small, take more iterations or a larger epsilon. D's logit is not trained, and refiners learn
-    nothing from it. Let G move three times for each move of D, as the paper does (rule.g_steps=3): D that moves as often wins.
+    processes. W is <plan, cost>, the plan from `iterations` of Sinkhorn's algorithm at `epsilon`. `loss/missed` logs the share of the
+    mass that the plans put wrongly: where it is not small, take more iterations or a larger epsilon. D's logit is not trained, and
+    refiners learn nothing from it. Let G move three times for each move of D, as the paper does (rule.g_steps=3): D that moves as often
+    wins.
     """
 
     coupled = True
