@@ -17,7 +17,7 @@ class Shown(Term):
     def __init__(self, loss: Term):
         super().__init__()
         self.loss = loss
-        self.owner, self.labelled, self.paired = loss.owner, loss.labelled, loss.paired
+        self.owner, self.labelled, self.paired, self.averaged = loss.owner, loss.labelled, loss.paired, loss.averaged
         self.coupled, self.shift_invariant = loss.coupled, loss.shift_invariant
 
     def view(self, side: str, play: Play) -> Play:
