@@ -153,6 +153,8 @@ class Table(Summary):
                 means = [statistics.fmean(curve[images] for curve in curves) for images in shared]
                 x = [images / 1000 for images in shared]
                 (line,) = axes.plot(x, means, label=row.name + suffix, markevery=max(len(shared) // 12, 1))
+                if len(curves) > 1:
+                    axes.set(ylabel=f"{key} (thin lines: one seed each)")
                 for curve in curves if len(curves) > 1 else ():
                     points = [images / 1000 for images in curve]
                     axes.plot(points, list(curve.values()), color=line.get_color(), marker="", linewidth=0.7, alpha=0.4)
@@ -213,7 +215,7 @@ def setting(run: Run, key: str) -> str:
         return run.experiment or "-"
     if key in run.config:
         value = run.config[key]
-        return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+        return str(value).lower() if isinstance(value, bool) else "null" if value is None else "[]" if value == {} else str(value)
     said = [word.partition("=")[2] for word in run.overrides or () if key_of(word) == key]
     return said[-1] if said else str(run.config.get(f"{key}._target_", "-")).rpartition(".")[2]
 
