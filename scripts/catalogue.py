@@ -48,7 +48,7 @@ GROUPS = {
 }
 BY_FILE = {"optimizer", "architecture", "dataset"}  # described by the head of their file: several classes, or those of torch
 YEAR = r"(?:19|20)\d\d"
-CITED = re.compile(rf"\b[A-Z][\w'-]+(?: et al\.| (?:and|&) [A-Z][\w'-]+)? {YEAR}\b")
+CITED = re.compile(rf"\b[A-Z][\w'-]+(?: et al\.| (?:and|&) [A-Z][\w'-]+)? {YEAR}\b|\barXiv \d{{4}}\.\d{{5}}\b")
 FORMULA = re.compile(r"[=^|]|<-|\w\(")
 LOCAL = re.compile(r"^\$\{\.\.(\w+)\}$")  # another key of the same file
 PLACE = re.compile(r"^\$\{oc\.env:\w+,(\w+)\}$")

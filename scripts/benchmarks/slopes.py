@@ -40,7 +40,7 @@ def slopes(arguments: Namespace) -> tuple[str, dict[str, Any]]:
     cpu = {name: [1e3 * each.cpu / rounds for each in turns] for name, turns in played.items()}
     added = {name: [with_it - without for with_it, without in zip(taken, cpu[PLAIN], strict=True)] for name, taken in cpu.items()}
     rows = [row(name, cpu[name], added[name], added[EXACT]) for name in PENALTIES]
-    heads = ["penalties", "CPU ms a round", "spread", "added", "spread", "of what r1 and r2 add", "spread"]
+    heads = ["penalties", "CPU ms a round", "spread", "added", "spread", "/ r1 and r2", "spread"]
     said = f"{EXPERIMENT} without batch norm in D, relativistic pairs, {arguments.turns} turns of {rounds} rounds; medians of the turns"
     return f"{said}:\n\n{table(heads, rows)}", {"cpu": cpu, "rounds": rounds}
 

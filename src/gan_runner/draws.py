@@ -170,13 +170,15 @@ class CountedDraws(Draws):
         words = self._words(-(-n // 2))
         radius = _high(words).add_(0.5).mul_(2.0**-32).log_().mul_(-2).sqrt_()  # Box & Muller 1958: two numbers of each word
         angle = _low(words).mul_(2 * math.pi * 2.0**-32)
-        return torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :n].reshape(-1, *shape)
+        return torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :n].reshape(len(self.state), *shape)
 
     def uniform(self, *shape: int) -> Tensor:
         words = self._words(math.prod(shape))
-        return ((words >> 40) & 0xFFFFFF).float().mul_(2.0**-24).reshape(-1, *shape)
+        return ((words >> 40) & 0xFFFFFF).float().mul_(2.0**-24).reshape(len(self.state), *shape)
 
     def integers(self, high: int) -> Tensor:
+        if not 0 < high <= 1 << 31:
+            raise ValueError(f"integers below {high}: expected 1 to 2^31")
         return (((self._words(1)[:, 0] >> 32) & 0xFFFFFFFF) * high) >> 32
 
     def number(self) -> Tensor:

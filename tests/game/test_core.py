@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -20,10 +21,10 @@ from gan_runner.execution.engine import Engine
 from gan_runner.execution.replay import Replayed
 from gan_runner.game import Balanced, Batch, Discriminator, DiscriminatorOutput, Loss, Penalty, Play, Spec, Term, Trick
 from gan_runner.losses import Hinge, NonSaturating
-from gan_runner.penalties import R1, FeatureMatching
+from gan_runner.penalties import R1, ApproximateR1, FeatureMatching
 from gan_runner.rules import Alternate, Solo
 from gan_runner.schedules import Linear, Schedule, on_host
-from gan_runner.tricks import EMA, InstanceNoise, SpectralNorm
+from gan_runner.tricks import EMA, InstanceNoise, MinibatchDiscrimination, MinibatchStddev, SpectralNorm
 from processes import spawn
 
 G = partial(MLPGenerator, width=32, depth=2)
@@ -341,6 +342,59 @@ def test_two_passes_of_d_have_one_power_iteration():
         torch.testing.assert_close(seen.judge(sample, None, like, rows=slice(1, None, 3)).logits, before.logits[1::3], rtol=1e-6, atol=1e-7)
     assert (seen.judge(seen.real, None).logits - real.logits).abs().max() > 1e-4
     assert all(module.training for module in critic.modules())
+
+
+class Seen(Penalty):
+    """D says of the samples of the loss what it said of them in the pass of the loss, however many passes of D are between."""
+
+    differences: list[float]
+
+    def __init__(self):
+        super().__init__()
+        self.differences = []
+
+    def discriminator(self, play):
+        outs = {"real": play.on_real, "fake": play.on_fake}
+        play.judge(play.real + 1, play.y)
+        for which, out in outs.items():
+            sample, y = (play.real, play.y) if which == "real" else (play.fake, play.fake_y)
+            again = play.judge(sample, y, like=which)
+            self.differences.append((again.logits - out.logits).abs().max().item())
+        return (again.logits * 0).mean()
+
+
+@pytest.mark.parametrize("more", [{}, {"stddev": lambda: MinibatchStddev()}, {"noise": lambda: InstanceNoise(0.1)}])
+def test_d_says_the_same_of_the_samples_of_the_loss_under_spectral_norm(more):
+    seen = Seen()
+    tricks = {"spectral_norm": SpectralNorm(["discriminator"])} | {name: make() for name, make in more.items()}
+    play(5, {"loss": Hinge(), "r1": R1(), "seen": seen}, tricks=tricks)
+    assert len(seen.differences) == 10
+    assert max(seen.differences) < 1e-5
+
+
+@pytest.mark.parametrize("engine", [Engine, Replayed])
+def test_approximate_r1_beside_another_pass_is_near_the_exact_one_under_spectral_norm(engine):
+    """In expectation over its noise; before the singular vectors were those of the pass of the loss, it was many times as large."""
+    terms = {"loss": Hinge(), "r1": R1(1e-3), "approximate_r1": ApproximateR1(5e-4)}
+    game, batches = make(terms, tricks={"spectral_norm": SpectralNorm(["discriminator"])}, batch_size=64)
+    turns = engine(game, pytest.fail)
+    logs = [game.round(batches, turns.turn) for _ in range(60)]
+    exact, approximate = (sum(each[f"{name}/d"].item() for each in logs) for name in ("r1", "approximate_r1"))
+    assert approximate == pytest.approx(exact, rel=0.15)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_a_share_of_samples_that_d_couples_is_seen_in_the_whole_batch(share):
+    """The penalty of a share is an estimate of that of all, and in lower precision it is the same."""
+
+    def value(share, precision=nullcontext):
+        tricks = {"discrimination": MinibatchDiscrimination(kernels=6)}
+        terms = {"loss": NonSaturating(), "a": ApproximateR1(1.0, share=share)}
+        game, batches = make(terms, tricks=tricks, batch_size=64, precision=precision)
+        return game.round(batches)["a/d"].item()
+
+    assert value(share) == pytest.approx(value(1.0), rel=0.5)
+    assert value(share, partial(torch.autocast, "cpu", torch.bfloat16)) == pytest.approx(value(share), rel=0.1)
 
 
 # ---- what tricks see ----------------------------------------------------------------------------------------------------------------

@@ -303,11 +303,11 @@ def test_the_pass_of_the_plain_samples_is_that_of_the_loss(share, more):
     assert play.D.seen == [32, more, more]
 
 
-def test_a_share_of_coupled_samples_is_seen_in_a_pass_of_its_own():
+def test_samples_that_d_couples_are_seen_in_the_whole_batch():
     play = play_of(Counted(couples_samples=True))
     assert play.on_both
     ApproximateR1(share=0.25).discriminator(play)
-    assert play.D.seen == [16, 16, 8]
+    assert play.D.seen == [16, 16, 16]
 
 
 def test_a_share_is_one_in_k():

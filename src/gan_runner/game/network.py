@@ -1,6 +1,8 @@
 """What every generator and discriminator promises."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -105,17 +107,33 @@ class Discriminator(nn.Module):
         """Logits N or N P and features N F of the samples, given their labels y (N), or what G's `given` or `asked` returned."""
         raise NotImplementedError
 
+    def singular_vectors(self) -> list[tuple[Tensor, Tensor]]:
+        """Copy the singular vectors of spectral norm, by which the last pass divided."""
+        return [(norm._u.clone(), norm._v.clone()) for norm in self._norms()]
+
     @contextmanager
-    def as_before(self) -> Iterator[None]:
-        """Let spectral norm divide by the singular values of the last pass: a pass in here makes no power iteration."""
-        norms = [module for module in self.modules() if isinstance(module, _SpectralNorm) and module.training]
-        for norm in norms:
-            norm.training = False
+    def as_before(self, vectors: Sequence[tuple[Tensor, Tensor]]) -> Iterator[None]:
+        """Let spectral norm divide by the singular values of these vectors: passes in here make no power iteration."""
+        norms, now = self._norms(), self.singular_vectors()
+        modes = [norm.training for norm in norms]
         try:
+            self._divide_by(vectors)
+            for norm in norms:
+                norm.training = False
             yield
         finally:
-            for norm in norms:
-                norm.training = True
+            self._divide_by(now)
+            for norm, mode in zip(norms, modes, strict=True):
+                norm.training = mode
+
+    def _norms(self) -> list[_SpectralNorm]:
+        return [module for module in self.modules() if isinstance(module, _SpectralNorm) and hasattr(module, "_u")]  # not of vectors
+
+    @torch.no_grad()
+    def _divide_by(self, vectors: Sequence[tuple[Tensor, Tensor]]) -> None:
+        for norm, (u, v) in zip(self._norms(), vectors, strict=True):
+            norm._u.copy_(u)
+            norm._v.copy_(v)
 
 
 def one_hot(y: Tensor, classes: int) -> Tensor:

@@ -83,6 +83,7 @@ class Play:
         self.passes = passes or {"generator": G, **({"discriminator": D} if D is not None else {})}
         self.batch, self._D = batch, D
         self._views: dict[str, Draws] = {}  # where the draws of the augmentation of real and fake begin
+        self._vectors: dict[str, list[tuple[Tensor, Tensor]]] = {}  # the singular vectors of D in the passes on real and fake
 
     @property
     def D(self) -> Discriminator:
@@ -131,6 +132,7 @@ class Play:
         shown = tree.cat(self._shown("real", self.real), self._shown("fake", self.fake))
         y = None if self.fake_y is None or self.y is None else tree.cat(self.y, self.fake_y)
         both = self.passes["discriminator"](shown, y)
+        self._vectors = dict.fromkeys(("real", "fake"), self.D.singular_vectors())
         real, fake = zip(*(t.float().chunk(2) for t in both), strict=True)
         return DiscriminatorOutput(*real), DiscriminatorOutput(*fake)
 
@@ -140,12 +142,12 @@ class Play:
         like: under the augmentation and noise under which `on_real` or `on_fake` was seen, and with the weights of that pass, which under
         spectral norm change with every other one: for a difference of two passes of D. rows: only these of the samples.
         """
-        return self._judged(sample, y, self._seen_with(like) if like else self.draws, like is not None, rows)
+        return self._judged(sample, y, self._seen_with(like) if like else self.draws, like, rows)
 
-    def _judged(self, sample: Sample, y: Any, draws: Draws, again: bool, rows: slice | None = None) -> DiscriminatorOutput:
+    def _judged(self, sample: Sample, y: Any, draws: Draws, like: str | None, rows: slice | None = None) -> DiscriminatorOutput:
         seen = self.augment(sample, draws), y
         shown, y = seen if rows is None else tree_map_only(Tensor, lambda leaf: leaf[rows], seen)
-        with self.D.as_before() if again else nullcontext():
+        with self.D.as_before(self._vectors[like]) if like else nullcontext():
             return DiscriminatorOutput(*map(Tensor.float, self.D(shown, y)))
 
     def _seen_with(self, which: str) -> Draws:
@@ -154,7 +156,9 @@ class Play:
 
     def _see(self, which: str, sample: Sample, y: Any) -> DiscriminatorOutput:
         critic = self.passes.get("discriminator", self.D)
-        return DiscriminatorOutput(*map(Tensor.float, critic(self._shown(which, sample), y)))
+        out = DiscriminatorOutput(*map(Tensor.float, critic(self._shown(which, sample), y)))
+        self._vectors[which] = self.D.singular_vectors()
+        return out
 
     def _shown(self, which: str, sample: Sample) -> Sample:
         self._views[which] = self.draws.again()
@@ -202,7 +206,7 @@ class _Whole:
         """Evaluate D on samples of all processes, in every process."""
         draws = self.own._seen_with(like).whole if like else self.draws
         with distributed.same_rows():
-            return self.own._judged(sample, y, draws, like is not None)
+            return self.own._judged(sample, y, draws, like)
 
     def __getattr__(self, name: str) -> Any:
         return tree_map_only(Tensor, distributed.gather, getattr(self.own, name))

@@ -70,7 +70,7 @@ class Term(nn.Module):
         return value
 
     def logs(self) -> Logs:
-        """Return what else is to be logged of the summand that was computed last, scalars by name: they become TERM/NAME."""
+        """Return more scalars to log, by name, after a summand was computed: they are logged as TERM/NAME."""
         return {}
 
     def has_summand(self, side: str) -> bool:

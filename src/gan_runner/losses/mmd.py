@@ -55,7 +55,7 @@ class MMD(Loss):
     gp: D's objective has gp E (|dw/dx| - 1)^2 as well, at points between real samples and fakes, w(x) = E k(f(x), f(x')) - E k(f(x), f(y))
     the witness function of the batch (Binkowski et al. 2018, who let D move 5 times). Something has to keep the features Lipschitz: with
     gp=0 that is the trick spectral_norm or weight_clip. Penalties on the slope of D's logit do not limit them. The logit is not trained,
-    and refiners learn nothing from it.
+    and refiners learn nothing from it. gp is 0 where it is not given, as in runs that were saved before it existed; new runs have 1.
     """
 
     coupled = True

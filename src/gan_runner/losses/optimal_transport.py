@@ -53,7 +53,7 @@ class OptimalTransport(Loss):
     The cost of two samples is 1 - the cosine of their features of D. The two batches of each kind are the halves of the batch of all
     processes. W is <plan, cost>, the plan from `iterations` of Sinkhorn's algorithm at `epsilon`. `loss/missed` logs the share of the
     mass that the plans put wrongly: where it is not small, take more iterations or a larger epsilon. D's logit is not trained, and
-    refiners learn nothing from it. Let G move three times for each move of D, as the paper does (rule.g_steps=3): D that moves as often
+    refiners learn nothing from it. Let G move three times for each move of D, as the paper does (rule.g_steps=3): otherwise D
     wins.
     """
 

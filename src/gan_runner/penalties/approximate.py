@@ -1,6 +1,6 @@
 """Penalties on the slope of D that are differences of two passes, differentiated once."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -8,16 +8,17 @@ from torch import Tensor
 
 from gan_runner import tree
 from gan_runner.game.penalty import Penalty
-from gan_runner.game.play import DiscriminatorOutput, Play
+from gan_runner.game.play import Play
 from gan_runner.schedules import Schedule
+from gan_runner.tree import Sample
 
 
 class Approximate(Penalty):
     """D: weight E ((d(a(x + sigma n)) - d(a(x))) / sigma)^2, n standard normal, a one augmentation with one noise for both passes.
 
     For small sigma this is weight E |dD/dx|^2 in expectation over n. share: 1/k takes every k-th sample. The pass of the plain samples is
-    shared with the loss, except in lower precision, where the difference would be rounding error, and for a share of samples that D
-    couples, which are another batch than the loss sees: there both passes are computed as one more, in float32.
+    shared with the loss. In lower precision the difference would be rounding error: there both passes are made once more, in float32.
+    Where D couples samples, it is given the whole batch for any share.
     """
 
     which: Literal["real", "fake"]
@@ -45,18 +46,18 @@ class Approximate(Penalty):
         """Return by how much noise changes the logits of the samples that are taken."""
         sample, y = (play.real, play.y) if self.which == "real" else (play.fake, play.fake_y)
         moved = tree.map(lambda leaf: leaf + self.sigma * play.draws.normal(*leaf.shape[1:]), sample)
-        if not torch.is_autocast_enabled(play.x.device.type) and not (self.one_in > 1 and play.D.couples_samples):
-            plain = play.on_real if self.which == "real" else play.on_fake
-            return play.judge(moved, y, like=self.which, rows=taken).logits - plain.logits[taken]
+        plain = (play.on_real if self.which == "real" else play.on_fake).logits
+        whole = play.D.couples_samples
 
-        def part(whole: Any) -> Any:
-            return tree.map(lambda leaf: leaf[taken], whole)
+        def logits(sample: Sample) -> Tensor:
+            """Return the logits of the samples that are taken, seen as the loss sees them."""
+            found = play.judge(sample, y, like=self.which, rows=None if whole else taken).logits
+            return found[taken] if whole else found
 
+        if not torch.is_autocast_enabled(play.x.device.type):
+            return logits(moved) - plain[taken]
         with torch.autocast(play.x.device.type, enabled=False):
-            shown = part(play.augment(sample, play.draws.again())), part(play.augment(moved, play.draws))
-            logits = DiscriminatorOutput(*play.D(tree.cat(*shown), None if y is None else tree.cat(part(y), part(y)))).logits
-        before, after = logits.float().chunk(2)
-        return after - before
+            return logits(moved) - logits(sample)
 
 
 class ApproximateR1(Approximate):

@@ -71,7 +71,7 @@ class Consistency(Penalty):
         return self.scaled(sum(values))  # type: ignore[arg-type]
 
     def change(self, play: Play, kind: Literal["real", "fake"], sample: Sample, y: Any) -> Tensor:
-        """Compute the mean square of what T does to the logits of these samples."""
+        """Compute the mean square by which T changes the logits of these samples."""
         u = play.draws.uniform(3)
         after = play.judge(tree.map(lambda leaf: moved(leaf, u, self.flip, self.shift), sample), y, like=kind)
         before = play.on_real if kind == "real" else play.on_fake

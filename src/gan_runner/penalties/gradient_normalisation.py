@@ -21,7 +21,7 @@ class GradientNormalisation(Penalty):
     The mean square of a gradient g of n entries is n |g|^2, as for a loss that is a mean over entries: it depends neither on the size
     of the batch nor on that of a sample. The running one is decay times itself plus (1 - decay) times the mean over processes, with
     each move of G, before the division; divided by 1 - decay^moves, so that the first gradient has root mean square 1 as well. The
-    value that is logged is the root mean square that the next gradient meets; as a summand it is constant.
+    value that is logged is the root mean square before this move; as a summand it is constant.
     """
 
     coupled = True

@@ -23,7 +23,7 @@ class Balance(Rule):
     mean <- decay mean + (1 - decay) loss of D, after every round; at first it is (low + high) / 2, so that both move. The defaults are for
     the logistic losses: .45 is that of a D that gives the right answer a probability of .8, 1.39 that of one that knows nothing. A player
     that waits is differentiated, and its step is undone: D's loss is measured in every round, and a round takes as long. `moved/d` and
-    `moved/g` are logged: 1 where the player moved.
+    `moved/g` are logged: 1 where the player moved. Running averages of penalties and the statistics of batch norm go on while it waits.
     """
 
     mean: Tensor
@@ -47,5 +47,6 @@ class Balance(Rule):
             logs |= game.move(name, next(batches))
             before.restore_unless(moved)
             logs[f"moved/{name[0]}"] = moved.float()
-        self.mean.lerp_(distributed.mean({"loss": logs["loss/d"]})["loss"], 1 - self.decay)
+        loss = distributed.mean({"loss": logs["loss/d"]})["loss"]
+        self.mean.lerp_(torch.where(loss.isfinite(), loss, self.mean), 1 - self.decay)  # a step that overflowed in float16 is skipped
         return logs

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Before:
-    """A copy of what a step of a player changes: its weights, and the state of its optimiser.
+    """A copy of the weights of a player and of the state of its optimiser, which a step changes.
 
     All is restored in place, as a captured round uses that memory.
     """

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class ColumnNorm(Trick):
     """The weights into each unit of D have a norm of at most `limit`, from the start and after every step of it. Srivastava et al. 2014.
 
-    Units are those of linear layers and the channels of convolutions. 1.9365 is the limit of Goodfellow et al. 2014.
+    Units are those of linear layers and the output channels of convolutions; frozen layers stay as they are. 1.9365 is the limit of
+    Goodfellow et al. 2014.
     """
 
     def __init__(self, limit: Annotated[float, Gt(0)] = 1.9365):
@@ -40,12 +41,16 @@ class ColumnNorm(Trick):
 
     @torch.no_grad()
     def bound(self, net: nn.Module) -> None:
-        for weight in weights(net):
-            norm = weight.flatten(1).norm(dim=1).view(-1, *[1] * (weight.dim() - 1))
+        for weight, unit in weights(net):
+            norm = torch.linalg.vector_norm(weight, dim=[axis for axis in range(weight.dim()) if axis != unit], keepdim=True)
             weight.mul_((self.limit / norm.clamp_min(1e-12)).clamp(max=1.0))
 
 
-def weights(net: nn.Module) -> list[nn.Parameter]:
-    """Return the weights of linear layers and convolutions that no parametrisation computes, one row for each unit."""
-    layers = [module for module in net.modules() if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)]
-    return [layer._parameters["weight"] for layer in layers if layer._parameters.get("weight") is not None]  # type: ignore[misc]
+def weights(net: nn.Module) -> list[tuple[nn.Parameter, int]]:
+    """Return the trained weights of linear layers and convolutions that no parametrisation computes, each with its axis of units."""
+    found = []
+    for layer in net.modules():
+        weight = layer._parameters.get("weight") if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd) else None
+        if weight is not None and weight.requires_grad:
+            found.append((weight, 1 if isinstance(layer, nn.modules.conv._ConvTransposeNd) else 0))
+    return found

@@ -10,7 +10,6 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from gan_runner.game.trick import Trick
-from gan_runner.schedules import Schedule, schedule
 
 if TYPE_CHECKING:
     from gan_runner.game.game import Game
@@ -18,13 +17,6 @@ if TYPE_CHECKING:
     from gan_runner.game.play import Logs
 
 Halflife = Annotated[float, Gt(0)]
-
-
-class Rounds(Schedule):
-    """The number of rounds that were played before this one."""
-
-    def at(self, step: int, run: int) -> float:
-        return step
 
 
 class EMA(Trick):
@@ -36,12 +28,16 @@ class EMA(Trick):
     Buffers (the statistics of batch norm) are copied.
     """
 
+    rounds: Tensor
+
     def __init__(self, halflife_kimg: Halflife | list[Halflife] = 10.0, rampup: Annotated[float, Gt(0)] | None = None):
         super().__init__()
         self.halflives = halflife_kimg if isinstance(halflife_kimg, list) else [halflife_kimg]
         if not self.halflives or len(set(self.halflives)) < len(self.halflives):
             raise ValueError(f"halflife_kimg={halflife_kimg}: expected half-lives that differ, one or more")
-        self.rampup, self.rounds = rampup, schedule(0.0) if rampup is None else Rounds()
+        self.rampup = rampup
+        if rampup is not None:
+            self.register_buffer("rounds", torch.zeros(()))  # so many are averaged
 
     def sampler(self, generator: Generator) -> Generator:
         self.net, *others = (copy.deepcopy(generator).eval().requires_grad_(False) for _ in self.halflives)
@@ -51,6 +47,8 @@ class EMA(Trick):
 
     @torch.no_grad()
     def after_round(self, game: Game) -> Logs:
+        if self.rampup is not None:
+            self.rounds.add_(1)
         for halflife, net in self.averages.items():
             self.update(list(net.parameters()), list(game.G.parameters()), 1000 * halflife, game.batch_size)
             if buffers := list(net.buffers()):
@@ -62,7 +60,7 @@ class EMA(Trick):
         if self.rampup is None:
             torch._foreach_lerp_(average, now, 1 - 0.5 ** (images / halflife))
             return
-        halflives = (self.rampup * images * (self.rounds.value + 1)).clamp(max=halflife)
+        halflives = (self.rampup * images * self.rounds).clamp(max=halflife)
         change = torch._foreach_sub(now, average)
         torch._foreach_mul_(change, 1 - 0.5 ** (images / halflives))
         torch._foreach_add_(average, change)

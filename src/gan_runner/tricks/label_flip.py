@@ -60,7 +60,7 @@ class FlippedLoss(Shown):
 
 
 class LabelFlip(Trick):
-    """D is told that a `share` of the real samples are fake, and that as many fakes are real. Chintala et al. 2016.
+    """The loss of D takes a `share` of the real samples for fakes, and as many fakes for real. Chintala et al. 2016.
 
     In each move some pairs are drawn, and real sample i and fake i change places in D's loss, whatever the loss; penalties see the right
     labels. The best sigmoid(D) is ((1 - share) p_data + share p_g) / (p_data + p_g): between share and 1 - share.

@@ -84,7 +84,7 @@ class MinibatchDiscrimination(Trick):
     """D reads for each sample how close the others of the batch are, and so notices a G of little variety. Salimans et al. 2016.
 
     D's logit becomes linear in its features and in the `kernels` numbers of `Closeness`. The others are the samples of all processes, in
-    evaluation those that D is given at once.
+    evaluation those that D is given at once. Spectral norm leaves the weights of `Closeness` free.
     """
 
     def __init__(self, kernels: Annotated[int, Ge(1)] = 100, dimensions: Annotated[int, Ge(1)] = 5):

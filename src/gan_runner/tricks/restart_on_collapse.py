@@ -32,7 +32,7 @@ class RestartOnCollapse(Trick):
     Every `every` rounds the mean distance between samples of G is compared with that between real ones: below `ratio` times it for
     `patience` checks in a row is a collapse. Then weights, averages and all else that was learnt are those of a new run, drawn by the seed
     and the number of the restart; optimisers are empty; learning rates, and their schedules, are multiplied by `factor`. Rounds, schedules
-    and the log go on. At most `times` restarts: after them the run goes on as it is.
+    and the log go on, and best.pt may stay that of an earlier attempt. At most `times` restarts: after them the run goes on as it is.
     """
 
     distances: Tensor
@@ -57,6 +57,8 @@ class RestartOnCollapse(Trick):
     def build(self, game: Game) -> None:
         if "discriminator" not in game.rule.players:
             raise ValueError("restart_on_collapse looks at what D is trained on, and no D moves: drop the trick")
+        if game.micro_batch_size * distributed.size() < 2:
+            raise ValueError("restart_on_collapse compares samples of a batch, and there is one at a time: use a larger batch_size")
         if game.again is None:
             raise ValueError("restart_on_collapse draws other first weights, and those of this run are given (init_from): drop the trick")
         if game.G.overrides("initialise"):

@@ -10,6 +10,7 @@ import torch
 from annotated_types import Ge
 from torch import nn
 
+from gan_runner import distributed
 from gan_runner.draws import Draws, seeded
 from gan_runner.game.trick import Trick
 
@@ -46,6 +47,10 @@ class StandingStatistics(Trick):
         if not any(isinstance(module, BatchNorm) for module in generator.modules()):
             raise ValueError(
                 f"standing_statistics computes statistics of batch norm, and {type(generator).__name__} has none: drop the trick"
+            )
+        if distributed.size() > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in generator.modules()):
+            raise ValueError(
+                "standing_statistics is computed by one process, and synchronised batch norm needs all: use trainer.sync_batch_norm=false"
             )
         net = copy.deepcopy(generator, {id(p): p for p in generator.parameters()})
         net.train = partial(self.set_mode, net)  # type: ignore[method-assign]

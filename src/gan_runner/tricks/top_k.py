@@ -28,7 +28,7 @@ class Best(View):
         self.share = share
 
     def cut(self, out: DiscriminatorOutput) -> DiscriminatorOutput:
-        """Return the same values. The gradients of all but the k best samples become 0, those of the best n/k of themselves."""
+        """Return the same values. The gradients of the k best samples are multiplied by n/k, those of the others by 0."""
         n = len(out.logits)
         rank = out.per_sample.detach().argsort(descending=True, stable=True).argsort()
         k = (self.share * n).round().clamp(1, n)
