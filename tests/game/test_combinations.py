@@ -133,11 +133,11 @@ def test_a_pair_is_finite_resumed_and_replayed(pair):
     assert gradients
     assert all(gradient.isfinite().all() for gradient in gradients)
     state = copy.deepcopy((half.state_dict(), batches.state_dict()))
-    whole = played(pair, 6)[0]
+    whole = played(pair, 4)[0]
     assert flat(whole).isfinite().all()
     assert (flat(whole) - flat(game_of(pair)[0])).abs().max() > 1e-4, "equalities below could be those of rounds that did nothing"
-    resumed = played(pair, 4, start=state)[0]
-    replayed, _, said, replays = played(pair, 6, Replayed)
+    resumed = played(pair, 2, start=state)[0]
+    replayed, _, said, replays = played(pair, 4, Replayed)
     for other in (resumed, replayed):
         assert all(torch.equal(value, bits(other)[key]) for key, value in bits(whole).items())
     reason = next((NOT_REPLAYED[part] for part in pair if part in NOT_REPLAYED), None)

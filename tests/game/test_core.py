@@ -372,6 +372,7 @@ def test_d_says_the_same_of_the_samples_of_the_loss_under_spectral_norm(more):
     assert max(seen.differences) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", [Engine, Replayed])
 def test_approximate_r1_beside_another_pass_is_near_the_exact_one_under_spectral_norm(engine):
     """In expectation over its noise; before the singular vectors were those of the pass of the loss, it was many times as large."""

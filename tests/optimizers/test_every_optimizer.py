@@ -58,6 +58,7 @@ def test_a_resumed_game_has_the_bits_of_one_that_was_not_stopped(name, tmp_path)
     assert str(rest.state_dict()) == str(straight.state_dict())
 
 
+@pytest.mark.slow
 def test_the_momentum_of_sgd_follows_its_schedule():
     for n in (0, 6):
         game, *_ = played("sgd", n + 1)
@@ -107,6 +108,7 @@ def test_a_closed_form_of_two_steps():
         assert w.item() == pytest.approx(expected, abs=1e-7)
 
 
+@pytest.mark.slow
 @every_pair
 def test_it_follows_schedules_and_may_look_ahead_bit_for_bit_when_replayed(name):
     for rule in (None, Extragradient):

@@ -54,6 +54,7 @@ def test_r1_and_r2_converge(penalty):
     assert radius({"loss": NonSaturating(), "slope": penalty(1.0)}, psi=-1.0) == pytest.approx(8.3e-12, rel=0.05)
 
 
+@pytest.mark.slow
 def test_instance_noise_converges():
     """In expectation: the noise of a batch of 4096 leaves about its standard error."""
     assert radius({"loss": NonSaturating()}, tricks={"noise": InstanceNoise(1.0)}, batch_size=4096) < 0.05

@@ -343,6 +343,7 @@ def test_optimal_transport_is_that_of_the_best_assignments():
     assert loss.discriminator(play).item() == -loss.generator(play).item()
 
 
+@pytest.mark.slow
 def test_the_plan_is_the_slope_of_the_transport_and_has_the_masses():
     """Of <plan, cost> + epsilon sum plan log plan, which Sinkhorn's plan makes least. Nothing is differentiated through the plan."""
     cost = torch.rand(6, 5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
@@ -363,6 +364,7 @@ def test_the_plan_is_the_slope_of_the_transport_and_has_the_masses():
         assert difference.tolist() == pytest.approx(plan[:, i, j].tolist(), abs=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "most"), [(64, 0.1), (256, 0.05)])
 def test_a_round_logs_the_mass_that_plans_put_wrongly(n, most):
     """Costs of up to 2 need more than 100 iterations at epsilon = .002: rows of random unit vectors miss some of their mass."""

@@ -641,6 +641,7 @@ class Still:
             self.game.G.head.weight.zero_()
 
 
+@pytest.mark.slow
 def test_a_restart_is_the_same_where_rounds_are_replayed():
     assert torch.equal(*(flat(collapsing(1, engine)[0]) for engine in (Engine, Replayed)))
 

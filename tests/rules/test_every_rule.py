@@ -46,6 +46,7 @@ def played(name, n, engine=Engine, start=None, **settings):
     return game, batches
 
 
+@pytest.mark.slow
 @every_rule
 @pytest.mark.parametrize("optimizer", [adam, partial(torch.optim.SGD, lr=0.1, momentum=0.5)], ids=["adam", "momentum"])
 def test_replayed_rounds_have_the_bits_of_plain_ones(name, optimizer):

@@ -107,6 +107,7 @@ def test_a_resumed_game_has_the_bits_of_one_that_was_not_stopped(name, loss):
     assert torch.equal(flat(straight), flat(resumed))
 
 
+@pytest.mark.slow
 @every_trick
 def test_a_trick_changes_the_run_that_it_is_in(name):
     """Without this, the equalities would hold for tricks that do nothing."""
