@@ -357,7 +357,7 @@ def test_every_file_says_what_it_is_and_gives_all_defaults(group, name):
         (["penalty=[gradient_penalty]", "penalty.gradient_penalty.norm=max", "trainer.accumulate=2"], "gradient_penalty needs all of it"),
         (["penalty=[teacher]", "dataset=swiss_roll"], r"teacher needs the average of G that the trick ema keeps: add \+trick=ema"),
         (["penalty=[consistency]", "dataset=swiss_roll"], "consistency flips and shifts images, and the data are none"),
-        (["penalty=[orthogonal]", "penalty.orthogonal.players=[]"], r"players=\[\] leaves nothing to penalise: drop the penalty"),
+        (["penalty=[orthogonal]", "penalty.orthogonal.players=[]"], "players names nobody, and nothing is penalised: drop the penalty"),
         (["penalty=[orthogonal]", "penalty.orthogonal.players=[critic]"], "expected a list, each generator or discriminator"),
         (["trainer.devices=3"], "batch_size=64 cannot be cut into 3 processes"),
         (["trainer.devices=many"], r"trainer\.devices='many'"),

@@ -111,7 +111,10 @@ def needed(name, tmp_path, run):
         return [f"dataset.path={place}", "dataset.resolution=8"]
     if name == "triangles":
         return ["dataset.n_train=50", "dataset.n_test=50"]
-    return [] if name in ("cifar10", "mnist", "fashion_mnist") else ["dataset.n=300"]
+    return [] if name in ("cifar10", "mnist", "fashion_mnist", *SMALL_GAMES) else ["dataset.n=300"]
+
+
+SMALL_GAMES = ("dirac", "bilinear", "lgq")  # of one number
 
 
 def shape_of(name):
@@ -135,7 +138,7 @@ def test_every_data_set_is_taken_by_its_name(gan_eval, tmp_path, run, name, wher
     """None of them takes all keys that gan-eval has for the others, such as dataset.root."""
     shape = shape_of(name)
     if shape is None:
-        np.save(tmp_path / "x.npy", RNG.normal(size=(300, 2)))
+        np.save(tmp_path / "x.npy", RNG.normal(size=(300, 1 if name in SMALL_GAMES else 2)))
     else:
         np.save(tmp_path / "x.npy", RNG.integers(256, size=(40, *shape), dtype=np.uint8))
     other = {"reference": "samples", "samples": "reference"}[where]

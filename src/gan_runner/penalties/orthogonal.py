@@ -50,7 +50,7 @@ class Orthogonal(Penalty):
     ):
         super().__init__(weight, every)
         if not players:
-            raise ValueError("players=[] leaves nothing to penalise: drop the penalty")
+            raise ValueError("players names nobody, and nothing is penalised: drop the penalty")
         self.players = players
 
     def has_summand(self, side: str) -> bool:

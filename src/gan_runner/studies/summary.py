@@ -215,7 +215,7 @@ def setting(run: Run, key: str) -> str:
         return run.experiment or "-"
     if key in run.config:
         value = run.config[key]
-        return str(value).lower() if isinstance(value, bool) else "null" if value is None else "[]" if value == {} else str(value)
+        return str(value).lower() if isinstance(value, bool) else "null" if value is None else "[]" if str(value) == "{}" else str(value)
     said = [word.partition("=")[2] for word in run.overrides or () if key_of(word) == key]
     return said[-1] if said else str(run.config.get(f"{key}._target_", "-")).rpartition(".")[2]
 
