@@ -41,6 +41,7 @@ BASE += ["trainer.accelerator=cpu", "trainer.threads=1"]
 NEEDS = {  # what a part cannot be without, and what makes its round short
     "auxiliary_classifier": ["architecture.conditional=true"],
     "teacher": ["trick=[ema]"],
+    "weight_clip": ["trick.weight_clip.limit=0.3"],
     "optimal_transport": ["loss.iterations=5"],
     "ada": ["trick.ada.kimg=0.05", "trick.ada.every=1"],
     "dropout": ["trick.dropout.players=[discriminator,generator]"],
