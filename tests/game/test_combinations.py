@@ -11,7 +11,7 @@ from functools import cache
 import pytest
 import torch
 
-from games import flat, images
+from games import flat, go_on, images
 from gan_runner.assembly import build
 from gan_runner.assembly.build import plain
 from gan_runner.assembly.parts import make_one
@@ -110,13 +110,8 @@ def game_of(pair):
 def played(pair, rounds, engine=Engine, start=None):
     """The game of a pair after some rounds, its batches, what the engine said, and whether rounds were replayed."""
     game, batches = game_of(pair)
-    if start is not None:
-        game.load_state_dict(start[0])
-        batches.load_state_dict(start[1])
     said = []
-    turns = engine(game, said.append)
-    for _ in range(rounds):
-        game.round(batches, turns.turn)
+    turns = go_on(game, batches, rounds, engine, start, said.append)
     return game, batches, said, bool(getattr(turns, "ready", None))
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from games import flat, make, sgd
+from games import flat, go_on, make, sgd
 from gan_runner.assembly.build import plain
 from gan_runner.assembly.parts import make_one
 from gan_runner.config.composer import compose
@@ -30,13 +30,7 @@ def loss_of(name, words=SHORT):
 def played(name, n, engine=Engine, start=None, **settings):
     """The game of a loss after n rounds, its batches and its engine. start: (state of a game, of its batches)."""
     game, batches = make({"loss": loss_of(name)}, **settings)
-    if start is not None:
-        game.load_state_dict(start[0])
-        batches.load_state_dict(start[1])
-    turns = engine(game, pytest.fail)
-    for _ in range(n):
-        game.round(batches, turns.turn)
-    return game, batches, turns
+    return game, batches, go_on(game, batches, n, engine, start)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from games import adam, everything, flat, images, make, play, sgd
+from games import adam, everything, flat, go_on, images, make, play, sgd
 from gan_runner.architectures import MSGDiscriminator, MSGGenerator
 from gan_runner.assembly.build import plain
 from gan_runner.assembly.parts import make_one
@@ -36,13 +36,7 @@ def rule_of(name):
 def played(name, n, engine=Engine, start=None, **settings):
     """The game of a rule after n rounds, and its batches. start: (state of a game, of its batches)."""
     game, batches = make(rule=rule_of(name), **settings)
-    if start is not None:
-        game.load_state_dict(start[0])
-        batches.load_state_dict(start[1])
-    turns = engine(game, pytest.fail)
-    for _ in range(n):
-        game.round(batches, turns.turn)
-    assert getattr(turns, "ready", True)
+    assert getattr(go_on(game, batches, n, engine, start), "ready", True)
     return game, batches
 
 

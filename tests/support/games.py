@@ -2,11 +2,13 @@
 
 from functools import partial
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from gan_runner.architectures import MLPDiscriminator, MLPGenerator
 from gan_runner.datasets import Resident, Ring8, Samples, Spec
+from gan_runner.execution.engine import Engine
 from gan_runner.game import Game
 from gan_runner.losses import NonSaturating
 from gan_runner.penalties import R1, AuxiliaryClassifier, FeatureMatching, GradientPenalty
@@ -51,6 +53,17 @@ def play(rounds: int, *args, **kw):
     for _ in range(rounds):
         game.round(batches)
     return game, batches
+
+
+def go_on(game, batches, n, engine=Engine, start=None, say=pytest.fail):
+    """Play n rounds by an engine, which is returned. start: the states of the game and of the batches that they begin at."""
+    if start is not None:
+        game.load_state_dict(start[0])
+        batches.load_state_dict(start[1])
+    turns = engine(game, say)
+    for _ in range(n):
+        game.round(batches, turns.turn)
+    return turns
 
 
 def flat(*modules: nn.Module) -> Tensor:

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from games import flat, images, make, sgd
+from games import flat, go_on, images, make, sgd
 from gan_runner.architectures import DCGANDiscriminator, DCGANGenerator, MSGDiscriminator, MSGGenerator
 from gan_runner.assembly.build import plain
 from gan_runner.assembly.parts import make_list
@@ -63,13 +63,7 @@ def played(name, n, engine=Engine, start=None, **settings):
     """The game of a trick after n rounds, its batches and its engine. start: (state of a game, of its batches)."""
     settings = settings_of(name) | settings
     game, batches = make(tricks=trick_of(name), again=lambda number: make(tricks=trick_of(name), again=print, **settings)[0], **settings)
-    if start is not None:
-        game.load_state_dict(start[0])
-        batches.load_state_dict(start[1])
-    turns = engine(game, pytest.fail)
-    for _ in range(n):
-        game.round(batches, turns.turn)
-    return game, batches, turns
+    return game, batches, go_on(game, batches, n, engine, start)
 
 
 GAMES = {  # losses with what keeps D smooth

@@ -117,23 +117,24 @@ class Discriminator(nn.Module):
         norms, now = self._norms(), self.singular_vectors()
         modes = [norm.training for norm in norms]
         try:
-            self._divide_by(vectors)
+            _divide_by(norms, vectors)
             for norm in norms:
                 norm.training = False
             yield
         finally:
-            self._divide_by(now)
+            _divide_by(norms, now)
             for norm, mode in zip(norms, modes, strict=True):
                 norm.training = mode
 
     def _norms(self) -> list[_SpectralNorm]:
         return [module for module in self.modules() if isinstance(module, _SpectralNorm) and hasattr(module, "_u")]  # not of vectors
 
-    @torch.no_grad()
-    def _divide_by(self, vectors: Sequence[tuple[Tensor, Tensor]]) -> None:
-        for norm, (u, v) in zip(self._norms(), vectors, strict=True):
-            norm._u.copy_(u)
-            norm._v.copy_(v)
+
+@torch.no_grad()
+def _divide_by(norms: Sequence[_SpectralNorm], vectors: Sequence[tuple[Tensor, Tensor]]) -> None:
+    for norm, (u, v) in zip(norms, vectors, strict=True):
+        norm._u.copy_(u)
+        norm._v.copy_(v)
 
 
 def one_hot(y: Tensor, classes: int) -> Tensor:

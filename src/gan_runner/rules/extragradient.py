@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gan_runner.game.rule import Rule
 from gan_runner.rules.before import Before
+from gan_runner.rules.simultaneous import Simultaneous
 
 if TYPE_CHECKING:
     from gan_runner.game.game import Game
     from gan_runner.game.play import Batches, Logs
 
 
-class Extragradient(Rule):
+class Extragradient(Simultaneous):
     """Both take a step, differentiate where it leads, go back, and step with these gradients. Korpelevich 1976; GANs: Gidel et al. 2019.
 
     With SGD of rate h: w' = w - h g(w), then w - h g(w'). With another optimiser both steps are its own update. Its state (moments, counts)
@@ -22,22 +22,9 @@ class Extragradient(Rule):
 
     def forward(self, game: Game, batches: Batches) -> Logs:
         before = [Before(game.players[name]) for name in self.players]
-        self.differentiate(game, batches)
-        self.descend(game)
+        super().forward(game, batches)
         logs = self.differentiate(game, batches)
         for each in before:
             each.restore()
         self.descend(game)
         return logs
-
-    def differentiate(self, game: Game, batches: Batches) -> Logs:
-        """Fill the gradients of both at one point, on one batch."""
-        batch = next(batches)
-        logs: Logs = {}
-        for name in self.players:
-            logs |= game.gradients(name, batch)
-        return logs
-
-    def descend(self, game: Game) -> None:
-        for name in self.players:
-            game.descend(name)
